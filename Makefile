@@ -1,0 +1,30 @@
+BIN ?= .venv/bin
+PYTHON ?= python3
+export PATH := $(abspath $(BIN)):$(PATH)
+STAMP := $(BIN)/.selfcell-setup
+
+.PHONY: setup demo test check fix docs help
+help:  ## Show the targets.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
+setup: $(STAMP)  ## Make .venv with everything a user and a developer need.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+demo: setup  ## Pre-train, compare and report on real cells; about five minutes on two cores.
+	selfcell demo --out demo --overwrite
+test: setup  ## All tests that need no network.
+	python -m pytest -n 2 -m "not network"
+check: setup  ## All that is not a test.
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+fix: setup  ## Format, and mend what can be mended.
+	ruff check --fix .
+	ruff format .
+docs: setup  ## Build the docs; a warning fails it.
+	sphinx-build -W --keep-going -q docs docs/_build
+	@echo "The docs are docs/_build/index.html"

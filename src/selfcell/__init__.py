@@ -1,0 +1,45 @@
+"""Self-supervised pre-training for single-cell RNA-seq, judged honestly.
+
+Read on in this order: :mod:`selfcell.training.pretrain` makes an encoder, :mod:`selfcell.downstream` uses and judges
+it, :mod:`selfcell.benchmark.study` compares it with baselines, :mod:`selfcell.report.html` shows what came out.
+
+Public names are looked up on first use, so that importing the package takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfcell.benchmark.evaluate import evaluate as evaluate
+    from selfcell.data import datasets as datasets
+    from selfcell.downstream.annotate import annotate as annotate
+    from selfcell.downstream.embed import embed as embed
+    from selfcell.downstream.finetune import finetune as finetune
+    from selfcell.report.html import write_report as report
+    from selfcell.training.pretrain import pretrain as pretrain
+    from selfcell.training.run_folder import load as load
+
+_PUBLIC = {
+    "pretrain": "selfcell.training.pretrain:pretrain",
+    "load": "selfcell.training.run_folder:load",
+    "embed": "selfcell.downstream.embed:embed",
+    "annotate": "selfcell.downstream.annotate:annotate",
+    "finetune": "selfcell.downstream.finetune:finetune",
+    "evaluate": "selfcell.benchmark.evaluate:evaluate",
+    "report": "selfcell.report.html:write_report",
+    "datasets": "selfcell.data.datasets:",
+}
+
+__all__ = ["annotate", "datasets", "embed", "evaluate", "finetune", "load", "pretrain", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'selfcell' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,69 @@
+"""What a baseline for a labelling task is: a function that sees what the encoder saw."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.decomposition import PCA
+
+from selfcell.data.counts import log_normalize
+from selfcell.data.source import Cells
+from selfcell.network.encoder import EncoderSettings
+
+
+class ComparedCells:
+    """The cells of a comparison, with what several baselines compute from them without labels.
+
+    Parameters
+    ----------
+    cells
+        All cells, in the encoder's order of genes.
+    unlabelled
+        Positions of all cells that pre-training saw without labels; no test cell is among them.
+    network
+        The network that is compared with.
+    """
+
+    def __init__(self, cells: Cells, *, unlabelled: np.ndarray, network: EncoderSettings) -> None:
+        self.cells = cells
+        self.unlabelled = unlabelled
+        self.network = network
+
+    @functools.cached_property
+    def expression(self) -> sp.csr_matrix:
+        """``log1p`` of counts per 10,000, sparse."""
+        return log_normalize(self.cells.counts)
+
+    @functools.cached_property
+    def principal_components(self) -> np.ndarray:
+        """All cells in the principal components of the unlabelled ones, as many as the embedding has dimensions.
+
+        The components are fitted once and used for all cells. (The paper's baseline fitted reference and query apart,
+        so that their spaces did not match.)
+        """
+        unlabelled = self.expression[self.unlabelled]
+        n_components = min(self.network.n_latent, min(unlabelled.shape) - 1)
+        pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(unlabelled)
+        return np.asarray(pca.transform(self.expression), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class LabelProblem:
+    """Predict the labels of test cells from those of labelled ones."""
+
+    compared: ComparedCells
+    label_code: np.ndarray
+    """Label of every cell."""
+    labelled: np.ndarray
+    """Positions of the cells whose labels may be used."""
+    test: np.ndarray
+    """Positions of the cells to label."""
+    n_neighbors: int
+    """Labelled cells that vote, the same as for the encoder."""
+    seed: int
+
+
+Baseline = Callable[[LabelProblem], np.ndarray]
+"""Gives the class of every test cell."""

@@ -1,0 +1,116 @@
+"""What a comparison leaves behind: a folder of tables that need no package of ours to be read.
+
+================ ===================================================================================
+scores.csv       one row a score; the columns are :data:`SCORE_COLUMNS`
+confusion.csv.gz cells by trial, test donor, true type and predicted type: all else follows from it
+curves.csv       loss by epoch and pre-training seed
+map.csv.gz       cells in two dimensions, for the embedding and for PCA
+study.json       data, split, settings, versions, seconds
+================ ===================================================================================
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from selfcell.core.atomic import atomic_path, write_json
+from selfcell.core.errors import InputError
+
+FORMAT_VERSION = 1
+
+SCORE_COLUMNS = (
+    "dataset",
+    "split",
+    "task",
+    "method",
+    "budget",
+    "n_labelled_donors",
+    "n_labelled_cells",
+    "metric",
+    "value",
+    "n_cells",
+    "n_classes",
+    "pretext",
+    "pretext_settings",
+    "pretrain_seed",
+    "finetune_seed",
+    "seconds",
+    "peak_memory_mb",
+    "trial_id",
+)
+"""Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
+``n_cells`` and ``n_classes`` are those of the test truth; ``peak_memory_mb`` is that of the process so far."""
+
+CONFUSION_COLUMNS = ("trial_id", "method", "budget", "finetune_seed", "donor", "truth", "predicted", "n_cells")
+"""Columns of ``confusion.csv.gz``. ``donor`` is the unit that is resampled for intervals."""
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The tables of a comparison."""
+
+    scores: pd.DataFrame
+    confusion: pd.DataFrame
+    curves: pd.DataFrame
+    cell_map: pd.DataFrame
+    about: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write all tables, each atomically; ``study.json`` last."""
+        for name, table in self._tables().items():
+            with atomic_path(folder / name) as temporary:
+                table.to_csv(temporary, index=False, float_format="%.6g")
+        write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **self.about})
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {
+            "scores.csv": self.scores,
+            "confusion.csv.gz": self.confusion,
+            "curves.csv": self.curves,
+            "map.csv.gz": self.cell_map,
+        }
+
+
+def read_results(folder: Path) -> StudyResults:
+    """Read a results folder.
+
+    Raises
+    ------
+    InputError
+        If it is none, is of a newer format, or lacks a table.
+    """
+    file = folder / "study.json"
+    if not file.exists():
+        raise InputError(
+            f"{folder} has no study.json, so it is not a results folder. Make one with `selfcell evaluate` or "
+            "`selfcell demo`."
+        )
+    about = json.loads(file.read_text(encoding="utf-8"))
+    if about["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."
+        )
+    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch"), str)
+    try:
+        tables = {
+            name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
+            for name, file in (
+                ("scores", "scores.csv"),
+                ("confusion", "confusion.csv.gz"),
+                ("curves", "curves.csv"),
+                ("cell_map", "map.csv.gz"),
+            )
+        }
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} is incomplete: {Path(str(error.filename)).name} is missing.") from error
+    return StudyResults(**tables, about=about)
+
+
+def trial_id(**determinants: Any) -> str:
+    """Give a short hash of all that determines a trial."""
+    text = json.dumps(determinants, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,348 @@
+"""Compare regimes and baselines on held-out donors, at several label budgets, over seeds."""
+
+import datetime
+import functools
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from selfcell.baselines import BASELINES, SEEDLESS
+from selfcell.baselines.base import ComparedCells, LabelProblem
+from selfcell.benchmark.maps import map_cells
+from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
+from selfcell.core.config import to_toml
+from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.seeds import numpy_rng
+from selfcell.data.source import Cells, encode, obs_column
+from selfcell.data.splits import PARTS, Split, split_cells, split_from_json
+from selfcell.downstream import REGIMES
+from selfcell.downstream.base import EncodedCells
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
+from selfcell.downstream.metrics import classification_scores, confusion_matrix
+from selfcell.training.run_folder import TrainedModel, describe_environment
+
+if sys.platform != "win32":
+    import resource
+
+logger = logging.getLogger(__name__)
+
+ALL = "all donors"
+N_BLOCKS = 50
+"""Blocks of test cells that stand for donors in intervals, where no donor is named."""
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """How much of the training data bears labels."""
+
+    n_donors: int | None = None
+    """Labelled donors, drawn anew for each seed; None for all."""
+    max_epochs: int | None = None
+    """Epochs of fine-tuning and training from scratch; None for what the task's settings say."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return ALL if self.n_donors is None else f"{self.n_donors} donor{'s' if self.n_donors > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What to compare."""
+
+    label_key: str
+    donor_key: str | None
+    batch_key: str | None = None
+    n_seeds: int = 3
+    budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
+    regimes: tuple[str, ...] = tuple(REGIMES)
+    baselines: tuple[str, ...] = tuple(BASELINES)
+    settings: CellTypeSettings = field(default_factory=CellTypeSettings)
+    test_fraction: float = 0.3
+    """Share of the cells to judge on, where the models' runs have not set donors aside."""
+    n_mapped: int = 3_000
+    """Test cells to show in two dimensions; 0 for none."""
+
+
+class _Trial(NamedTuple):
+    budget: LabelBudget
+    seed: int
+    labelled: np.ndarray
+    method: str
+
+
+class Study:
+    """Everything that trials share: cells, labels, split, encoders.
+
+    Parameters
+    ----------
+    plan
+        What to compare.
+    cells
+        Labelled cells.
+    models
+        Pre-trained models that differ in their seed alone; seed ``i`` of the study uses model ``i``, in turn.
+    allow_low_overlap
+        Go on where the cells have under half of the encoder's genes.
+    """
+
+    def __init__(
+        self, plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], *, allow_low_overlap: bool = False
+    ) -> None:
+        _check_plan(plan)
+        labels = obs_column(cells.obs, plan.label_key, role="label")
+        self.plan = plan
+        self.models = list(models)
+        self.classes = label_classes(labels.to_list(), key=plan.label_key)
+        self.label_code = encode(labels, self.classes)
+        self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
+        self.batches = None if plan.batch_key is None else obs_column(cells.obs, plan.batch_key, role="batch")
+        self.split = choose_split(plan, cells, self.models, self.donors)
+        for model in self.models[1:]:
+            if model.genes != self.models[0].genes:
+                raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
+        self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
+        self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
+        self._encoded: dict[int, EncodedCells] = {}
+        self._seedless: dict[tuple[str, bytes], np.ndarray] = {}
+
+    def run(self, *, show_progress: bool = True) -> StudyResults:
+        """Run all trials."""
+        started = time.perf_counter()
+        trials = list(self._trials())
+        scores: list[dict[str, Any]] = []
+        confusion: list[pd.DataFrame] = []
+        with tqdm(trials, desc="Comparing", unit=" trials", disable=not show_progress) as bar:
+            for trial in bar:
+                bar.set_postfix_str(f"{trial.method}, {trial.budget.name}, seed {trial.seed}")
+                began = time.perf_counter()
+                predicted = self._predict(trial)
+                rows, table = self._record(trial, predicted, seconds=time.perf_counter() - began)
+                scores += rows
+                confusion.append(table)
+        return StudyResults(
+            scores=pd.DataFrame(scores, columns=list(SCORE_COLUMNS)),
+            confusion=pd.concat(confusion, ignore_index=True),
+            curves=self._curves(),
+            cell_map=self._map(),
+            about=self._about(seconds=time.perf_counter() - started),
+        )
+
+    def _trials(self) -> Iterator[_Trial]:
+        for budget in self.plan.budgets:
+            for seed in range(self.plan.n_seeds):
+                labelled = self._labelled(budget, seed)
+                for method in (*self.plan.regimes, *self.plan.baselines):
+                    yield _Trial(budget, seed, labelled, method)
+
+    def _labelled(self, budget: LabelBudget, seed: int) -> np.ndarray:
+        if budget.n_donors is None:
+            return self.trainable
+        if self.donors is None:
+            raise InputError("Label budgets count donors, so a donor column is needed (--donor COLUMN).")
+        names = sorted(set(self.donors.iloc[self.trainable]))
+        if budget.n_donors > len(names):
+            raise InputError(
+                f"{budget.n_donors} labelled donors are asked for, but only {len(names)} are not held out."
+            )
+        drawn = numpy_rng(seed, "labelled donors", budget.n_donors).choice(names, budget.n_donors, replace=False)
+        rows: np.ndarray = self.trainable[self.donors.iloc[self.trainable].isin(drawn).to_numpy()]
+        return rows
+
+    def _predict(self, trial: _Trial) -> np.ndarray:
+        if trial.method in self.plan.baselines:
+            return self._predict_by_baseline(trial)
+        task = CellTypeTask(self._settings(trial.budget), label_code=self.label_code, classes=self.classes)
+        split = Split(trial.labelled, np.array([], dtype=np.int64), self.split.test, unit=self.split.unit)
+        return task.predict(self._encode(trial.seed), split, regime=trial.method, seed=trial.seed)
+
+    def _predict_by_baseline(self, trial: _Trial) -> np.ndarray:
+        problem = LabelProblem(
+            compared=self.compared,
+            label_code=self.label_code,
+            labelled=trial.labelled,
+            test=self.split.test,
+            n_neighbors=self.plan.settings.n_neighbors,
+            seed=trial.seed,
+        )
+        if trial.method not in SEEDLESS:
+            return BASELINES[trial.method](problem)
+        key = (trial.method, trial.labelled.tobytes())
+        if key not in self._seedless:
+            self._seedless[key] = BASELINES[trial.method](problem)
+        return self._seedless[key]
+
+    def _settings(self, budget: LabelBudget) -> CellTypeSettings:
+        settings = self.plan.settings
+        if budget.max_epochs is None:
+            return settings
+        training = settings.training.model_copy(update={"max_epochs": budget.max_epochs})
+        return settings.model_copy(update={"training": training})
+
+    def _model(self, seed: int) -> TrainedModel:
+        return self.models[seed % len(self.models)]
+
+    def _encode(self, seed: int) -> EncodedCells:
+        position = seed % len(self.models)
+        if position not in self._encoded:
+            self._encoded[position] = EncodedCells.of(self.models[position], self.cells)
+        return self._encoded[position]
+
+    def _record(
+        self, trial: _Trial, predicted: np.ndarray, *, seconds: float
+    ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+        """Give the score rows and the confusion table of a trial."""
+        test = self.split.test
+        truth = self.label_code[test]
+        model = self._model(trial.seed)
+        settings = self._settings(trial.budget).model_dump(mode="json")
+        identity = {
+            "task": "cell_type",
+            "method": trial.method,
+            "budget": trial.budget.name,
+            "pretrain_seed": model.manifest["seed"],
+            "finetune_seed": trial.seed,
+        }
+        trial_hash = trial_id(**identity, settings=settings, data=self._fingerprint, model=model.manifest["data"])
+        row = {
+            **identity,
+            "dataset": self.cells.origin,
+            "split": f"by {self.split.unit}",
+            "n_labelled_donors": None if self.donors is None else self.donors.iloc[trial.labelled].nunique(),
+            "n_labelled_cells": len(trial.labelled),
+            "n_cells": len(test),
+            "n_classes": len(np.unique(truth)),
+            "pretext": model.manifest.get("pretext"),
+            "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": _peak_memory_mb(),
+            "trial_id": trial_hash,
+        }
+        matrix = confusion_matrix(truth, predicted, n_classes=len(self.classes))
+        scores = [{**row, "metric": metric, "value": value} for metric, value in classification_scores(matrix).items()]
+        names = np.array(self.classes, dtype=object)
+        cells = pd.DataFrame({"donor": self._test_units(), "truth": names[truth], "predicted": names[predicted]})
+        counted = cells.value_counts(sort=False).rename("n_cells").reset_index()
+        counted = counted.assign(
+            trial_id=trial_hash, method=trial.method, budget=trial.budget.name, finetune_seed=trial.seed
+        )
+        return scores, counted[list(CONFUSION_COLUMNS)]
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self.cells.fingerprint()
+
+    def _test_units(self) -> np.ndarray:
+        """Give what is resampled for intervals: the donor of each test cell or, without donors, a random block."""
+        test = self.split.test
+        if self.donors is not None:
+            return np.asarray(self.donors.iloc[test], dtype=object)
+        blocks = numpy_rng(0, "blocks").permutation(len(test)) % N_BLOCKS
+        return np.array([f"block {block}" for block in blocks], dtype=object)
+
+    def _curves(self) -> pd.DataFrame:
+        logs = []
+        for model in self.models:
+            path = model.path / "log.csv"
+            if path.exists():
+                logs.append(pd.read_csv(path).assign(pretrain_seed=model.manifest["seed"]))
+        return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame({"epoch": [], "pretrain_seed": []})
+
+    def _map(self) -> pd.DataFrame:
+        test = self.split.test
+        n_shown = min(self.plan.n_mapped, len(test))
+        shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
+        spaces = {"embedding": self._encode(0).embedding, "PCA": self.compared.principal_components}
+        batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]
+        label = np.array(self.classes, dtype=object)[self.label_code[shown]]
+        return map_cells(spaces, shown, label=label, batch=np.asarray(batch, dtype=object))
+
+    def _about(self, *, seconds: float) -> dict[str, Any]:
+        parts = {part: getattr(self.split, part) for part in PARTS}
+        return {
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "dataset": self.cells.origin,
+            "n_cells": len(self.cells),
+            "n_genes": len(self.cells.genes),
+            "label_key": self.plan.label_key,
+            "donor_key": self.plan.donor_key,
+            "batch_key": self.plan.batch_key,
+            "split": {
+                part: {
+                    "n_cells": len(rows),
+                    "n_donors": None if self.donors is None else int(self.donors.iloc[rows].nunique()),
+                }
+                for part, rows in parts.items()
+            },
+            "budgets": [budget.name for budget in self.plan.budgets],
+            "n_seeds": self.plan.n_seeds,
+            "pretrain_seeds": [model.manifest["seed"] for model in self.models],
+            "pretraining": [model.manifest.get("fit") for model in self.models],
+            "settings": {
+                "pretraining (the first run's config.toml)": _text_of(self.models[0].path / "config.toml"),
+                "cell_type": to_toml(self.plan.settings),
+            },
+            "seconds": {"comparison": round(seconds, 1)},
+            **describe_environment(),
+        }
+
+
+def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
+    """Take the split that the models' runs set aside for judging, if they did; else draw one.
+
+    Raises
+    ------
+    InputError
+        If the models set different cells aside.
+    """
+    saved = [model.split for model in models if model.split is not None]
+    if any(other != saved[0] for other in saved[1:]):
+        raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
+    if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
+        split = split_from_json(saved[0], len(cells), donors)
+        if len(split.test):
+            return split
+    if any(model.manifest["data"]["fingerprint"] == cells.fingerprint() for model in models):
+        logger.warning(
+            "The model was pre-trained on these very cells with none set aside (data.test_fraction), so it has seen "
+            "the test cells, though not their labels."
+        )
+    return split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+
+
+def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedModel]) -> bool:
+    """Tell whether a saved split applies: positions of cells mean something for the very same cells only."""
+    if saved["unit"] != "cell":
+        return bool(saved["donors"]["test"])
+    return bool(saved["positions"]["test"]) and models[0].manifest["data"]["fingerprint"] == cells.fingerprint()
+
+
+def _check_plan(plan: StudyPlan) -> None:
+    for regime in plan.regimes:
+        if regime not in REGIMES:
+            raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
+    for baseline in plan.baselines:
+        BASELINES[baseline]
+    if plan.n_seeds < 1:
+        raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _peak_memory_mb() -> float | None:
+    if sys.platform == "win32":
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

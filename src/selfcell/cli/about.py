@@ -1,0 +1,95 @@
+"""``selfcell list``, ``selfcell doctor`` and ``--version``."""
+
+from typing import Annotated
+
+import typer
+
+_SECTIONS = ("tasks", "regimes", "baselines", "datasets", "settings")
+
+
+def show_version(value: bool | None) -> bool:
+    """Print the version and leave, if asked to."""
+    if value:
+        import importlib.metadata
+
+        typer.echo(importlib.metadata.version("selfcell"))
+        raise typer.Exit
+    return False
+
+
+def list_choices(
+    what: Annotated[
+        str | None, typer.Argument(help=f"One of {', '.join(_SECTIONS)}; all but settings if left out.")
+    ] = None,
+) -> None:
+    """Show what can be chosen by name; `selfcell list settings` explains every setting."""
+    from selfcell.core.errors import InputError, did_you_mean
+
+    if what is not None and what not in _SECTIONS:
+        raise InputError(f"There is no list {what!r}. {did_you_mean(what, list(_SECTIONS))}")
+    if what == "settings":
+        _list_settings()
+        return
+    from selfcell.baselines import BASELINES
+    from selfcell.data.dataset_table import DATASETS
+    from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
+    from selfcell.pretext import PRETEXT_TASKS
+
+    tables = {
+        "tasks": {
+            "Pretext tasks (pretext.name)": PRETEXT_TASKS.summaries(),
+            "Downstream tasks (--task)": DOWNSTREAM_TASKS.summaries(),
+        },
+        "regimes": {"Regimes (--regime)": REGIMES},
+        "baselines": {"Baselines (--baseline)": BASELINES.summaries()},
+        "datasets": {"Data sets (selfcell datasets NAME)": {name: info.title for name, info in DATASETS.items()}},
+    }
+    for section, content in tables.items():
+        if what in (None, section):
+            for title, entries in content.items():
+                _print_entries(title, entries)
+
+
+def _list_settings() -> None:
+    from selfcell.core.config import describe
+    from selfcell.downstream.cell_type import CellTypeSettings
+    from selfcell.training.settings import PretrainSettings
+
+    for title, lines in (
+        ("selfcell pretrain: --set or a TOML file", describe(PretrainSettings)),
+        ("selfcell finetune, evaluate: --set or a TOML file", describe(CellTypeSettings)),
+    ):
+        _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})
+
+
+def _print_entries(title: str, entries: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+
+    console = Console(highlight=False)
+    console.print(f"\n{title}", style="bold", markup=False)
+    for name, text in entries.items():
+        console.print(f"  {name}", style="cyan", markup=False)
+        console.print(Padding(text.replace("[", r"\["), (0, 0, 0, 6)))
+
+
+def doctor(
+    seconds: Annotated[float, typer.Option(min=1, help="How long to measure training speed.")] = 5.0,
+) -> None:
+    """Show what is installed and how fast this machine trains, and check that the cache can be written."""
+    from selfcell.data.package_index import cache_folder
+    from selfcell.training.run_folder import describe_environment
+    from selfcell.training.speed import measure_training_speed
+
+    environment = describe_environment()
+    for name, value in (environment["versions"] | environment["machine"]).items():
+        typer.echo(f"{name:>14}  {value}")
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".doctor"
+    probe.touch()
+    probe.unlink()
+    typer.echo(f"{'cache':>14}  {folder} (can be written)")
+    for n_genes, minibatch_size in ((2_000, 256), (19_331, 256)):
+        speed = measure_training_speed(n_genes=n_genes, minibatch_size=minibatch_size, seconds=seconds / 2)
+        typer.echo(f"{'training':>14}  {speed:,.0f} cells/s with {n_genes:,} genes, minibatches of {minibatch_size}")

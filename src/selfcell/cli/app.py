@@ -1,0 +1,78 @@
+"""The program: its commands, what it logs, how it ends."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from selfcell.cli import about, data, judging, training, using
+from selfcell.core.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with: selfcell demo",
+)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": judging.demo,
+    "datasets": data.datasets,
+    "pretrain": training.pretrain,
+    "embed": using.embed,
+    "annotate": using.annotate,
+    "finetune": training.finetune,
+    "evaluate": judging.evaluate,
+    "report": judging.report,
+    "list": about.list_choices,
+    "doctor": about.doctor,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(function)
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings only.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=about.show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Self-supervised pre-training for single-cell RNA-seq: does it help on your data, and if so, here is the model.
+
+    CELLS is an .h5ad file, or a .zarr folder in AnnData's layout, with raw counts.
+
+    MODEL and RUN are folders that pretrain or finetune made.
+    """
+    _set_up_logging(logging.WARNING if quiet else logging.INFO)
+
+
+def main() -> None:
+    """Run the program; what a user can mend ends in a message without a traceback and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has gone; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Name the level only where it calls for attention."""
+        text = super().format(record)
+        return f"{record.levelname.capitalize()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+def _set_up_logging(level: int) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    logger = logging.getLogger("selfcell")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False

@@ -1,0 +1,114 @@
+"""Options that several commands share."""
+
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfcell.core.errors import InputError
+
+
+class ScaleChoice(StrEnum):
+    """What ``--scale`` takes; the meanings are those of :data:`selfcell.data.counts.Scale`."""
+
+    auto = "auto"
+    counts = "counts"
+    log1p = "log1p"
+
+
+CellsArgument = Annotated[Path, typer.Argument(metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts.")]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a finished run.")]
+RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
+FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]
+LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]
+DonorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--donor", metavar="COLUMN", help="Column of obs with the donor; no donor is then on two sides of a split."
+    ),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layer", help="Layer with the raw counts, or X or raw.X. Left out: layers['counts'], X, raw.X are tried."
+    ),
+]
+ScaleOption = Annotated[
+    ScaleChoice,
+    typer.Option(
+        "--scale", help="auto: whole counts. counts: fractional ones too. log1p: log-normalized, to be undone."
+    ),
+]
+GeneColumnOption = Annotated[
+    str | None, typer.Option("--gene-column", metavar="COLUMN", help="Column of var that names the genes.")
+]
+LowOverlapOption = Annotated[
+    bool, typer.Option("--allow-low-overlap", help="Go on with under half of the encoder's genes.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="A setting, such as training.max_epochs=20; give as often as needed."),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings file.")]
+
+
+def gather_settings(
+    config: Path | None, overrides: list[str] | None, options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Put settings together: the file, over it ``--set``, over it the options of their own (where given).
+
+    Parameters
+    ----------
+    config
+        A TOML file.
+    overrides
+        ``a.b=c`` strings.
+    options
+        Addresses such as ``data.donor_key`` to values; None is not given.
+    """
+    from selfcell.core.config import read_toml, with_overrides
+
+    values = with_overrides(read_toml(config) if config else {}, overrides or [])
+    for address, value in (options or {}).items():
+        section, _, name = address.partition(".")
+        if value is not None:
+            values.setdefault(section, {})[name] = value
+    return values
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a file, before hours are spent.
+
+    Raises
+    ------
+    InputError
+        If the file is there, or is not named .h5ad.
+    """
+    if path.suffix != ".h5ad":
+        raise InputError(f"--out must name an .h5ad file, but is {str(path)!r}.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already. Name another file, or replace it (--overwrite).")
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on when a training run is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Go on with the same command and --resume.", err=True)
+        raise typer.Exit(130) from None
+
+
+def write_adata(adata: Any, path: Path) -> None:
+    """Write an .h5ad file atomically and say so."""
+    from selfcell.core.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary, compression="gzip")
+    typer.echo(f"Wrote {path} ({adata.n_obs:,} cells).")

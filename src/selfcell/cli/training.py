@@ -1,0 +1,113 @@
+"""``selfcell pretrain`` and ``selfcell finetune``."""
+
+from typing import Annotated
+
+import typer
+
+from selfcell.cli.options import (
+    CellsArgument,
+    ConfigOption,
+    DonorOption,
+    GeneColumnOption,
+    LabelOption,
+    LayerOption,
+    LowOverlapOption,
+    ModelArgument,
+    OverwriteOption,
+    ResumeOption,
+    RunOption,
+    ScaleChoice,
+    ScaleOption,
+    SetOption,
+    gather_settings,
+    resumable,
+)
+
+
+def pretrain(
+    cells: CellsArgument,
+    out: RunOption,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    donor: DonorOption = None,
+    layer: LayerOption = None,
+    scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
+    gene_column: GeneColumnOption = None,
+    seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Pre-train an encoder on unlabelled cells.
+
+    Every setting, with its default and what it does: selfcell list settings
+
+    Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --set training.max_epochs=50
+    """
+    from selfcell.training.pretrain import pretrain as run
+
+    options = {
+        "data.donor_key": donor,
+        "data.layer": layer,
+        "data.scale": None if scale is None else scale.value,
+        "data.gene_column": gene_column,
+        "training.seed": seed,
+    }
+    settings = gather_settings(config, set_, options)
+    with resumable():
+        model = run(cells, settings or None, out=out, resume=resume, overwrite=overwrite)
+    outcome = model.manifest["fit"]
+    typer.echo(
+        f"Done: {outcome['epochs']} epochs, validation loss {outcome['validation_loss']:.4f} at epoch "
+        f"{outcome['kept_epoch']}. The run is in {out}."
+    )
+    typer.echo(f"Next: selfcell embed {out} {cells} --out embedded.h5ad, or selfcell report {out}")
+
+
+def finetune(
+    model: ModelArgument,
+    cells: CellsArgument,
+    label: LabelOption,
+    out: RunOption,
+    task: Annotated[str, typer.Option(help="Downstream task.")] = "cell_type",
+    donor: DonorOption = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin from random weights instead.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Train an encoder further with labels; the run folder then annotates without a reference.
+
+    Every setting, with its default and what it does: selfcell list settings
+
+    Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
+    """
+    from selfcell.downstream.finetune import finetune as run
+
+    settings = gather_settings(config, set_)
+    with resumable():
+        trained = run(
+            str(model),
+            cells,
+            label_key=label,
+            donor_key=donor,
+            out=out,
+            settings=settings or None,
+            task=task,
+            from_scratch=from_scratch,
+            layer=layer,
+            scale=scale.value,
+            gene_column=gene_column,
+            allow_low_overlap=allow_low_overlap,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    outcome = trained.manifest["fit"]
+    typer.echo(
+        f"Done: {outcome['epochs']} epochs, validation loss {outcome['validation_loss']:.4f}. The run is in {out}."
+    )
+    typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

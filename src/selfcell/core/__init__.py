@@ -1,0 +1,1 @@
+"""What every folder may use, and which uses none of them."""

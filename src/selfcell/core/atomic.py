@@ -1,0 +1,41 @@
+"""Write files so that a reader sees either the old content or the whole of the new."""
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, and move it into place when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        Where the file is to be. Its folder is made if need be.
+
+    Yields
+    ------
+    The path to write to. It has the suffix of ``path``, since some writers choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file atomically, indented for people."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,167 @@
+"""Settings: typed, checked, read from TOML, overridden by ``--set a.b=c``, written back whole.
+
+A setting is a field of a :class:`Settings` class, and that field is the one place that holds its name, type, default,
+limits and help (the string below it). The command line, TOML files and Python all go through :func:`build`.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pydantic
+import tomli_w
+
+from selfcell.core.errors import InputError, did_you_mean
+
+
+class Settings(pydantic.BaseModel):
+    """Base of all settings: immutable, no unknown names, the help text is the string below a field."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class SettingLine(NamedTuple):
+    """What is to be said of one setting."""
+
+    address: str
+    """As a user types it, such as ``training.learning_rate``."""
+    default: str
+    help: str
+
+
+def build(settings_class: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Make checked settings from plain values.
+
+    Parameters
+    ----------
+    settings_class
+        What to make.
+    values
+        Nested mappings as TOML gives them. What is missing takes its default.
+
+    Raises
+    ------
+    InputError
+        For an unknown name (with the nearest known one) or a value out of its limits, with the address of the setting.
+    """
+    try:
+        return settings_class.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        raise InputError("\n".join(_explain(settings_class, problem) for problem in error.errors())) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it is not TOML; the message has the place in the file.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"There is no settings file {str(path)!r}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a valid TOML file: {error}.") from None
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``section.name=value`` strings, the later ones over the earlier.
+
+    Parameters
+    ----------
+    values
+        Nested mappings; left as they are.
+    overrides
+        Each as typed after ``--set``. The value is read as TOML (``5``, ``0.1``, ``true``, ``[512, 256]``) and, where
+        it is not TOML, as a string, so that names need no quotes.
+
+    Raises
+    ------
+    InputError
+        If a string has no ``=`` or no section.
+    """
+    result = {
+        section: dict(content) if isinstance(content, Mapping) else content for section, content in values.items()
+    }
+    for override in overrides:
+        address, equals, text = override.partition("=")
+        section, dot, name = address.strip().partition(".")
+        if not equals or not dot or not section or not name:
+            raise InputError(
+                f"--set takes section.name=value, for example training.max_epochs=20, but got {override!r}."
+            )
+        content = result.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {override}: {section!r} is not a section.")
+        content[name] = _read_value(text.strip())
+    return result
+
+
+def to_toml(settings: Settings) -> str:
+    """Write settings out whole, nothing left to defaults. Settings that are None are left out, as TOML has no null."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+
+
+def describe(settings_class: type[Settings], prefix: str = "") -> Iterator[SettingLine]:
+    """List every setting of a class with its address, default and help."""
+    for name, field in settings_class.model_fields.items():
+        nested = _settings_class_of(field)
+        if nested is not None:
+            yield from describe(nested, f"{prefix}{name}.")
+        else:
+            default = field.get_default(call_default_factory=True, validated_data={})
+            yield SettingLine(f"{prefix}{name}", _shown(default), " ".join((field.description or "").split()))
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, tuple):
+        return str(list(default))
+    return str(default)
+
+
+def _settings_class_of(field: pydantic.fields.FieldInfo) -> type[Settings] | None:
+    """Give the class of a nested section; that of the default where any kind of settings may stand."""
+    annotation = field.annotation
+    if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+        return None
+    return type(field.default) if annotation is Settings else annotation
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(settings_class: type[Settings], problem: Any) -> str:
+    *sections, name = [str(part) for part in problem["loc"] if not isinstance(part, int)] or [""]
+    where = f"[{'.'.join(sections)}] " if sections else ""
+    if problem["type"] == "extra_forbidden":
+        known = list(_descend(settings_class, sections).model_fields)
+        what = "setting" if sections else "section"
+        return f"Unknown {what} {name!r}{f' in {where}'.rstrip() if where else ''}. {did_you_mean(name, known)}"
+    if problem["type"] == "missing":
+        return f"{where}{name} must be given."
+    if problem["type"] == "value_error" and isinstance(problem["ctx"]["error"], InputError):
+        return str(problem["ctx"]["error"])
+    message = str(problem["msg"])
+    message = message[0].lower() + message[1:]
+    return f"{where}{name}: {message}, but is {problem['input']!r}."
+
+
+def _descend(settings_class: type[Settings], sections: Sequence[str]) -> type[Settings]:
+    for section in sections:
+        nested = _settings_class_of(settings_class.model_fields[section])
+        if nested is None:
+            break
+        settings_class = nested
+    return settings_class

@@ -1,0 +1,29 @@
+"""The one exception for what a user can mend."""
+
+import difflib
+
+
+class InputError(ValueError):
+    """Something given by the user cannot be worked with; the message says what, where and how to mend it.
+
+    The command line prints the message alone. Any other exception is a fault of the package and keeps its traceback.
+    """
+
+
+def did_you_mean(given: str, known: list[str]) -> str:
+    """Give the end of an error message: the nearest of the known names, then all of them.
+
+    Parameters
+    ----------
+    given
+        What was asked for.
+    known
+        What there is.
+    """
+    if not known:
+        return "There are none."
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.6)
+    hint = f"Did you mean {lowered[near[0]]!r}? " if near else ""
+    listed = ", ".join(known[:30]) + (f" and {len(known) - 30} more" if len(known) > 30 else "")
+    return f"{hint}Known: {listed}."

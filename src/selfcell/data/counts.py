@@ -1,0 +1,152 @@
+"""Find the raw counts of an AnnData, and refuse what is not counts before any work begins."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import scipy.sparse as sp
+
+from selfcell.core.errors import InputError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+TARGET_TOTAL = 10_000.0
+"""Counts per cell after size-factor normalization."""
+
+Scale = Literal["auto", "counts", "log1p"]
+"""What the values are: ``auto`` takes whole numbers only; ``counts`` also takes fractional counts, as ambient-RNA
+removal leaves them; ``log1p`` takes the natural logarithm of 1 + counts scaled to one total per cell, and undoes it."""
+
+
+@dataclass(frozen=True)
+class CountMatrix:
+    """Counts, and where they were found."""
+
+    matrix: sp.csr_matrix
+    """Cells x genes, float32, no negative values, no explicit zeros."""
+    address: str
+    """The place as a user would type it, such as ``layers['counts']``."""
+    var: Any
+    """The genes that belong to the columns: ``adata.var`` or ``adata.raw.var``."""
+    scale: Literal["counts", "log1p"]
+    """How the values were read."""
+
+
+def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scale = "auto") -> CountMatrix:
+    """Find raw counts.
+
+    With ``layer`` and ``scale`` left alone, ``layers["counts"]``, ``X`` and ``raw.X`` are looked at in this order, and
+    the first that holds whole non-negative numbers is taken; which one it was is logged.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes. It is not changed.
+    layer
+        A key of ``adata.layers``, or ``"X"`` or ``"raw.X"``, to take that and nothing else.
+    scale
+        What the values are, see :data:`Scale`.
+
+    Raises
+    ------
+    InputError
+        If no candidate holds counts, naming for each what it holds instead.
+    """
+    candidates = _candidates(adata, layer=layer)
+    refusals = []
+    for address, matrix, var in candidates:
+        counts = sp.csr_matrix(matrix, dtype=np.float32)
+        fault = _fault(counts.data, scale=scale)
+        if fault is None:
+            if address != "X":
+                logger.info("Counts are taken from %s.", address)
+            return CountMatrix(
+                matrix=_to_counts(counts, scale=scale),
+                address=address,
+                var=var,
+                scale="log1p" if scale == "log1p" else "counts",
+            )
+        refusals.append(f"{address} {fault}")
+        if scale != "auto":
+            break
+    raise InputError(_no_counts_message(adata, refusals, layer=layer, scale=scale))
+
+
+def log_normalize(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Give ``log1p`` of counts scaled to 10,000 per cell, sparse; what the network sees, for methods outside torch."""
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    scale = TARGET_TOTAL / np.maximum(total, np.finfo(np.float32).tiny)
+    expression = counts.copy()
+    expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(counts.indptr)).astype(np.float32))
+    return expression
+
+
+def _candidates(adata: anndata.AnnData, *, layer: str | None) -> list[tuple[str, Any, Any]]:
+    """List (address, matrix, var) in the order of preference."""
+    found: dict[str, tuple[str, Any, Any]] = {}
+    if "counts" in adata.layers:
+        found["counts"] = ("layers['counts']", adata.layers["counts"], adata.var)
+    if adata.X is not None:
+        found["X"] = ("X", adata.X, adata.var)
+    if adata.raw is not None:
+        found["raw.X"] = ("raw.X", adata.raw.X, adata.raw.var)
+    for key in adata.layers:
+        found.setdefault(key, (f"layers[{key!r}]", adata.layers[key], adata.var))
+    if layer is not None:
+        if layer not in found:
+            raise InputError(f"There is no layer {layer!r}. {did_you_mean(layer, list(found))}")
+        return [found[layer]]
+    usual = [found[key] for key in ("counts", "X", "raw.X") if key in found]
+    if not usual:
+        raise InputError("The data hold no matrix: X, raw.X and layers['counts'] are all missing.")
+    return usual
+
+
+def _fault(values: np.ndarray, *, scale: Scale) -> str | None:
+    """Say what is wrong with stored values, or None."""
+    if not np.isfinite(values).all():
+        n_wrong = int((~np.isfinite(values)).sum())
+        return f"has {n_wrong:,} values that are NaN or infinite"
+    if values.size and values.min() < 0:
+        return f"has negative values (smallest {values.min():g}), so it looks scaled or centred"
+    if scale == "auto":
+        fractional = values[values != np.rint(values)]
+        if fractional.size:
+            kind = "so it looks log-normalized" if values.max() < 20 else "so it looks normalized but not logged"
+            shown = f"the first is {fractional[0]:g}, the largest {values.max():g}"
+            return f"has {fractional.size:,} fractional values ({shown}), {kind}"
+    if scale == "log1p" and values.size and values.max() > 20:
+        return f"reaches {values.max():g}, too large for log1p values"
+    return None
+
+
+def _to_counts(matrix: sp.csr_matrix, *, scale: Scale) -> sp.csr_matrix:
+    if scale == "log1p":
+        # Proportional to the counts within each cell, and that is all that size-factor normalization keeps.
+        matrix = matrix.copy()
+        np.expm1(matrix.data, out=matrix.data)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _no_counts_message(adata: anndata.AnnData, refusals: list[str], *, layer: str | None, scale: Scale) -> str:
+    message = "Raw counts are needed, but " + "; ".join(refusals) + "."
+    # Looked for only now: a mistaken guess must never be taken in silence.
+    others = [
+        key
+        for key in adata.layers
+        if key != "counts" and key != layer and _fault(sp.csr_matrix(adata.layers[key]).data, scale="auto") is None
+    ]
+    if others:
+        return f"{message} layers[{others[0]!r}] holds counts: pass layer={others[0]!r} (--layer {others[0]})."
+    if scale == "auto" and "log-normalized" in message:
+        return (
+            f"{message} Pass the layer that has the counts (--layer NAME), or, if there is none and the values are "
+            "log1p of counts scaled to one total per cell, say so with scale='log1p' (--scale log1p)."
+        )
+    if scale == "auto" and "fractional" in message:
+        return f"{message} If these are counts corrected for ambient RNA, say so with scale='counts' (--scale counts)."
+    return f"{message} Store the counts in adata.layers['counts'], or pass the layer that has them (--layer NAME)."

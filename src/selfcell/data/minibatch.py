@@ -1,0 +1,60 @@
+"""The one shape in which cells travel to the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from selfcell.data.counts import TARGET_TOTAL
+
+
+@dataclass(slots=True)
+class CellMinibatch:
+    """Some cells as sparse counts (compressed sparse rows), with integer codes of what is known of them."""
+
+    values: Float[Tensor, " n_values"]
+    """Raw counts of the non-zero entries."""
+    gene_index: Int[Tensor, " n_values"]
+    """Gene of each entry."""
+    cell_offsets: Int[Tensor, " n_offsets"]
+    """Where in ``values`` each cell begins, and at the end their number: ``n_cells + 1`` positions."""
+    n_genes: int
+    codes: Mapping[str, Int[Tensor, " n_cells"]] = field(default_factory=dict)
+    """Codes of the obs columns that were asked for, such as ``label``."""
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.cell_offsets.shape[0] - 1
+
+    @property
+    def cell_index(self) -> Int[Tensor, " n_values"]:
+        """Cell of each entry of ``values``."""
+        cells = torch.arange(self.n_cells, device=self.values.device)
+        return cells.repeat_interleave(self.cell_offsets.diff())
+
+    @property
+    def library_size(self) -> Float[Tensor, " n_cells"]:
+        """Counts per cell, over the encoder's genes."""
+        size = torch.zeros(self.n_cells, device=self.values.device, dtype=self.values.dtype)
+        return size.index_add_(0, self.cell_index, self.values)
+
+    def expression(self) -> Float[Tensor, "n_cells n_genes"]:
+        """``log1p`` of counts scaled to 10,000 per cell, dense. A cell without counts is all zero."""
+        scale = TARGET_TOTAL / self.library_size.clamp(min=torch.finfo(self.values.dtype).tiny)
+        cell_index = self.cell_index
+        dense = torch.zeros((self.n_cells, self.n_genes), device=self.values.device, dtype=self.values.dtype)
+        dense[cell_index, self.gene_index] = torch.log1p(self.values * scale[cell_index])
+        return dense
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "CellMinibatch":
+        """Give the same cells on another device."""
+        return CellMinibatch(
+            values=self.values.to(device, non_blocking=non_blocking),
+            gene_index=self.gene_index.to(device, non_blocking=non_blocking),
+            cell_offsets=self.cell_offsets.to(device, non_blocking=non_blocking),
+            n_genes=self.n_genes,
+            codes={key: code.to(device, non_blocking=non_blocking) for key, code in self.codes.items()},
+        )

@@ -1,0 +1,173 @@
+"""One read-only face on what holds cells: an AnnData in memory, an .h5ad file, an AnnData .zarr folder."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from selfcell.core.errors import InputError, did_you_mean
+from selfcell.data.counts import Scale, find_counts
+from selfcell.data.genes import Alignment, GeneTable, align_genes
+
+CellSource: TypeAlias = anndata.AnnData | str | Path
+"""What functions that take cells accept: an AnnData, or the path of an .h5ad file or a .zarr folder."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Raw counts of cells with what is known of them; read-only."""
+
+    counts: sp.csr_matrix
+    """Cells x genes, float32."""
+    genes: GeneTable
+    obs: pd.DataFrame
+    origin: str
+    """The file they came from, or ``adata``."""
+    counts_address: str
+    """Where the counts were found, such as ``layers['counts']``."""
+    scale: str
+    """``counts``, or ``log1p`` where normalization was undone at the user's word."""
+    alignment: Alignment | None = None
+    """How they were put into an encoder's order of genes, if they were."""
+
+    def __len__(self) -> int:
+        return int(self.counts.shape[0])
+
+    def subset(self, rows: np.ndarray) -> "Cells":
+        """Give some of the cells, by position, in the order asked for."""
+        return dataclasses.replace(self, counts=self.counts[rows], obs=self.obs.iloc[rows])
+
+    def aligned_to(self, genes: GeneTable, *, allow_low_overlap: bool = False) -> "Cells":
+        """Put the cells into an encoder's order of genes; see :func:`selfcell.data.genes.align_genes`."""
+        alignment = align_genes(self.genes, genes, self.counts, allow_low_overlap=allow_low_overlap)
+        aligned = dataclasses.replace(self, counts=alignment.apply(self.counts), genes=genes, alignment=alignment)
+        refuse_empty_cells(aligned)
+        return aligned
+
+    def fingerprint(self) -> str:
+        """SHA-256 over counts, genes and cell names: the same cells give the same one, whatever file they lie in."""
+        digest = hashlib.sha256()
+        for part in (self.counts.indptr.astype(np.int64), self.counts.indices.astype(np.int32), self.counts.data):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update("\n".join([*self.genes.ids, *map(str, self.obs.index)]).encode())
+        return digest.hexdigest()
+
+
+def open_cells(
+    source: CellSource, *, layer: str | None = None, scale: Scale = "auto", gene_column: str | None = None
+) -> Cells:
+    """Read cells and check them: counts, gene names, size.
+
+    Parameters
+    ----------
+    source
+        An AnnData (never changed), or the path of an .h5ad file or of a .zarr folder in AnnData's layout.
+    layer, scale
+        Where the counts are and what they are; see :func:`selfcell.data.counts.find_counts`.
+    gene_column
+        Column of ``var`` that names the genes, instead of ``var_names``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, there are no cells or genes, there are no counts, or gene names are unusable.
+    """
+    adata, origin = (
+        (source, "adata") if isinstance(source, anndata.AnnData) else (read_adata(source), Path(source).name)
+    )
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise InputError(f"{origin} is empty: {adata.n_obs:,} cells x {adata.n_vars:,} genes.")
+    found = find_counts(adata, layer=layer, scale=scale)
+    return Cells(
+        counts=found.matrix,
+        genes=GeneTable.from_var(found.var, gene_column=gene_column),
+        obs=adata.obs,
+        origin=origin,
+        counts_address=found.address,
+        scale=found.scale,
+    )
+
+
+def read_adata(path: str | Path) -> anndata.AnnData:
+    """Read an AnnData from an .h5ad file or a .zarr folder.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is of another kind, or it is damaged.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], anndata.AnnData]] = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}
+    if not path.exists():
+        beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)
+        raise InputError(
+            f"There is no file {str(path)!r}. {did_you_mean(path.name, beside) if beside else ''}".rstrip()
+        )
+    if path.suffix not in readers:
+        raise InputError(f"{path} is neither .h5ad nor .zarr. Convert it first, for example with scanpy's readers.")
+    try:
+        return readers[path.suffix](path)
+    except (OSError, KeyError, ValueError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path} cannot be read as an AnnData file ({path.stat().st_size:,} bytes): {first_line}. "
+            "It may be truncated, so copy or download it again; or it was written by a newer anndata."
+        ) from error
+
+
+def refuse_empty_cells(cells: Cells) -> None:
+    """Refuse cells without a single count in the genes in use: there is nothing to say of them.
+
+    Raises
+    ------
+    InputError
+        With their number and the first of them.
+    """
+    empty = np.flatnonzero(np.diff(cells.counts.indptr) == 0)
+    if empty.size:
+        raise InputError(
+            f"{empty.size:,} of {len(cells):,} cells in {cells.origin} have no counts in the genes used (the first is "
+            f"{cells.obs.index[empty[0]]!r}). Remove them, for example by scanpy.pp.filter_cells(adata, min_counts=1)."
+        )
+
+
+def obs_column(obs: pd.DataFrame, key: str, *, role: str) -> pd.Series:
+    """Give a column of ``obs`` as strings, whole.
+
+    Parameters
+    ----------
+    obs
+        What is known of the cells.
+    key
+        The column.
+    role
+        What it is used as, such as ``label``, for the message.
+
+    Raises
+    ------
+    InputError
+        If there is no such column (with the nearest names) or some cells have no value in it.
+    """
+    if key not in obs.columns:
+        raise InputError(f"There is no column {key!r} in obs to use as {role}. {did_you_mean(key, list(obs.columns))}")
+    column = obs[key]
+    n_missing = int(column.isna().sum())
+    if n_missing:
+        raise InputError(
+            f"{n_missing:,} of {len(column):,} cells have no value in obs[{key!r}], used as {role}. "
+            "Drop these cells, or give them a value of their own."
+        )
+    return cast("pd.Series", column.astype(str))
+
+
+def encode(column: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """Give the position of each value in ``classes``, or -1 where it is none of them."""
+    codes: Any = pd.Categorical(column, categories=list(classes)).codes
+    return np.asarray(codes, dtype=np.int64)

@@ -1,0 +1,133 @@
+"""Parts of a data set that share no donor: train, validation and test."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from selfcell.core.atomic import write_json
+from selfcell.core.errors import InputError
+from selfcell.core.seeds import numpy_rng
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which cells are for training, for choosing when to stop, and for judging.
+
+    Each part is an array of positions in the order of the cells. Where the split is by donor, ``donors`` names the
+    donors of each part, and no donor is in two.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    unit: str
+    """``cell``, or the obs column that was split by."""
+    donors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what ``split.json`` holds: the donors of each part or, split by cell, the positions of the cells."""
+        if self.unit != "cell":
+            return {"unit": self.unit, "donors": {part: list(self.donors[part]) for part in PARTS}}
+        return {"unit": "cell", "positions": {part: getattr(self, part).tolist() for part in PARTS}}
+
+    def write(self, path: Path) -> None:
+        """Write the split as JSON, atomically."""
+        write_json(path, self.to_json())
+
+
+def split_cells(
+    n_cells: int, donors: pd.Series | None, *, validation_fraction: float, test_fraction: float = 0.0, seed: int
+) -> Split:
+    """Split by donor where donors are given, else by cell.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    donors
+        Donor of each cell; its name is that of the obs column.
+    validation_fraction, test_fraction
+        Share of the cells to be reached, between 0 and 1. By donor, parts are filled donor by donor in random order
+        until the share is reached, so they come out a little larger.
+    seed
+        Seed of the draw.
+
+    Raises
+    ------
+    InputError
+        If there are too few donors (or cells) to give every part that was asked for at least one.
+    """
+    n_parts = 1 + (validation_fraction > 0) + (test_fraction > 0)
+    rng = numpy_rng(seed, "split")
+    if donors is None:
+        if n_cells < 2 * n_parts:
+            raise InputError(f"{n_cells} cells are too few to split into {n_parts} parts.")
+        order = rng.permutation(n_cells)
+        n_test = round(test_fraction * n_cells) or int(test_fraction > 0)
+        n_validation = round(validation_fraction * n_cells) or int(validation_fraction > 0)
+        test, validation, train = np.split(order, [n_test, n_test + n_validation])
+        return Split(np.sort(train), np.sort(validation), np.sort(test), unit="cell")
+    return _split_by_donor(donors, validation_fraction, test_fraction, n_parts=n_parts, rng=rng)
+
+
+def split_from_json(saved: dict[str, Any], n_cells: int, donors: pd.Series | None) -> Split:
+    """Rebuild a split that :meth:`Split.to_json` gave, for the same cells.
+
+    Donors that the split does not know are left out of every part.
+    """
+    if saved["unit"] == "cell":
+        parts = {part: np.asarray(saved["positions"][part], dtype=np.int64) for part in PARTS}
+        if any(positions.size and positions.max() >= n_cells for positions in parts.values()):
+            raise InputError("The saved split is of other cells: it names positions that these do not have.")
+        return Split(parts["train"], parts["validation"], parts["test"], unit="cell")
+    if donors is None:
+        raise InputError(f"The saved split is by obs[{saved['unit']!r}], which these cells lack.")
+    return split_of_donors(donors, **{part: saved["donors"][part] for part in PARTS})
+
+
+def split_of_donors(
+    donors: pd.Series, *, train: Iterable[str], validation: Iterable[str], test: Iterable[str]
+) -> Split:
+    """Make the split with these donors in these parts.
+
+    Raises
+    ------
+    InputError
+        If a donor is in two parts.
+    """
+    named = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+    everyone = [donor for part in PARTS for donor in named[part]]
+    twice = sorted({donor for donor in everyone if everyone.count(donor) > 1})
+    if twice:
+        raise InputError(f"Donor {twice[0]!r} is in two parts of the split.")
+    rows = {part: np.flatnonzero(donors.isin(named[part]).to_numpy()) for part in PARTS}
+    return Split(rows["train"], rows["validation"], rows["test"], unit=str(donors.name), donors=named)
+
+
+def _split_by_donor(
+    donors: pd.Series, validation_fraction: float, test_fraction: float, *, n_parts: int, rng: np.random.Generator
+) -> Split:
+    sizes = donors.value_counts()
+    names = sorted(sizes.index)
+    if len(names) < n_parts:
+        found = f"obs[{donors.name!r}] has only {len(names)} ({', '.join(names)})"
+        raise InputError(
+            f"Splitting into {n_parts} parts by donor needs at least {n_parts} donors, but {found}. "
+            "Name another column, or leave the donor out to split by cell, which overstates results on new donors."
+        )
+    waiting = [names[position] for position in rng.permutation(len(names))]
+    chosen: dict[str, list[str]] = {}
+    for part, fraction, n_after in (("test", test_fraction, n_parts - 1), ("validation", validation_fraction, 1)):
+        chosen[part] = []
+        while fraction > 0 and len(waiting) > n_after and sizes[chosen[part]].sum() < fraction * len(donors):
+            chosen[part].append(waiting.pop(0))
+    return split_of_donors(donors, train=waiting, validation=chosen["validation"], test=chosen["test"])

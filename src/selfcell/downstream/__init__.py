@@ -1,0 +1,21 @@
+"""Downstream tasks: what an encoder is judged by. One question, one file."""
+
+from typing import TYPE_CHECKING
+
+from selfcell.core.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from selfcell.downstream.base import DownstreamTask
+
+DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
+    "downstream task",
+    {"cell_type": Entry("selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors.")},
+)
+
+REGIMES = {
+    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding vote.",
+    "probe": "Frozen encoder; a logistic regression on the embedding.",
+    "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
+    "from_scratch": "Everything trained with labels, the same network from random weights.",
+}
+"""The ways of using an encoder. Only the starting weights differ between the last two."""

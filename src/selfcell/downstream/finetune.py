@@ -1,0 +1,138 @@
+"""Fine-tune a pre-trained encoder with labels: model and cells in, run folder out."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from selfcell.core.atomic import write_text
+from selfcell.core.config import Settings, build, read_toml, to_toml
+from selfcell.core.errors import InputError
+from selfcell.data.counts import Scale
+from selfcell.data.source import CellSource, encode, obs_column, open_cells
+from selfcell.data.splits import split_cells
+from selfcell.downstream import DOWNSTREAM_TASKS
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
+from selfcell.downstream.embed import as_model
+from selfcell.network.encoder import EncoderSettings
+from selfcell.training.fit import require_same
+from selfcell.training.pretrain import write_finished_run
+from selfcell.training.run_folder import (
+    TrainedModel,
+    load,
+    prepare_folder,
+    read_manifest,
+    write_genes,
+    write_manifest,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class FinetuneSettings(Settings):
+    """What ``config.toml`` of a fine-tuning run holds."""
+
+    network: EncoderSettings
+    """The network, from the pre-trained model."""
+    cell_type: CellTypeSettings = CellTypeSettings()
+    """The task."""
+
+
+def finetune(
+    model: TrainedModel | str | Path,
+    cells: CellSource,
+    *,
+    label_key: str,
+    out: str | Path,
+    donor_key: str | None = None,
+    settings: CellTypeSettings | dict[str, Any] | None = None,
+    task: str = "cell_type",
+    from_scratch: bool = False,
+    validation_fraction: float = 0.15,
+    layer: str | None = None,
+    scale: Scale = "auto",
+    gene_column: str | None = None,
+    allow_low_overlap: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> TrainedModel:
+    """Train an encoder further, with labels.
+
+    Parameters
+    ----------
+    model
+        The pre-trained model, or its run folder. It is not changed.
+    cells
+        Labelled cells.
+    label_key
+        Column of ``obs`` with the labels.
+    out
+        The run folder to make.
+    donor_key
+        Column of ``obs`` with the donor; the cells to stop by are then of other donors.
+    settings
+        Settings of the task, or those that differ from the defaults. With ``resume`` they may be left out.
+    task
+        The downstream task; ``cell_type`` is the only one that can be fine-tuned for so far.
+    from_scratch
+        Begin from random weights, everything else the same: the comparison that tells whether pre-training helped.
+    validation_fraction
+        Share of the cells to stop by, between 0 and 1.
+    layer, scale, gene_column, allow_low_overlap
+        As in :func:`selfcell.embed`.
+    resume, overwrite, show_progress
+        As in :func:`selfcell.pretrain`.
+
+    Raises
+    ------
+    InputError
+        If cells, labels, settings or folder cannot be worked with; before any training.
+    """
+    DOWNSTREAM_TASKS[task]
+    out, model = Path(out), as_model(model)
+    if resume and settings is None:
+        read_manifest(out)
+        settings = read_toml(out / "config.toml")["cell_type"]
+    if not isinstance(settings, CellTypeSettings):
+        settings = build(CellTypeSettings, settings or {})
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation_fraction must lie between 0 and 1, both excluded, but is {validation_fraction}.")
+    opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
+    labels = obs_column(opened.obs, label_key, role="label")
+    classes = label_classes(labels.to_list(), key=label_key)
+    donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
+    if donors is None:
+        logger.warning("No donor column is named (--donor), so the cells to stop by are drawn cell by cell.")
+    seed = settings.training.seed
+    split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
+    aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    about = {
+        "kind": "fine-tuned",
+        "task": task,
+        "start": "random weights" if from_scratch else str(model.path),
+        "seed": seed,
+        "label_key": label_key,
+        "labels": list(classes),
+        "data": {"origin": opened.origin, "fingerprint": opened.fingerprint(), "n_cells": len(opened)},
+    }
+    prepare_folder(out, resume=resume, overwrite=overwrite)
+    if resume:
+        for name in ("data", "start", "label_key", "seed"):
+            require_same(name, read_manifest(out)[name], about[name])
+    config = FinetuneSettings(network=model.encoder.settings, cell_type=settings)
+    write_text(out / "config.toml", to_toml(config))
+    write_genes(out / "genes.csv", model.genes)
+    split.write(out / "split.json")
+    write_manifest(out, {**about, "status": "training"})
+    classifier, outcome = CellTypeTask(settings, label_code=encode(labels, classes), classes=classes).train_classifier(
+        model.encoder,
+        aligned,
+        split,
+        from_scratch=from_scratch,
+        seed=seed,
+        out=out,
+        resume=resume,
+        show_progress=show_progress,
+    )
+    write_finished_run(out, classifier, {**about, "fit": vars(outcome)})
+    return load(out)

@@ -1,0 +1,61 @@
+"""Scores of classification, all from one table: how many cells of each true type were given each type.
+
+No torch here: reports and statistics compute from the same functions.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+CLASSIFICATION_METRICS = ("macro_f1", "macro_f1_union", "micro_f1", "balanced_accuracy")
+
+
+class PerClass(NamedTuple):
+    """Scores of each class; the last axis is the class."""
+
+    f1: np.ndarray
+    """NaN for a class that is neither in the truth nor predicted."""
+    recall: np.ndarray
+    """NaN for a class that is not in the truth."""
+    n_cells: np.ndarray
+    """Test cells that are truly of the class."""
+
+
+def confusion_matrix(
+    truth: Int[np.ndarray, " n_cells"], predicted: Int[np.ndarray, " n_cells"], *, n_classes: int
+) -> Int[np.ndarray, "n_classes n_classes"]:
+    """Count cells by (true class, predicted class)."""
+    counted: np.ndarray = np.bincount(truth * n_classes + predicted, minlength=n_classes**2)
+    return counted.reshape(n_classes, n_classes)
+
+
+def per_class(confusion: Float[np.ndarray, "*studies n_classes n_classes"]) -> PerClass:
+    """Compute F1 and recall of each class from a confusion matrix, or from a stack of them."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    n_true, n_predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return PerClass(f1=2 * hits / (n_true + n_predicted), recall=hits / n_true, n_cells=n_true)
+
+
+def macro_f1(confusion: Float[np.ndarray, "*studies n_classes n_classes"]) -> np.ndarray:
+    """Mean F1 over the classes present in the truth, so that it does not depend on which others were predicted."""
+    scores = per_class(confusion)
+    present = scores.n_cells > 0
+    return np.asarray(np.where(present, np.nan_to_num(scores.f1), 0).sum(axis=-1) / present.sum(axis=-1))
+
+
+def classification_scores(confusion: Int[np.ndarray, "n_classes n_classes"]) -> dict[str, float]:
+    """Compute every score of :data:`CLASSIFICATION_METRICS`.
+
+    ``macro_f1`` and ``balanced_accuracy`` average over the classes in the truth. ``macro_f1_union`` averages over those
+    in the truth or in the prediction, as the paper does: one stray prediction adds a class with F1 of zero.
+    """
+    counted = confusion.astype(float)
+    scores = per_class(counted)
+    return {
+        "macro_f1": float(macro_f1(counted)),
+        "macro_f1_union": float(np.nanmean(scores.f1)),
+        "micro_f1": float(np.trace(counted) / counted.sum()),
+        "balanced_accuracy": float(np.nanmean(scores.recall)),
+    }

@@ -1,0 +1,1 @@
+"""Networks; they know nothing of files, genes or data sets."""

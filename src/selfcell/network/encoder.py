@@ -1,0 +1,71 @@
+"""The fully-connected encoder, and the decoder that mirrors it."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from selfcell.core.config import Settings
+
+ActivationName = Literal["selu", "relu", "gelu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class EncoderSettings(Settings):
+    """The network: the paper's by default, encoder 512-512-256-256-64, SELU, dropout 0.1."""
+
+    hidden_sizes: tuple[int, ...] = Field(default=(512, 512, 256, 256), min_length=1)
+    """Units of each hidden block of the encoder, from the genes inwards; the decoder mirrors them."""
+    n_latent: int = Field(default=64, ge=2)
+    """Size of the embedding."""
+    activation: ActivationName = "selu"
+    """Activation between blocks: selu, relu or gelu. What is trained with one is always used with the same one."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of hidden units dropped while training, between 0 and 1."""
+
+
+class MlpEncoder(nn.Module):
+    """Expression to embedding: blocks of Linear, activation and dropout, and a bare Linear at the end.
+
+    The network of Richter et al. 2025 :cite:p:`richter2025`, without normalization layers. The paper trains it with
+    SELU and runs the same weights with ReLU afterwards, rectifying the embedding too; here the activation stays, and
+    the embedding is what the last Linear gives.
+
+    Parameters
+    ----------
+    settings
+        Sizes, activation, dropout.
+    n_genes
+        Width of the input.
+    """
+
+    def __init__(self, settings: EncoderSettings, *, n_genes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.n_genes = n_genes
+        self.n_latent = settings.n_latent
+        self.layers = stacked_blocks([n_genes, *settings.hidden_sizes, settings.n_latent], settings)
+
+    def forward(self, expression: Float[Tensor, "n_cells n_genes"]) -> Float[Tensor, "n_cells n_latent"]:
+        """Embed cells given as ``log1p`` of counts per 10,000."""
+        embedding: Tensor = self.layers(expression)
+        return embedding
+
+
+def mirrored_decoder(settings: EncoderSettings, *, n_genes: int) -> nn.Sequential:
+    """Make the decoder: the encoder's sizes backwards, with linear output.
+
+    Departs from the paper, whose released decoder ends in a sigmoid although ``log1p`` values reach 9.
+    """
+    return stacked_blocks([settings.n_latent, *reversed(settings.hidden_sizes), n_genes], settings)
+
+
+def stacked_blocks(sizes: Sequence[int], settings: EncoderSettings) -> nn.Sequential:
+    """Stack Linear, activation, dropout; the last Linear is bare."""
+    blocks: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(sizes[:-1]):
+        blocks += [nn.Linear(n_in, n_out), ACTIVATIONS[settings.activation](), nn.Dropout(settings.dropout)]
+    return nn.Sequential(*blocks, nn.Linear(sizes[-2], sizes[-1]))

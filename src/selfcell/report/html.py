@@ -1,0 +1,267 @@
+"""Write the page."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from selfcell.benchmark.results import StudyResults, read_results
+from selfcell.benchmark.statistics import (
+    VERDICT_RULE,
+    Comparison,
+    ConfusionStack,
+    Estimate,
+    answer_questions,
+    summarize,
+)
+from selfcell.core.atomic import write_text
+from selfcell.core.errors import InputError
+from selfcell.downstream.metrics import per_class
+from selfcell.report import figures
+
+METHOD_NAMES = {
+    "zero_shot": "zero-shot",
+    "probe": "probe",
+    "fine_tuned": "fine-tuned",
+    "from_scratch": "from scratch",
+    "pca_knn": "PCA + nearest neighbors",
+    "logistic_regression": "logistic regression on genes",
+    "untrained_encoder": "untrained encoder",
+}
+FEW_CELLS = 30
+"""Classes with fewer test cells are marked."""
+
+
+def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
+    """Write one self-contained HTML page about a results folder or a training run.
+
+    Parameters
+    ----------
+    folder
+        What ``selfcell demo`` or ``evaluate`` wrote, or a run folder of ``pretrain`` or ``finetune``.
+    out
+        The file; ``report.html`` in the folder if left out.
+
+    Returns
+    -------
+    The path of the page.
+
+    Raises
+    ------
+    InputError
+        If the folder is neither, or something in it is missing.
+    """
+    folder = Path(folder)
+    path = Path(out) if out is not None else folder / "report.html"
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}.")
+    if (folder / "manifest.json").exists() and not (folder / "study.json").exists():
+        content = _run_content(folder)
+    else:
+        content = _study_content(read_results(folder))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("selfcell.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    write_text(path, environment.get_template("template.html.j2").render(**content))
+    return path
+
+
+def method_name(method: str) -> str:
+    """Give what people read for a method."""
+    return METHOD_NAMES.get(method, method)
+
+
+def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]]) -> list[str]:
+    """Say in plain words what the comparisons found."""
+    sentences = []
+    for _, comparisons in answers:
+        first = comparisons[0]
+        pair = f"{method_name(first.method)} against {method_name(first.against)}"
+        found = [
+            f"{comparison.finding} with {comparison.budget} labelled ({_signed(comparison.difference)})"
+            for comparison in comparisons
+        ]
+        sentences.append(f"{pair[0].upper()}{pair[1:]}: {'; '.join(found)}.")
+    return sentences
+
+
+def headline(answers: list[tuple[str, list[Comparison]]]) -> str:
+    """Answer in a sentence whether pre-training helps here."""
+    for _, comparisons in answers:
+        if (comparisons[0].method, comparisons[0].against) == ("fine_tuned", "from_scratch"):
+            return _headline_of(comparisons)
+    return (
+        "Fine-tuning was not compared with training from scratch, so whether pre-training helps is not answered here."
+    )
+
+
+def _headline_of(comparisons: list[Comparison]) -> str:
+    helped = [comparison.budget for comparison in comparisons if comparison.verdict == "helps"]
+    hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
+    if not helped and not hurt:
+        return (
+            "No evidence that self-supervised pre-training helps on these data: at no label budget does the fine-tuned "
+            "network differ clearly from the same network trained from scratch."
+        )
+    parts = [f"helps with {', '.join(helped)} labelled"] if helped else []
+    parts += [f"hurts with {', '.join(hurt)} labelled"] if hurt else []
+    rest = [comparison.budget for comparison in comparisons if comparison.verdict == "no evidence"]
+    parts += [f"there is no evidence either way with {', '.join(rest)}"] if rest else []
+    return f"Self-supervised pre-training {'; '.join(parts)}, against the same network trained from scratch."
+
+
+def _study_content(results: StudyResults) -> dict[str, Any]:
+    stack = ConfusionStack(results.confusion)
+    estimates = summarize(stack)
+    answers = answer_questions(stack)
+    about = results.about
+    return {
+        "title": f"Does self-supervision help on {about['dataset']}?",
+        "headline": headline(answers),
+        "caveats": _caveats(results),
+        "sentences": verdict_sentences(answers),
+        "rule": VERDICT_RULE,
+        "facts": _study_facts(about),
+        "score_table": _score_table(stack, estimates),
+        "budgets": list(stack.budgets),
+        "answers": [(question, figures.plot_differences(comparisons)) for question, comparisons in answers],
+        "score_figures": [
+            (
+                budget,
+                figures.plot_scores(
+                    {method: estimates[method, budget] for method in stack.methods if (method, budget) in estimates},
+                    {method: method_name(method) for method in stack.methods},
+                    budget=budget,
+                ),
+            )
+            for budget in stack.budgets
+        ],
+        "maps": _maps(results.cell_map),
+        "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
+        **_class_content(stack),
+        "settings": about["settings"],
+        "versions": about["versions"] | about["machine"],
+        "seconds": about["seconds"],
+    }
+
+
+def _class_content(stack: ConfusionStack) -> dict[str, Any]:
+    budget = stack.budgets[-1]
+    wanted = [
+        method
+        for method in ("fine_tuned", "from_scratch", "zero_shot", "logistic_regression")
+        if stack.has(method, budget)
+    ] or [stack.methods[0]]
+    pooled = {method: stack.matrices(method, budget).sum(axis=(0, 1)) for method in wanted}
+    n_seeds = stack.matrices(wanted[0], budget).shape[0]
+    scores = {method: per_class(matrix) for method, matrix in pooled.items()}
+    scores = {method: score._replace(n_cells=score.n_cells / n_seeds) for method, score in scores.items()}
+    names = {method: method_name(method) for method in wanted}
+    n_cells = scores[wanted[0]].n_cells
+    rows = [
+        (
+            name,
+            int(n_cells[place]),
+            n_cells[place] < FEW_CELLS,
+            [f"{scores[method].f1[place]:.3f}" for method in wanted],
+        )
+        for place, name in enumerate(stack.classes)
+        if n_cells[place] > 0
+    ]
+    title = f"{method_name(wanted[0])}, {budget} labelled, percent of each true type"
+    return {
+        "class_figure": figures.plot_classes(scores, names, stack.classes),
+        "class_methods": [names[method] for method in wanted],
+        "class_rows": rows,
+        "class_budget": budget,
+        "few_cells": FEW_CELLS,
+        "confusion_figure": figures.plot_confusion(pooled[wanted[0]], stack.classes, title=title),
+    }
+
+
+def _score_table(stack: ConfusionStack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
+    return [
+        (
+            method_name(method),
+            [str(estimates[method, budget]) if (method, budget) in estimates else "" for budget in stack.budgets],
+        )
+        for method in stack.methods
+    ]
+
+
+def _caveats(results: StudyResults) -> list[str]:
+    about = results.about
+    caveats = [about["note"]] if about.get("note") else []
+    if about.get("quick"):
+        caveats.append(
+            "This was a quick run on few cells and epochs, to see that everything works: do not judge by it."
+        )
+    if about["n_seeds"] < 2:
+        caveats.append("A single seed allows no verdict; give more with --seeds.")
+    if about["donor_key"] is None:
+        caveats.append(
+            "No donor column was named, so test cells come from donors seen in training: expect less on new donors."
+        )
+    return caveats
+
+
+def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
+    split = about["split"]
+
+    def part(name: str) -> str:
+        n_donors = split[name]["n_donors"]
+        return f"{split[name]['n_cells']:,} cells" + (f" of {n_donors} donors" if n_donors is not None else "")
+
+    return [
+        ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
+        ("Label", about["label_key"]),
+        ("For training", part("train")),
+        ("To watch the pre-training loss", part("validation")),
+        ("To judge, never seen before", part("test")),
+        ("Seeds", f"{about['n_seeds']}, of pre-training ({about['pretrain_seeds']}) and of fine-tuning"),
+    ]
+
+
+def _maps(cell_map: pd.DataFrame) -> list[str]:
+    drawn = []
+    for space, points in cell_map.groupby("space", sort=False):
+        drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
+        if points["batch"].notna().any():
+            drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
+    return drawn
+
+
+def _run_content(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if not (folder / "log.csv").exists():
+        raise InputError(f"{folder} has no log.csv: the run has not finished an epoch yet.")
+    curves = pd.read_csv(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
+    outcome = manifest.get("fit", {})
+    facts = [("Status", manifest["status"]), ("Kind", manifest["kind"])]
+    facts += [(name.replace("_", " ").capitalize(), str(value)) for name, value in manifest["data"].items()]
+    facts += [(name.replace("_", " ").capitalize(), str(value)) for name, value in outcome.items()]
+    return {
+        "title": f"Training run {folder.name}",
+        "headline": f"The run is {manifest['status']}.",
+        "caveats": [],
+        "sentences": [],
+        "rule": "",
+        "facts": facts,
+        "score_table": [],
+        "budgets": [],
+        "answers": [],
+        "score_figures": [],
+        "maps": [],
+        "curves": figures.plot_curves(curves),
+        "class_figure": None,
+        "settings": {"config.toml": (folder / "config.toml").read_text(encoding="utf-8")},
+        "versions": manifest["versions"] | manifest["machine"],
+        "seconds": {"training": outcome.get("seconds")},
+    }
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

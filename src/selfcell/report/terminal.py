@@ -1,0 +1,35 @@
+"""The results of a comparison as a table in the terminal."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from selfcell.benchmark.results import read_results
+from selfcell.benchmark.statistics import ConfusionStack, answer_questions, summarize
+from selfcell.report.html import headline, method_name, verdict_sentences
+
+
+def print_results(folder: Path) -> None:
+    """Print macro F1 of every method and budget, and the verdict."""
+    results = read_results(folder)
+    stack = ConfusionStack(results.confusion)
+    estimates = summarize(stack)
+    table = Table(
+        "method",
+        *(f"{budget} labelled" for budget in stack.budgets),
+        title=f"Macro F1 on {results.about['split']['test']['n_cells']:,} cells never seen: mean [95 % interval]",
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+    )
+    for method in stack.methods:
+        cells = [str(estimates[method, budget]) if (method, budget) in estimates else "" for budget in stack.budgets]
+        table.add_row(method_name(method), *cells)
+    console = Console()
+    console.print()
+    console.print(table)
+    answers = answer_questions(stack)
+    console.print(headline(answers), style="bold", highlight=False)
+    for sentence in verdict_sentences(answers):
+        console.print(f"- {sentence}", highlight=False, markup=False)

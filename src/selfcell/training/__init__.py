@@ -1,0 +1,1 @@
+"""From an objective and cells to a run folder."""

@@ -1,0 +1,206 @@
+"""Train any objective to the best validation loss, resumable after every epoch."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from selfcell.core.errors import InputError
+from selfcell.core.seeds import derive_seed
+from selfcell.data.minibatch import CellMinibatch
+from selfcell.pretext.base import Objective
+from selfcell.training.module import ObjectiveModule
+from selfcell.training.progress import CellProgressBar, EpochLog
+from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
+from selfcell.training.settings import TrainingSettings
+
+_NOTICES = (
+    r".*does not have many workers.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*GPU available but not used.*",
+    r".*You defined a `validation_step` but have no `val_dataloader`.*",
+    r".*You're resuming from a checkpoint that ended before the epoch ended.*",
+)
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """How a training went."""
+
+    epochs: int
+    """Epochs trained, of all sessions."""
+    steps: int
+    kept_epoch: int
+    """The epoch whose weights were kept."""
+    validation_loss: float | None
+    """Of the weights that were kept; None where there were no validation cells."""
+    seconds: float
+    """Of this session."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int, stream: str) -> Iterator[None]:
+    """Seed torch's global random numbers for a block, and give them back as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, stream))
+        yield
+
+
+def fit(
+    objective: Objective,
+    settings: TrainingSettings,
+    *,
+    train: DataLoader[CellMinibatch],
+    validation: DataLoader[CellMinibatch] | None,
+    out: Path,
+    title: str,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> FitOutcome:
+    """Train an objective; afterwards it holds the weights of the best validation loss or, without patience, the last.
+
+    Writes ``log.csv``, ``tensorboard/`` and ``checkpoints/`` into ``out``. Interrupted at any moment, it continues from
+    the end of the last whole epoch and comes to the same weights as an uninterrupted run.
+
+    Parameters
+    ----------
+    objective
+        What to train; changed in place.
+    settings
+        Optimizer, seed and when to stop.
+    train, validation
+        Cells to learn from, and cells to watch the loss on. Without the latter there is no early stopping.
+    out
+        The run folder.
+    title
+        What is trained, for the progress bar.
+    resume
+        Continue from ``checkpoints/last.safetensors``.
+    show_progress
+        Show a progress bar.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If interrupted, after everything needed for ``resume`` is on disk.
+    InputError
+        If there is no checkpoint to resume from.
+    """
+    n_cells = len(cast("Sized", train.dataset))
+    log = EpochLog(out / "log.csv", n_cells=n_cells)
+    kept = _checkpoint(out, "last", monitor=None)
+    callbacks: list[pl.Callback] = [log, kept]
+    if settings.patience:
+        if validation is None:
+            raise InputError("patience needs validation cells: hold some out, or set training.patience=0.")
+        kept = _checkpoint(out, "best", monitor="validation_loss")
+        callbacks += [EarlyStopping("validation_loss", patience=settings.patience), kept]
+    if show_progress:
+        callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
+    started = time.perf_counter()
+    with _quiet_lightning(), _interruptible(), torch.random.fork_rng():
+        trainer = pl.Trainer(
+            accelerator=settings.device,
+            devices=1,
+            max_epochs=settings.max_epochs,
+            gradient_clip_val=settings.gradient_clip or None,
+            callbacks=callbacks,
+            plugins=[SafetensorsCheckpointIO()],
+            logger=TensorBoardLogger(out, name=None, version="tensorboard"),
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        checkpoint = _last_checkpoint(out) if resume else None
+        trainer.fit(ObjectiveModule(objective, settings), train, validation, ckpt_path=checkpoint)
+    _load_weights(objective, Path(kept.best_model_path))
+    rows = log.rows
+    kept_row = min(rows, key=lambda row: row["validation_loss"]) if settings.patience else rows[-1]
+    return FitOutcome(
+        epochs=int(rows[-1]["epoch"]),
+        steps=trainer.global_step,
+        kept_epoch=int(kept_row["epoch"]),
+        validation_loss=kept_row.get("validation_loss"),
+        seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def _checkpoint(out: Path, name: str, *, monitor: str | None) -> ModelCheckpoint:
+    checkpoint = ModelCheckpoint(
+        dirpath=out / "checkpoints",
+        filename=name,
+        monitor=monitor,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    checkpoint.FILE_EXTENSION = ".safetensors"
+    return checkpoint
+
+
+def _last_checkpoint(out: Path) -> str | None:
+    path = out / "checkpoints" / "last.safetensors"
+    # Interrupted within the first epoch: there is nothing to continue from, and nothing is lost by starting again.
+    return str(path) if path.exists() else None
+
+
+def _load_weights(objective: Objective, path: Path) -> None:
+    state = SafetensorsCheckpointIO().load_checkpoint(path)["state_dict"]
+    objective.load_state_dict({name.removeprefix("objective."): tensor for name, tensor in state.items()})
+    objective.cpu().eval()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Undo what Lightning does on Ctrl-C: it leaves Python and lets further ones go unheard."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler: Any = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        yield
+    except SystemExit as exit_request:
+        raise KeyboardInterrupt from exit_request
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says on every run; its warnings of other kinds stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for notice in _NOTICES:
+                warnings.filterwarnings("ignore", message=notice)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def require_same(name: str, before: object, given: object) -> None:
+    """Refuse to resume a run under other conditions.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
+    if before != given:
+        raise InputError(f"This run cannot be resumed: its {name} was {before}, but now {given} is given.")

@@ -1,0 +1,196 @@
+"""Pre-train an encoder without labels: cells and settings in, run folder out."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from selfcell.core.atomic import write_text
+from selfcell.core.config import build, read_toml, to_toml
+from selfcell.data.genes import GeneTable
+from selfcell.data.loader import cell_loader
+from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refuse_empty_cells
+from selfcell.data.splits import Split, split_cells
+from selfcell.network.encoder import MlpEncoder
+from selfcell.pretext import PRETEXT_TASKS
+from selfcell.pretext.base import Objective, PretextTask
+from selfcell.training.fit import fit, require_same, seeded
+from selfcell.training.run_folder import (
+    TrainedModel,
+    load,
+    prepare_folder,
+    read_manifest,
+    write_genes,
+    write_manifest,
+    write_weights,
+)
+from selfcell.training.settings import PretrainSettings
+
+logger = logging.getLogger(__name__)
+
+_FREE_ON_RESUME = ("training.max_epochs", "training.patience", "training.device")
+
+
+def pretrain(
+    cells: CellSource | Cells,
+    settings: PretrainSettings | dict[str, Any] | None = None,
+    *,
+    out: str | Path,
+    split: Split | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> TrainedModel:
+    """Pre-train an encoder on unlabelled cells :cite:p:`richter2025`.
+
+    Parameters
+    ----------
+    cells
+        An AnnData, or the path of an .h5ad file or .zarr folder, with raw counts. It is not changed.
+    settings
+        Settings, or nested mappings with those that differ from the defaults. With ``resume`` they may be left out.
+    out
+        The run folder to make.
+    split
+        Which cells to train on and which to watch the loss on; drawn as ``[data]`` says if left out.
+    resume
+        Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs``,
+        ``training.patience`` and ``training.device`` may differ).
+    overwrite
+        Replace a run folder that is there already.
+    show_progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The encoder with the weights of the best validation loss.
+
+    Raises
+    ------
+    InputError
+        If the cells, the settings or the folder cannot be worked with; before any training.
+    KeyboardInterrupt
+        If interrupted; the run can be resumed.
+    """
+    out = Path(out)
+    if resume and settings is None:
+        read_manifest(out)
+        settings = read_toml(out / "config.toml")
+    if not isinstance(settings, PretrainSettings):
+        settings = build(PretrainSettings, settings or {})
+    cells = _opened(cells, settings)
+    split = split or _draw_split(cells, settings)
+    prepare_folder(out, resume=resume, overwrite=overwrite)
+    task = make_task(settings, cells.genes)
+    about = _describe(cells, settings, split)
+    if resume and _check_resumable(out, about, settings):
+        logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
+        return load(out)
+    _write_start(out, settings, cells, split, about)
+    loaders = {
+        "train": cell_loader(
+            cells.counts[split.train],
+            minibatch_size=settings.training.minibatch_size,
+            shuffle_seed=settings.training.seed,
+        ),
+        "validation": cell_loader(cells.counts[split.validation], minibatch_size=settings.training.minibatch_size),
+    }
+    logger.info(
+        "Training on %s cells x %s genes, watching the loss on %s.",
+        f"{len(split.train):,}",
+        f"{len(cells.genes):,}",
+        f"{len(split.validation):,}",
+    )
+    outcome = fit(
+        task, settings.training, **loaders, out=out, title="Pre-training", resume=resume, show_progress=show_progress
+    )
+    write_finished_run(out, task, {**about, "fit": vars(outcome)})
+    return load(out)
+
+
+def make_task(settings: PretrainSettings, genes: GeneTable) -> PretextTask:
+    """Make the encoder and its pretext task, with weights drawn from the run's seed."""
+    with seeded(settings.training.seed, "weights"):
+        encoder = MlpEncoder(settings.network, n_genes=len(genes))
+        task_class = PRETEXT_TASKS[settings.pretext.model_dump()["name"]]
+        return task_class(settings.pretext, encoder=encoder)
+
+
+def write_finished_run(out: Path, objective: Objective, manifest: dict[str, Any]) -> None:
+    """Write weights, and then the manifest that says the run is whole."""
+    write_weights(out / "encoder.safetensors", objective.encoder)
+    heads = {name: child for name, child in objective.named_children() if name != "encoder"}
+    # A container keeps each head's name as the prefix of its weights.
+    write_weights(out / "heads.safetensors", nn.ModuleDict(heads))
+    write_manifest(out, {**manifest, "status": "finished"})
+
+
+def _opened(cells: CellSource | Cells, settings: PretrainSettings) -> Cells:
+    if not isinstance(cells, Cells):
+        data = settings.data
+        cells = open_cells(cells, layer=data.layer, scale=data.scale, gene_column=data.gene_column)
+    refuse_empty_cells(cells)
+    return cells
+
+
+def _draw_split(cells: Cells, settings: PretrainSettings) -> Split:
+    data = settings.data
+    donors: pd.Series | None = None
+    if data.donor_key is not None:
+        donors = obs_column(cells.obs, data.donor_key, role="donor")
+    else:
+        logger.warning(
+            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
+        )
+    return split_cells(
+        len(cells),
+        donors,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        seed=settings.training.seed,
+    )
+
+
+def _describe(cells: Cells, settings: PretrainSettings, split: Split) -> dict[str, Any]:
+    return {
+        "kind": "pretrained",
+        "pretext": settings.pretext.model_dump()["name"],
+        "pretext_settings": settings.pretext.model_dump(mode="json", exclude={"name"}),
+        "seed": settings.training.seed,
+        "data": {
+            "origin": cells.origin,
+            "fingerprint": cells.fingerprint(),
+            "n_cells": len(cells),
+            "n_genes": len(cells.genes),
+            "counts_from": cells.counts_address,
+            "scale": cells.scale,
+            "n_train": len(split.train),
+            "n_validation": len(split.validation),
+            "n_test": len(split.test),
+        },
+    }
+
+
+def _check_resumable(out: Path, about: dict[str, Any], settings: PretrainSettings) -> bool:
+    """Refuse other cells or settings than the run began with; tell whether there is nothing left to do."""
+    manifest = read_manifest(out)
+    require_same("data", manifest["data"], about["data"])
+    before = build(PretrainSettings, read_toml(out / "config.toml"))
+    for (address, old), (_, new) in zip(_flat(before), _flat(settings), strict=True):
+        if address not in _FREE_ON_RESUME:
+            require_same(f"setting {address}", old, new)
+    return manifest["status"] == "finished" and settings.training.max_epochs <= before.training.max_epochs
+
+
+def _flat(settings: PretrainSettings) -> list[tuple[str, Any]]:
+    sections = settings.model_dump(mode="json")
+    return [(f"{section}.{name}", value) for section, content in sections.items() for name, value in content.items()]
+
+
+def _write_start(out: Path, settings: PretrainSettings, cells: Cells, split: Split, about: dict[str, Any]) -> None:
+    write_text(out / "config.toml", to_toml(settings))
+    write_genes(out / "genes.csv", cells.genes)
+    split.write(out / "split.json")
+    write_manifest(out, {**about, "status": "training"})

@@ -1,0 +1,114 @@
+"""What is shown and written while training: a bar in cells, and one row an epoch in ``log.csv``."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+from tqdm import tqdm
+
+from selfcell.core.atomic import atomic_path
+from selfcell.data.minibatch import CellMinibatch
+
+
+class CellProgressBar(pl.Callback):
+    """A bar over all epochs with cells per second and the time left, if no early stop comes first.
+
+    Parameters
+    ----------
+    n_cells
+        Training cells in an epoch.
+    max_epochs
+        Epochs at most.
+    title
+        What is trained.
+    """
+
+    def __init__(self, *, n_cells: int, max_epochs: int, title: str) -> None:
+        self.n_cells = n_cells
+        self.max_epochs = max_epochs
+        self.title = title
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the place a resumed run has reached."""
+        self.bar = tqdm(
+            total=self.n_cells * self.max_epochs,
+            initial=self.n_cells * trainer.current_epoch,
+            desc=self.title,
+            unit=" cells",
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: CellMinibatch,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar by the cells of the step."""
+        self.bar.update(batch.n_cells)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the epoch and the loss beside the bar."""
+        name = "validation" if "validation_loss" in trainer.callback_metrics else "train"
+        loss = float(trainer.callback_metrics[f"{name}_loss"])
+        self.bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, {name} loss {loss:.4f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal clean."""
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class EpochLog(pl.Callback):
+    """Writes ``log.csv``: one row an epoch with all logged terms, the learning rate, seconds and cells per second.
+
+    Written whole after each epoch, atomically. A resumed run goes on from the rows of the epochs that it keeps.
+
+    Parameters
+    ----------
+    path
+        The file.
+    n_cells
+        Training cells in an epoch.
+    """
+
+    def __init__(self, path: Path, *, n_cells: int) -> None:
+        self.path = path
+        self.n_cells = n_cells
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the rows of the epochs before the checkpoint that was resumed from."""
+        if trainer.current_epoch > 0 and self.path.exists():
+            logged = pd.read_csv(self.path)
+            self.rows = logged[logged["epoch"] <= trainer.current_epoch].to_dict("records")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the row of the epoch."""
+        seconds = time.perf_counter() - self.started
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **values,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(seconds, 3),
+            "cells_per_second": round(self.n_cells / seconds, 1),
+        }
+        self.rows.append(row)
+        with atomic_path(self.path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)

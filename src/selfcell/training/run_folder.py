@@ -1,0 +1,191 @@
+"""A run folder: all that is needed to use, judge or repeat a training run. Safetensors, JSON, TOML and CSV only.
+
+================== =================================================================================
+config.toml        every setting, nothing left to defaults
+encoder.safetensors, heads.safetensors   weights
+genes.csv          id and symbol of each gene, in the order of the encoder's input
+manifest.json      format version, kind, status, package versions, data, seed, machine, seconds
+split.json         which donors (or cells) were for training, validation and test
+log.csv            one row an epoch
+checkpoints/       what ``resume`` continues from
+tensorboard/       the same curves for TensorBoard
+================== =================================================================================
+"""
+
+import functools
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import nn
+
+from selfcell.core.atomic import atomic_path, write_json
+from selfcell.core.config import build, read_toml
+from selfcell.core.errors import InputError
+from selfcell.data.genes import GeneTable
+from selfcell.network.encoder import EncoderSettings, MlpEncoder
+
+FORMAT_VERSION = 1
+
+_PACKAGES = ("selfcell", "torch", "lightning", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained encoder with its genes and, if it has been fine-tuned, its head."""
+
+    encoder: MlpEncoder
+    """In evaluation mode."""
+    genes: GeneTable
+    manifest: dict[str, Any]
+    path: Path
+    split: dict[str, Any] | None
+    """What ``split.json`` holds."""
+    head_state: dict[str, torch.Tensor]
+    """Weights of what was trained beside the encoder: a decoder, or a classifier."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The classes of a fine-tuned classifier, in the order of its outputs; None for a pre-trained encoder."""
+        labels = self.manifest.get("labels")
+        return None if labels is None else tuple(labels)
+
+
+def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Make an output folder, or refuse one that holds something already.
+
+    Raises
+    ------
+    InputError
+        If there is something in it and neither ``resume`` nor ``overwrite`` is asked for, or nothing to resume.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, but a folder is needed.")
+    if resume:
+        if not (path / "manifest.json").exists():
+            raise InputError(f"There is no run to resume in {path}.")
+        return
+    if path.exists() and any(path.iterdir()):
+        if not overwrite:
+            raise InputError(
+                f"{path} exists already. Name another folder, go on with an interrupted run (--resume), or replace "
+                "what is there (--overwrite)."
+            )
+        _delete_run(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _delete_run(path: Path) -> None:
+    if not (path / "manifest.json").exists() and not (path / "study.json").exists():
+        raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
+    shutil.rmtree(path)
+
+
+def write_weights(path: Path, module: nn.Module) -> None:
+    """Write a module's weights as safetensors, atomically."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(state, temporary)
+
+
+def write_genes(path: Path, genes: GeneTable) -> None:
+    """Write ``genes.csv`` atomically."""
+    with atomic_path(path) as temporary:
+        genes.to_frame().to_csv(temporary, index=False)
+
+
+def write_manifest(path: Path, content: dict[str, Any]) -> None:
+    """Write ``manifest.json`` with the format version and what describes this machine."""
+    write_json(path / "manifest.json", {"format_version": FORMAT_VERSION, **content, **describe_environment()})
+
+
+def describe_environment() -> dict[str, Any]:
+    """Give the versions of the packages that matter, and the machine."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "command": " ".join(Path(part).name if position == 0 else part for position, part in enumerate(sys.argv)),
+    }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's ``manifest.json`` and check that this version of the package can read the run.
+
+    Raises
+    ------
+    InputError
+        If it is no run folder, the run was never finished, or it is of a newer format.
+    """
+    file = path / "manifest.json"
+    if not path.exists():
+        raise InputError(f"There is no run folder {str(path)!r}.")
+    if not file.exists():
+        raise InputError(
+            f"{path} is not a run folder: it has no manifest.json. Give the folder that was named as --out."
+        )
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found = manifest.get("format_version", 0)
+    if found > FORMAT_VERSION:
+        maker = manifest.get("versions", {}).get("selfcell", "a newer version")
+        raise InputError(
+            f"{path} has run format {found}, made with selfcell {maker}; this is selfcell {_version('selfcell')}, "
+            f"which reads formats up to {FORMAT_VERSION}. Upgrade it: pip install --upgrade selfcell."
+        )
+    return manifest
+
+
+def load(path: str | Path) -> TrainedModel:
+    """Load the encoder of a finished run.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+
+    Raises
+    ------
+    InputError
+        If it is no finished run folder of a format that can be read, or a file in it is damaged.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if manifest["status"] != "finished":
+        raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
+    genes = GeneTable.from_frame(pd.read_csv(path / "genes.csv", keep_default_na=False))
+    network = build(EncoderSettings, read_toml(path / "config.toml")["network"])
+    with torch.random.fork_rng():
+        encoder = MlpEncoder(network, n_genes=len(genes))
+    encoder.load_state_dict(_read_weights(path / "encoder.safetensors"))
+    split_file = path / "split.json"
+    return TrainedModel(
+        encoder=encoder.eval().requires_grad_(requires_grad=False),
+        genes=genes,
+        manifest=manifest,
+        path=path,
+        split=json.loads(split_file.read_text(encoding="utf-8")) if split_file.exists() else None,
+        head_state=_read_weights(path / "heads.safetensors"),
+    )
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}).") from error

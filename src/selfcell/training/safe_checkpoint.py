@@ -1,0 +1,67 @@
+"""Lightning checkpoints without pickle: one safetensors file, everything that is no tensor as JSON in its header."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from selfcell.core.atomic import atomic_path
+
+_HEADER_KEY = "state"
+
+
+class SafetensorsCheckpointIO(CheckpointIO):
+    """Writes and reads the nested state of a Lightning training run as safetensors, atomically."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        tensors: dict[str, torch.Tensor] = {}
+        state = json.dumps(_pack(checkpoint, tensors))
+        with atomic_path(Path(path)) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata={_HEADER_KEY: state})
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint; tensors come to the CPU and Lightning moves them."""
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = json.loads(file.metadata()[_HEADER_KEY])
+        unpacked: dict[str, Any] = _unpack(state, tensors)
+        return unpacked
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Turn nested state into JSON with tensors taken out; mappings become lists of pairs, as keys may be integers."""
+    if isinstance(value, torch.Tensor):
+        name = f"tensor_{len(tensors)}"
+        # A copy of its own: safetensors refuses tensors that share memory.
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"pairs": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"A checkpoint holds a {type(value).__name__}, which has no form in JSON.")
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_unpack(item, tensors) for item in value["tuple"])
+    return {_unpack(key, tensors): _unpack(item, tensors) for key, item in value["pairs"]}

@@ -1,0 +1,122 @@
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selfcell.baselines import BASELINES
+from selfcell.benchmark.evaluate import evaluate
+from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, read_results, trial_id
+from selfcell.core.errors import InputError
+from selfcell.data.simulate import simulate_cells
+from selfcell.downstream import REGIMES
+from selfcell.downstream.metrics import CLASSIFICATION_METRICS
+from selfcell.training.pretrain import pretrain
+
+QUICK = {"training": {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}}
+CHEAP = {"regimes": ("zero_shot",), "baselines": ("pca_knn",), "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "judged"
+    cells = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+    evaluate(
+        model, cells, label_key="cell_type", donor_key="donor", batch_key="batch", labelled_donors=(1, None), n_seeds=2,
+        settings=QUICK, out=out, show_progress=False,
+    )  # fmt: skip
+    return out
+
+
+def test_every_method_budget_and_seed_has_its_rows(folder):
+    scores = read_results(folder).scores
+    assert list(scores) == list(SCORE_COLUMNS)
+    n_trials = (len(REGIMES) + len(BASELINES)) * 2 * 2
+    assert len(scores) == n_trials * len(CLASSIFICATION_METRICS)
+    assert scores["trial_id"].nunique() == n_trials
+    assert scores.groupby(["method", "budget"])["finetune_seed"].nunique().eq(2).all()
+    assert scores["value"].between(0, 1).all() and scores["peak_memory_mb"].gt(0).all()
+
+
+def test_scores_follow_from_the_confusion_table(folder):
+    results = read_results(folder)
+    assert list(results.confusion) == list(CONFUSION_COLUMNS)
+    for trial, table in results.confusion.groupby("trial_id"):
+        rows = results.scores[(results.scores["trial_id"] == trial) & (results.scores["metric"] == "micro_f1")]
+        right = table.loc[table["truth"] == table["predicted"], "n_cells"].sum()
+        assert rows["value"].item() == pytest.approx(right / table["n_cells"].sum(), rel=1e-5)
+        assert table["n_cells"].sum() == rows["n_cells"].item()
+
+
+def test_the_donors_that_the_run_set_aside_are_judged_on(folder, model):
+    assert set(read_results(folder).confusion["donor"]) == set(model.split["donors"]["test"])
+
+
+def test_a_label_budget_labels_so_many_donors_and_another_for_each_seed(folder):
+    scores = read_results(folder).scores
+    few = scores[scores["budget"] == "1 donor"]
+    assert set(few["n_labelled_donors"]) == {1}
+    assert few.groupby("finetune_seed")["n_labelled_cells"].first().nunique() == 2
+    everyone = scores[scores["budget"] == "all donors"]
+    assert set(everyone["n_labelled_donors"]) == {4}
+
+
+def test_the_map_and_the_curves_are_there(folder):
+    results = read_results(folder)
+    assert set(results.cell_map["space"]) == {"embedding", "PCA"}
+    assert results.cell_map.groupby("space").size().eq(results.about["split"]["test"]["n_cells"]).all()
+    assert {"epoch", "train_loss", "validation_loss", "pretrain_seed"} <= set(results.curves)
+
+
+def test_evaluating_twice_gives_the_same_scores(adata, model):
+    first, again = (
+        evaluate(model, adata, label_key="cell_type", donor_key="donor", settings=QUICK, n_seeds=2, show_progress=False)
+        for _ in range(2)
+    )
+    timing = ["seconds", "peak_memory_mb"]
+    pd.testing.assert_frame_equal(first.drop(columns=timing), again.drop(columns=timing))
+
+
+def test_without_a_saved_split_donors_are_drawn_and_the_leak_is_told(adata, small_settings, tmp_path, caplog):
+    whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        scores = evaluate(whole, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    assert "it has seen the test cells" in caplog.text
+    assert scores["n_cells"].iloc[0] >= 0.3 * 300
+
+
+def test_without_donors_cells_are_split_one_by_one(adata, model):
+    scores = evaluate(model, adata, label_key="cell_type", n_seeds=2, test_fraction=0.25, **CHEAP)
+    assert set(scores["split"]) == {"by cell"} and set(scores["n_cells"]) == {75}
+
+
+def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
+    arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP}
+    with pytest.raises(InputError, match=r"Unknown regime 'zeroshot'\. Did you mean 'zero_shot'\?"):
+        evaluate(model, adata, **{**arguments, "regimes": ("zeroshot",)})
+    with pytest.raises(InputError, match=r"Unknown baseline 'pca'\. Did you mean"):
+        evaluate(model, adata, **{**arguments, "baselines": ("pca",)})
+    with pytest.raises(InputError, match=r"Unknown downstream task 'celltype'\. Did you mean 'cell_type'\?"):
+        evaluate(model, adata, task="celltype", **arguments)
+    with pytest.raises(InputError, match="9 labelled donors are asked for, but only 4 are not held out"):
+        evaluate(model, adata, labelled_donors=(9,), **arguments)
+    with pytest.raises(InputError, match="Label budgets count donors, so a donor column is needed"):
+        evaluate(model, adata, labelled_donors=(1,), **{**arguments, "donor_key": None})
+    with pytest.raises(InputError, match="All cells have the same label"):
+        evaluate(model, adata[adata.obs["cell_type"] == "type 1"].copy(), **arguments)
+    with pytest.raises(InputError, match=r"There is no column 'batches' in obs to use as batch"):
+        evaluate(model, adata, batch_key="batches", **arguments)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="exists already"):
+        evaluate(model, adata, out=tmp_path / "full", **arguments)
+
+
+def test_a_folder_without_results_is_refused(tmp_path, folder):
+    with pytest.raises(InputError, match=r"has no study\.json, so it is not a results folder"):
+        read_results(tmp_path)
+
+
+def test_a_trial_id_is_a_function_of_what_determines_it():
+    assert trial_id(a=1, b="x") == trial_id(b="x", a=1) != trial_id(a=2, b="x")
+    assert len(trial_id(a=np.int64(3))) == 12

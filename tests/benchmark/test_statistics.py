@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from selfcell.benchmark.statistics import Comparison, ConfusionStack, Estimate, answer_questions, summarize
+
+
+def confusion_of(truth, predictions, donors, budget="all donors"):
+    """The table of several methods: {method: [predictions of seed 0, of seed 1, ...]}."""
+    tables = []
+    for method, by_seed in predictions.items():
+        for seed, predicted in enumerate(by_seed):
+            table = pd.DataFrame({"donor": donors, "truth": truth, "predicted": predicted}).value_counts()
+            tables.append(
+                table.rename("n_cells")
+                .reset_index()
+                .assign(method=method, budget=budget, finetune_seed=seed, trial_id="x")
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def noisy(truth, share_right, rng):
+    wrong = rng.choice(["a", "b", "c"], size=len(truth))
+    return np.where(rng.random(len(truth)) < share_right, truth, wrong)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20)
+def test_the_mean_is_the_mean_of_the_seeds_macro_f1(seed):
+    rng = np.random.default_rng(seed)
+    truth, donors = rng.choice(["a", "b", "c"], size=80), rng.choice(["d1", "d2", "d3"], size=80)
+    predictions = [noisy(truth, 0.7, rng) for _ in range(3)]
+    estimate = ConfusionStack(confusion_of(truth, {"m": predictions}, donors)).estimate("m", "all donors")
+    expected = [f1_score(truth, one, labels=np.unique(truth), average="macro", zero_division=0) for one in predictions]
+    assert estimate.by_seed == pytest.approx(expected)
+    assert estimate.mean == pytest.approx(np.mean(expected))
+    assert estimate.low <= estimate.high
+
+
+def test_the_interval_agrees_with_a_plain_bootstrap_over_seeds_and_donors():
+    rng = np.random.default_rng(0)
+    donors = np.repeat([f"d{n}" for n in range(8)], 40)
+    truth = rng.choice(["a", "b", "c"], size=len(donors))
+    predictions = [noisy(truth, share, rng) for share in (0.6, 0.7, 0.8)]
+    estimate = ConfusionStack(confusion_of(truth, {"m": predictions}, donors)).estimate("m", "all donors")
+    resampled = []
+    for _ in range(1500):
+        drawn = rng.choice(np.unique(donors), size=8)
+        rows = np.concatenate([np.flatnonzero(donors == donor) for donor in drawn])
+        scores = [f1_score(truth[rows], predictions[place][rows], average="macro") for place in rng.integers(3, size=3)]
+        resampled.append(np.mean(scores))
+    assert estimate.low == pytest.approx(np.quantile(resampled, 0.025), abs=0.015)
+    assert estimate.high == pytest.approx(np.quantile(resampled, 0.975), abs=0.015)
+
+
+def test_an_effect_is_found_and_its_sign_is_right():
+    rng = np.random.default_rng(1)
+    donors = np.repeat([f"d{n}" for n in range(12)], 60)
+    truth = rng.choice(["a", "b", "c"], size=len(donors))
+    good, bad = [noisy(truth, 0.9, rng) for _ in range(3)], [noisy(truth, 0.6, rng) for _ in range(3)]
+    stack = ConfusionStack(confusion_of(truth, {"fine_tuned": good, "from_scratch": bad}, donors))
+    assert stack.compare("fine_tuned", "from_scratch", "all donors").verdict == "helps"
+    assert stack.compare("from_scratch", "fine_tuned", "all donors").verdict == "hurts"
+
+
+def test_without_an_effect_verdicts_are_rare():
+    rng = np.random.default_rng(2)
+    donors = np.repeat([f"d{n}" for n in range(12)], 30)
+    wrong = 0
+    for _ in range(60):
+        truth = rng.choice(["a", "b", "c"], size=len(donors))
+        first, second = ([noisy(truth, 0.7, rng) for _ in range(3)] for _ in range(2))
+        stack = ConfusionStack(confusion_of(truth, {"fine_tuned": first, "from_scratch": second}, donors))
+        wrong += stack.compare("fine_tuned", "from_scratch", "all donors").verdict != "no evidence"
+    # 5 % expected at most: more than 8 of 60 has a probability under 0.3 %.
+    assert wrong <= 8
+
+
+def test_methods_are_compared_on_the_same_draws():
+    """Two methods that fail on the same hard donors differ surely, though each alone is uncertain."""
+    rng = np.random.default_rng(3)
+    donors = np.repeat([f"d{n}" for n in range(10)], 60)
+    hard = np.isin(donors, ["d0", "d1", "d2", "d3"])
+    truth = rng.choice(["a", "b", "c"], size=len(donors))
+    low = np.where(hard, noisy(truth, 0.1, rng), noisy(truth, 0.9, rng))
+    high = np.where(rng.random(len(donors)) < 0.25, truth, low)
+    stack = ConfusionStack(confusion_of(truth, {"fine_tuned": [high] * 2, "from_scratch": [low] * 2}, donors))
+    alone = stack.estimate("fine_tuned", "all donors")
+    difference = stack.compare("fine_tuned", "from_scratch", "all donors").difference
+    assert difference.high - difference.low < 0.5 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "by_seed", "verdict"),
+    [
+        (0.01, 0.05, (0.02, 0.03), "helps"),
+        (0.01, 0.05, (-0.01, 0.07), "no evidence"),
+        (-0.05, -0.01, (-0.02, -0.03), "hurts"),
+        (-0.01, 0.05, (0.02, 0.03), "no evidence"),
+        (0.01, 0.05, (0.03,), "no evidence"),
+    ],
+)
+def test_the_verdict_follows_its_rule(low, high, by_seed, verdict):
+    comparison = Comparison("fine_tuned", "from_scratch", "all donors", Estimate(np.mean(by_seed), low, high, by_seed))
+    assert comparison.verdict == verdict
+
+
+def test_words_fit_the_question():
+    estimate = Estimate(0.03, 0.01, 0.05, (0.02, 0.04))
+    assert Comparison("fine_tuned", "from_scratch", "b", estimate).finding == "helps"
+    assert Comparison("zero_shot", "pca_knn", "b", estimate).finding == "better"
+
+
+def test_only_questions_that_were_studied_are_answered():
+    truth = np.array(["a", "b"] * 20)
+    table = confusion_of(truth, {"zero_shot": [truth], "pca_knn": [truth]}, np.array(["d1", "d2"] * 20))
+    stack = ConfusionStack(table)
+    answers = answer_questions(stack)
+    assert [question for question, _ in answers] == ["Is the frozen embedding a better space than PCA?"]
+    assert set(summarize(stack)) == {("zero_shot", "all donors"), ("pca_knn", "all donors")}

@@ -1,0 +1,23 @@
+import pytest
+
+from selfcell.core.atomic import atomic_path, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def fail_halfway():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_appears_whole_with_its_folder(tmp_path):
+    write_json(tmp_path / "new" / "a.json", {"a": 1})
+    assert (tmp_path / "new" / "a.json").read_text() == '{\n  "a": 1\n}\n'

@@ -1,0 +1,112 @@
+import anndata
+import numpy as np
+import pytest
+
+from selfcell.core.errors import InputError
+from selfcell.downstream.annotate import annotate
+from selfcell.downstream.finetune import finetune
+from selfcell.training.run_folder import load
+
+QUICK = {"training": {"max_epochs": 12, "minibatch_size": 32, "device": "cpu", "learning_rate": 0.01}}
+
+
+@pytest.fixture
+def halves(adata):
+    return adata[:200].copy(), adata[200:].copy()
+
+
+def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
+    reference, query = halves
+    before = query.copy()
+    annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
+    assert (query.obs["guess"].astype(str) == query.obs["cell_type"].astype(str)).mean() > 0.8
+    assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0.2, 1).all()
+    assert set(query.obs) - set(before.obs) == {"guess", "guess_confidence"} and list(query.obsm) == []
+    assert query.uns["selfcell"]["guess"]["by"] == "neighbors"
+    query.write_h5ad(tmp_path / "annotated.h5ad")
+    assert anndata.read_h5ad(tmp_path / "annotated.h5ad").uns["selfcell"]["guess"]["label"] == "cell_type"
+
+
+def test_the_confident_cells_are_right_more_often(halves, model):
+    reference, query = halves
+    annotate(query, model, reference=reference, label_key="cell_type", n_neighbors=15)
+    right = (query.obs["predicted_type"].astype(str) == query.obs["cell_type"].astype(str)).to_numpy()
+    confident = query.obs["predicted_type_confidence"].to_numpy() > 0.9
+    assert right[confident].mean() >= right.mean()
+
+
+def test_a_fine_tuned_model_needs_no_reference(halves, model, tmp_path):
+    reference, query = halves
+    tuned = finetune(
+        model,
+        reference,
+        label_key="cell_type",
+        donor_key="donor",
+        settings=QUICK,
+        out=tmp_path / "run",
+        show_progress=False,
+    )
+    assert tuned.labels == ("type 0", "type 1", "type 2") and tuned.manifest["kind"] == "fine-tuned"
+    annotate(query, str(tmp_path / "run"))
+    assert (query.obs["predicted_type"].astype(str) == query.obs["cell_type"].astype(str)).mean() > 0.8
+    assert query.uns["selfcell"]["predicted_type"]["by"] == "classifier"
+
+
+def test_a_pretrained_model_without_a_reference_is_refused(halves, model):
+    with pytest.raises(InputError, match=r"has no cell-type classifier\. .*--reference FILE --label COLUMN"):
+        annotate(halves[1], model)
+
+
+def test_reference_and_label_go_together(halves, model):
+    with pytest.raises(InputError, match="A reference and its label column go together"):
+        annotate(halves[1], model, reference=halves[0])
+
+
+def test_a_reference_of_one_type_is_refused(halves, model):
+    one = halves[0][halves[0].obs["cell_type"] == "type 1"].copy()
+    with pytest.raises(InputError, match="All cells have the same label"):
+        annotate(halves[1], model, reference=one, label_key="cell_type")
+
+
+def test_nothing_is_written_when_the_query_is_bad(halves, model):
+    reference, query = halves
+    query.X = query.X.toarray() + 0.5
+    with pytest.raises(InputError):
+        annotate(query, model, reference=reference, label_key="cell_type")
+    assert list(query.obs) == ["cell_type", "donor", "batch"] and not query.uns
+
+
+def test_fine_tuning_in_two_sessions_comes_to_the_same_weights(halves, model, tmp_path, monkeypatch):
+    reference, _ = halves
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "show_progress": False}
+    whole = finetune(model, reference, settings=QUICK, out=tmp_path / "whole", **arguments)
+    half = {"training": {**QUICK["training"], "max_epochs": 5}}
+    finetune(model, reference, settings=half, out=tmp_path / "run", **arguments)
+    resumed = finetune(model, reference, settings=QUICK, out=tmp_path / "run", resume=True, **arguments)
+    assert all((whole.head_state[name] == weight).all() for name, weight in resumed.head_state.items())
+
+
+def test_from_scratch_is_recorded(halves, model, tmp_path):
+    tuned = finetune(
+        model,
+        halves[0],
+        label_key="cell_type",
+        settings=QUICK,
+        out=tmp_path / "run",
+        from_scratch=True,
+        show_progress=False,
+    )
+    assert tuned.manifest["start"] == "random weights" and load(tmp_path / "run").labels is not None
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_validation_share_out_of_range_is_refused(halves, model, tmp_path, fraction):
+    with pytest.raises(InputError, match="validation_fraction must lie between 0 and 1"):
+        finetune(model, halves[0], label_key="cell_type", out=tmp_path / "run", validation_fraction=fraction)
+
+
+def test_probabilities_are_confidences(halves, model, tmp_path):
+    finetune(model, halves[0], label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    annotate(halves[1], str(tmp_path / "run"))
+    confidence = halves[1].obs["predicted_type_confidence"].to_numpy()
+    assert ((confidence > 1 / 3 - 1e-6) & (confidence <= 1 + 1e-6)).all() and np.isfinite(confidence).all()

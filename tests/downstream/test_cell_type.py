@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from selfcell.core.config import build
+from selfcell.core.errors import InputError
+from selfcell.data.loader import cell_loader
+from selfcell.data.source import encode
+from selfcell.data.splits import Split
+from selfcell.downstream import REGIMES
+from selfcell.downstream.base import EncodedCells
+from selfcell.downstream.cell_type import (
+    CellTypeClassifier,
+    CellTypeSettings,
+    CellTypeTask,
+    balanced_class_weight,
+    fit_logistic_regression,
+    label_classes,
+)
+from selfcell.training.fit import FitOutcome
+
+QUICK = build(
+    CellTypeSettings, {"training": {"max_epochs": 15, "minibatch_size": 32, "device": "cpu", "learning_rate": 0.01}}
+)
+NONE = np.array([], dtype=np.int64)
+
+
+@pytest.fixture
+def task(cells):
+    labels = cells.obs["cell_type"].astype(str)
+    classes = label_classes(labels.to_list(), key="cell_type")
+    return CellTypeTask(QUICK, label_code=encode(labels, classes), classes=classes)
+
+
+@pytest.fixture
+def encoded(cells, model):
+    return EncodedCells.of(model, cells)
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_every_regime_finds_the_simulated_types(task, encoded, regime):
+    split = Split(np.arange(200), NONE, np.arange(200, 300), unit="cell")
+    predicted = task.predict(encoded, split, regime=regime, seed=0)
+    assert predicted.shape == (100,)
+    assert task.score(predicted, split)["macro_f1"] > 0.8
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_answers_do_not_depend_on_the_labels_of_test_cells(task, encoded, regime):
+    split = Split(np.arange(200), NONE, np.arange(200, 300), unit="cell")
+    honest = task.predict(encoded, split, regime=regime, seed=0)
+    spoiled = task.label_code.copy()
+    spoiled[200:] = (spoiled[200:] + 1) % 3
+    cheated = CellTypeTask(QUICK, label_code=spoiled, classes=task.classes)
+    assert (cheated.predict(encoded, split, regime=regime, seed=0) == honest).all()
+
+
+def test_fine_tuning_and_training_from_scratch_differ_in_the_encoders_start_only(task, encoded, monkeypatch, tmp_path):
+    starts = {}
+
+    def remember(objective, settings, **rest):
+        starts[len(starts)] = ({k: v.clone() for k, v in objective.state_dict().items()}, settings)
+        return FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
+
+    monkeypatch.setattr("selfcell.downstream.cell_type.fit", remember)
+    split = Split(np.arange(200), NONE, np.arange(200, 300), unit="cell")
+    for from_scratch in (False, True):
+        task.train_classifier(encoded.encoder, encoded.cells, split, from_scratch=from_scratch, seed=3, out=tmp_path)
+    (tuned, settings), (scratch, same_settings) = starts[0], starts[1]
+    assert settings == same_settings
+    assert all(torch.equal(tuned[f"encoder.{name}"], weight) for name, weight in encoded.encoder.state_dict().items())
+    assert all(torch.equal(tuned[name], scratch[name]) for name in tuned if name.startswith("head."))
+    assert not torch.equal(tuned["encoder.layers.0.weight"], scratch["encoder.layers.0.weight"])
+
+
+def test_fine_tuning_leaves_the_pretrained_encoder_alone(task, encoded):
+    before = {name: weight.clone() for name, weight in encoded.encoder.state_dict().items()}
+    task.predict(encoded, Split(np.arange(50), NONE, np.arange(60, 70), unit="cell"), regime="fine_tuned", seed=0)
+    assert all(torch.equal(before[name], weight) for name, weight in encoded.encoder.state_dict().items())
+
+
+def test_the_loss_agrees_with_the_written_out_formula(encoder, cells):
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    classifier = CellTypeClassifier(encoder, class_weight=weight).eval()
+    codes = np.random.default_rng(0).integers(3, size=300)
+    minibatch = next(iter(cell_loader(cells.counts, codes={"label": codes}, minibatch_size=16)))
+    loss = classifier.compute_loss(minibatch, generator=torch.Generator())
+    hidden = torch.selu(encoder(minibatch.expression()))
+    linear = classifier.head[2]
+    logits = hidden @ linear.weight.T + linear.bias
+    log_probability = logits - logits.exp().sum(dim=1, keepdim=True).log()
+    picked = torch.stack([log_probability[cell, code] for cell, code in enumerate(codes[:16])])
+    cell_weight = weight[codes[:16]]
+    torch.testing.assert_close(loss.total, -(cell_weight * picked).sum() / cell_weight.sum())
+    assert loss.terms["accuracy"] == (logits.argmax(dim=1).numpy() == codes[:16]).mean()
+
+
+def test_balanced_weights_are_scikit_learns_and_absent_classes_weigh_nothing():
+    codes = np.array([0, 0, 0, 2, 2, 3])
+    weight = balanced_class_weight(codes, n_classes=5).numpy()
+    expected = compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=codes)
+    np.testing.assert_allclose(weight[[0, 2, 3]], expected, rtol=1e-6)
+    assert weight[1] == weight[4] == 0
+
+
+def test_logistic_regression_on_one_class_says_that_class():
+    assert fit_logistic_regression(np.zeros((3, 2)), np.array([4, 4, 4]), np.zeros((2, 2))).tolist() == [4, 4]
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(InputError, match=r"All cells have the same label in obs\['cell_type'\] \('B'\)"):
+        label_classes(["B", "B"], key="cell_type")

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+
+from selfcell.core.config import build
+from selfcell.core.errors import InputError
+from selfcell.network.encoder import EncoderSettings, MlpEncoder, mirrored_decoder
+
+
+def test_the_default_network_is_the_papers():
+    settings = EncoderSettings()
+    encoder, decoder = MlpEncoder(settings, n_genes=100), mirrored_decoder(settings, n_genes=100)
+    sizes = [(layer.in_features, layer.out_features) for layer in encoder.layers if isinstance(layer, nn.Linear)]
+    assert sizes == [(100, 512), (512, 512), (512, 256), (256, 256), (256, 64)]
+    sizes = [(layer.in_features, layer.out_features) for layer in decoder if isinstance(layer, nn.Linear)]
+    assert sizes == [(64, 256), (256, 256), (256, 512), (512, 512), (512, 100)]
+    assert sum(isinstance(layer, nn.SELU) for layer in encoder.layers) == 4
+    assert [layer.p for layer in encoder.layers if isinstance(layer, nn.Dropout)] == [0.1] * 4
+
+
+def test_the_last_layers_are_bare(encoder):
+    assert isinstance(encoder.layers[-1], nn.Linear)
+    assert isinstance(mirrored_decoder(encoder.settings, n_genes=60)[-1], nn.Linear)
+
+
+def test_the_forward_pass_agrees_with_the_written_out_one(encoder):
+    encoder = encoder.double().eval()
+    hidden = expression = torch.rand(5, 60, dtype=torch.float64)
+    linears = [layer for layer in encoder.layers if isinstance(layer, nn.Linear)]
+    for linear in linears[:-1]:
+        hidden = torch.selu(hidden @ linear.weight.T + linear.bias)
+    torch.testing.assert_close(encoder(expression), hidden @ linears[-1].weight.T + linears[-1].bias)
+
+
+def test_sizes_out_of_range_are_refused():
+    with pytest.raises(InputError, match=r"dropout: .*less than 1, but is 1\.5"):
+        build(EncoderSettings, {"dropout": 1.5})
+    with pytest.raises(InputError, match="hidden_sizes"):
+        build(EncoderSettings, {"hidden_sizes": []})

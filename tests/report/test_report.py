@@ -1,0 +1,158 @@
+import html.parser
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selfcell.benchmark.results import StudyResults, read_results
+from selfcell.core.errors import InputError
+from selfcell.report.html import write_report
+from selfcell.report.terminal import print_results
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results with a known answer: fine-tuning is far better than training from scratch, PCA ties."""
+    rng = np.random.default_rng(0)
+    donors = np.repeat([f"d{n}" for n in range(8)], 50)
+    truth = rng.choice(["B", "T <cell>", "NK"], size=len(donors), p=[0.5, 0.45, 0.05])
+    tables, scores = [], []
+    shares = {"zero_shot": 0.7, "fine_tuned": 0.95, "from_scratch": 0.5, "pca_knn": 0.7}
+    for budget in ("2 donors", "all donors"):
+        for method, share in shares.items():
+            for seed in range(3):
+                predicted = np.where(
+                    rng.random(len(truth)) < share, truth, rng.choice(["B", "T <cell>", "NK"], len(truth))
+                )
+                table = pd.DataFrame({"donor": donors, "truth": truth, "predicted": predicted}).value_counts()
+                names = {
+                    "method": method,
+                    "budget": budget,
+                    "finetune_seed": seed,
+                    "trial_id": f"{method}{budget}{seed}",
+                }
+                tables.append(table.rename("n_cells").reset_index().assign(**names))
+                scores.append({**names, "metric": "macro_f1", "value": 0.5})
+    part = {"n_cells": 100, "n_donors": 4}
+    about = {
+        "dataset": "made-up cells", "n_cells": 300, "n_genes": 60, "label_key": "cell_type", "donor_key": "donor",
+        "split": {"train": part, "validation": part, "test": part}, "n_seeds": 3, "pretrain_seeds": [0, 1, 2],
+        "settings": {"config.toml": "[training]\nseed = 0"}, "versions": {"torch": "2"}, "machine": {"threads": 2},
+        "seconds": {"all": 12.0}, "note": "A note with <angle> brackets.",
+    }  # fmt: skip
+    cell_map = pd.DataFrame(
+        {"space": "embedding", "x": rng.random(30), "y": rng.random(30), "label": "B", "batch": "b1"}
+    )
+    curves = pd.DataFrame(
+        {"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5], "pretrain_seed": 0}
+    )
+    StudyResults(pd.DataFrame(scores), pd.concat(tables), curves, cell_map, about).write(tmp_path / "judged")
+    return tmp_path / "judged"
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects text and outside references, and checks that elements nest."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "link", "input"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.references = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.references += [
+            v for k, v in attributes if k in ("src", "href", "xlink:href") and not v.startswith(("#", "data:"))
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.references += [
+            v for k, v in attributes if k in ("src", "href", "xlink:href") and not v.startswith(("#", "data:"))
+        ]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def checked(path):
+    checker = Checker()
+    checker.feed(path.read_text())
+    assert checker.open == []
+    return checker, " ".join(" ".join(checker.text).split())
+
+
+def test_the_page_gives_the_verdict_in_plain_words(folder):
+    _, text = checked(write_report(folder))
+    assert "Does self-supervision help on made-up cells?" in text
+    assert "Self-supervised pre-training helps with 2 donors, all donors labelled, against the same network" in text
+    assert "Zero-shot against PCA + nearest neighbors: no clear difference with 2 donors labelled" in text
+    assert "A note with <angle> brackets." in text
+
+
+def test_the_page_is_whole_and_needs_nothing_from_outside(folder):
+    checker, text = checked(write_report(folder))
+    assert checker.references == []
+    for heading in (
+        "Scores",
+        "Questions and answers",
+        "The cells in two dimensions",
+        "Each cell type",
+        "Learning curves",
+    ):
+        assert heading in text
+    assert "T <cell>" in text and "NK *" in text
+
+
+def test_every_figure_says_what_it_shows_and_scales(folder):
+    page = write_report(folder).read_text()
+    figures = re.findall(r"<svg[^>]*>", page)
+    assert len(figures) >= 7
+    assert all('role="img"' in figure and "aria-label=" in figure and "viewBox" in figure for figure in figures)
+    assert 'name="viewport"' in page
+
+
+def test_the_same_results_give_the_same_page(folder, tmp_path):
+    first, again = (write_report(folder, out=tmp_path / name).read_text() for name in ("a.html", "b.html"))
+    assert first == again
+
+
+def test_the_terminal_shows_the_table_and_the_verdict(folder, capsys):
+    print_results(folder)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fine-tuned" in shown and "helps with 2 donors" in shown and "[95 % interval]" in shown
+
+
+def test_a_run_folder_has_a_page_too(model, tmp_path):
+    _, text = checked(write_report(model.path, out=tmp_path / "run.html"))
+    assert "The run is finished." in text and "Learning curves" in text and "config.toml" in text
+
+
+def test_an_incomplete_or_foreign_folder_is_refused(folder, tmp_path):
+    (folder / "curves.csv").unlink()
+    with pytest.raises(InputError, match=r"is incomplete: curves\.csv is missing"):
+        write_report(folder)
+    with pytest.raises(InputError, match="There is no folder"):
+        write_report(tmp_path / "none")
+
+
+def test_results_survive_a_round_trip(folder):
+    results = read_results(folder)
+    results.write(folder.parent / "again")
+    again = read_results(folder.parent / "again")
+    pd.testing.assert_frame_equal(again.confusion, results.confusion)
+    assert again.about == results.about
+
+
+def test_a_report_needs_no_torch(folder):
+    program = (
+        f"import sys; from selfcell.report.html import write_report; write_report({str(folder)!r}); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
