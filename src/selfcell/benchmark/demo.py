@@ -14,7 +14,6 @@ from selfcell.core.seeds import numpy_rng
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load
 from selfcell.data.source import Cells, obs_column, open_cells
-from selfcell.data.splits import split_cells
 from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import prepare_folder
 from selfcell.training.settings import PretrainSettings
@@ -65,14 +64,12 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
     info = DATASETS[DATASET]
     cells = dataclasses.replace(open_cells(load(DATASET)), origin=DATASET)
     cells = _thinned(cells, str(info.donor_key), scale.cells_per_donor)
-    donors = obs_column(cells.obs, str(info.donor_key), role="donor")
-    split = split_cells(len(cells), donors, validation_fraction=0.1, test_fraction=0.3, seed=0)
     models = []
     for seed in range(N_SEEDS):
         settings = build(
             PretrainSettings,
             {
-                "data": {"donor_key": info.donor_key},
+                "data": {"donor_key": info.donor_key, "test_fraction": 0.3},
                 "training": {
                     "seed": seed,
                     "max_epochs": scale.pretrain_epochs,
@@ -80,7 +77,7 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
                 },
             },
         )
-        models.append(pretrain(cells, settings, out=out / "runs" / f"seed{seed}", split=split))
+        models.append(pretrain(cells, settings, out=out / "runs" / f"seed{seed}"))
     pretraining_seconds = time.perf_counter() - started
     plan = StudyPlan(
         label_key=str(info.label_key),

@@ -175,3 +175,4 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
     )
 }
+"""Name to what is known of it."""

@@ -38,7 +38,6 @@ def pretrain(
     settings: PretrainSettings | dict[str, Any] | None = None,
     *,
     out: str | Path,
-    split: Split | None = None,
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
@@ -53,8 +52,6 @@ def pretrain(
         Settings, or nested mappings with those that differ from the defaults. With ``resume`` they may be left out.
     out
         The run folder to make.
-    split
-        Which cells to train on and which to watch the loss on; drawn as ``[data]`` says if left out.
     resume
         Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs``,
         ``training.patience`` and ``training.device`` may differ).
@@ -81,7 +78,7 @@ def pretrain(
     if not isinstance(settings, PretrainSettings):
         settings = build(PretrainSettings, settings or {})
     cells = _opened(cells, settings)
-    split = split or _draw_split(cells, settings)
+    split = _draw_split(cells, settings)
     prepare_folder(out, resume=resume, overwrite=overwrite)
     task = make_task(settings, cells.genes)
     about = _describe(cells, settings, split)
@@ -149,7 +146,7 @@ def _draw_split(cells: Cells, settings: PretrainSettings) -> Split:
         donors,
         validation_fraction=data.validation_fraction,
         test_fraction=data.test_fraction,
-        seed=settings.training.seed,
+        seed=data.split_seed,
     )
 
 

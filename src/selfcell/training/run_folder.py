@@ -1,15 +1,16 @@
 """A run folder: all that is needed to use, judge or repeat a training run. Safetensors, JSON, TOML and CSV only.
 
-================== =================================================================================
-config.toml        every setting, nothing left to defaults
-encoder.safetensors, heads.safetensors   weights
-genes.csv          id and symbol of each gene, in the order of the encoder's input
-manifest.json      format version, kind, status, package versions, data, seed, machine, seconds
-split.json         which donors (or cells) were for training, validation and test
-log.csv            one row an epoch
-checkpoints/       what ``resume`` continues from
-tensorboard/       the same curves for TensorBoard
-================== =================================================================================
+==================== ================================================================================
+config.toml          every setting, nothing left to defaults
+encoder.safetensors  weights of the encoder
+heads.safetensors    weights of what was trained beside it
+genes.csv            id and symbol of each gene, in the order of the encoder's input
+manifest.json        format version, kind, status, package versions, data, seed, machine, seconds
+split.json           which donors (or cells) were for training, validation and test
+log.csv              one row an epoch
+checkpoints/         what ``resume`` continues from
+tensorboard/         the same curves for TensorBoard
+==================== ================================================================================
 """
 
 import functools

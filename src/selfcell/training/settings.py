@@ -26,13 +26,15 @@ class DataSettings(Settings):
     """Share of the cells on which the loss is watched, between 0 and 0.9."""
     test_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     """Share of the cells that training never sees, for `selfcell evaluate`, between 0 and 0.9."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the split alone, so that runs of other training seeds hold out the same cells."""
 
 
 class TrainingSettings(Settings):
     """The optimizer and when to stop: AdamW with the paper's rates."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of everything random: split, order, weights, masks, dropout."""
+    """Seed of everything random but the split: order, weights, masks, dropout."""
     max_epochs: int = Field(default=100, ge=1)
     """Passes over the training cells at most."""
     minibatch_size: int = Field(default=256, ge=1)
