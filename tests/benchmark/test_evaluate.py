@@ -14,7 +14,7 @@ from selfcell.downstream.metrics import CLASSIFICATION_METRICS
 from selfcell.training.pretrain import pretrain
 
 QUICK = {"training": {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}}
-CHEAP = {"regimes": ("zero_shot",), "baselines": ("pca_knn",), "show_progress": False}
+CHEAP = {"regimes": ("zero_shot",), "baselines": ("pca_knn",), "jobs": 1, "show_progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def folder(model, tmp_path_factory):
     cells = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
     evaluate(
         model, cells, label_key="cell_type", donor_key="donor", batch_key="batch", labelled_donors=(1, None), n_seeds=2,
-        settings=QUICK, out=out, show_progress=False,
+        settings=QUICK, out=out, jobs=1, show_progress=False,
     )  # fmt: skip
     return out
 
@@ -48,6 +48,20 @@ def test_scores_follow_from_the_confusion_table(folder):
         assert table["n_cells"].sum() == rows["n_cells"].item()
 
 
+def test_class_scores_average_to_macro_f1(folder):
+    scores = read_results(folder).scores
+    classes = pd.read_csv(folder / "classes.csv")
+    macro = scores[scores["metric"] == "macro_f1"].set_index("trial_id")["value"]
+    recall = scores[scores["metric"] == "balanced_accuracy"].set_index("trial_id")["value"]
+    pd.testing.assert_series_equal(
+        classes.groupby("trial_id")["f1"].mean().reindex(macro.index), macro, check_names=False, rtol=1e-4
+    )
+    pd.testing.assert_series_equal(
+        classes.groupby("trial_id")["recall"].mean().reindex(recall.index), recall, check_names=False, rtol=1e-4
+    )
+    assert classes.groupby("trial_id")["n_cells"].sum().eq(scores["n_cells"].iloc[0]).all()
+
+
 def test_the_donors_that_the_run_set_aside_are_judged_on(folder, model):
     assert set(read_results(folder).confusion["donor"]) == set(model.split["donors"]["test"])
 
@@ -68,11 +82,9 @@ def test_the_map_and_the_curves_are_there(folder):
     assert {"epoch", "train_loss", "validation_loss", "pretrain_seed"} <= set(results.curves)
 
 
-def test_evaluating_twice_gives_the_same_scores(adata, model):
-    first, again = (
-        evaluate(model, adata, label_key="cell_type", donor_key="donor", settings=QUICK, n_seeds=2, show_progress=False)
-        for _ in range(2)
-    )
+def test_scores_are_the_same_however_many_processes_share_the_work(adata, model):
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "settings": QUICK, "n_seeds": 2}
+    first, again = (evaluate(model, adata, jobs=jobs, show_progress=False, **arguments) for jobs in (1, 2))
     timing = ["seconds", "peak_memory_mb"]
     pd.testing.assert_frame_equal(first.drop(columns=timing), again.drop(columns=timing))
 

@@ -61,7 +61,7 @@ def test_pretrain_embed_annotate_finetune_evaluate_report(run, file, tmp_path, a
     judged = tmp_path / "judged"
     code, out, _ = run(
         "evaluate", base, file, "--label", "cell_type", "--donor", "donor", "--batch", "batch", "--out", judged,
-        "--labelled-donors", "1", "--seeds", "2", *quick,
+        "--labelled-donors", "1", "--seeds", "2", "--jobs", "1", *quick,
     )  # fmt: skip
     assert code == 0 and "fine-tuned" in out and (judged / "report.html").exists()
     assert json.loads((judged / "study.json").read_text())["n_seeds"] == 2

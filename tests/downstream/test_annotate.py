@@ -86,6 +86,18 @@ def test_fine_tuning_in_two_sessions_comes_to_the_same_weights(halves, model, tm
     assert all((whole.head_state[name] == weight).all() for name, weight in resumed.head_state.items())
 
 
+def test_fine_tuning_is_not_resumed_under_other_settings(halves, model, tmp_path, caplog):
+    arguments = {"label_key": "cell_type", "out": tmp_path / "run", "show_progress": False}
+    finetune(model, halves[0], settings=QUICK, **arguments)
+    with pytest.raises(InputError, match=r"its setting cell_type\.class_weights was balanced, but now none is given"):
+        finetune(model, halves[0], settings={**QUICK, "class_weights": "none"}, resume=True, **arguments)
+    with pytest.raises(InputError, match=r"its start was .*, but now random weights is given"):
+        finetune(model, halves[0], settings=QUICK, from_scratch=True, resume=True, **arguments)
+    with caplog.at_level("INFO"):
+        finetune(model, halves[0], resume=True, **arguments)
+    assert "finished already" in caplog.text
+
+
 def test_from_scratch_is_recorded(halves, model, tmp_path):
     tuned = finetune(
         model,

@@ -14,7 +14,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.splits import split_from_json
 from selfcell.training.fit import seeded
 from selfcell.training.pretrain import make_task, pretrain
-from selfcell.training.run_folder import load, read_manifest
+from selfcell.training.run_folder import load, prepare_folder, read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 
 
@@ -169,6 +169,18 @@ def test_a_folder_that_is_not_ours_is_never_replaced(adata, small_settings, tmp_
     with pytest.raises(InputError, match="does not look like a folder that selfcell made"):
         pretrain(adata, small_settings, out=tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+def test_a_run_that_broke_off_early_can_be_replaced(adata, small_settings, tmp_path):
+    prepare_folder(tmp_path / "run")
+    pretrain(adata, small_settings, out=tmp_path / "run", overwrite=True, show_progress=False)
+
+
+def test_a_gpu_that_is_not_there_is_refused(adata, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"training\.device=gpu, but torch finds no GPU"):
+        pretrain(adata, with_training(small_settings, device="gpu"), out=tmp_path / "run")
 
 
 def test_bad_cells_are_refused_before_the_folder_is_touched(adata, small_settings, tmp_path):

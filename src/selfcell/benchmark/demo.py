@@ -32,8 +32,8 @@ class DemoScale:
     n_mapped: int
 
 
-FULL = DemoScale(None, 10, 256, (LabelBudget(2, 20), LabelBudget(5, 15), LabelBudget(None, 6)), 3_000)
-QUICK = DemoScale(60, 8, 64, (LabelBudget(2, 10), LabelBudget(None, 5)), 800)
+FULL = DemoScale(None, 10, 256, (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(None, 6)), 2_000)
+QUICK = DemoScale(60, 8, 64, (LabelBudget(2, 10), LabelBudget(None, 5)), 0)
 
 N_SEEDS = 3
 
@@ -49,7 +49,7 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
     out
         Folder for the results and, under ``runs/``, the pre-trained encoders.
     quick
-        At most 60 cells a donor and fewer epochs: to see that everything works, not for its numbers.
+        At most 60 cells a donor, fewer epochs, no map: to see that everything works, not for its numbers.
     overwrite
         Replace what is in the folder.
 

@@ -36,6 +36,7 @@ def evaluate(
     scale: Scale = "auto",
     gene_column: str | None = None,
     allow_low_overlap: bool = False,
+    jobs: int | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> pd.DataFrame:
@@ -68,6 +69,8 @@ def evaluate(
         Settings of the task, or those that differ from the defaults.
     layer, scale, gene_column, allow_low_overlap
         As in :func:`selfcell.embed`.
+    jobs
+        Processes to run trials in; the number of cores, but four at most, if left out.
     overwrite
         Replace what is in ``out``.
     show_progress
@@ -95,13 +98,13 @@ def evaluate(
         baselines=tuple(baselines),
         settings=settings if isinstance(settings, CellTypeSettings) else build(CellTypeSettings, settings or {}),
         test_fraction=test_fraction,
-        n_mapped=3_000 if out is not None else 0,
+        n_mapped=2_000 if out is not None else 0,
     )
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     study = Study(plan, opened, models, allow_low_overlap=allow_low_overlap)
     if out is not None:
         prepare_folder(Path(out), overwrite=overwrite)
-    results = study.run(show_progress=show_progress)
+    results = study.run(jobs=jobs, show_progress=show_progress)
     if out is not None:
         results.write(Path(out))
     return results.scores

@@ -45,5 +45,5 @@ def _layout(space: np.ndarray) -> np.ndarray:
         # umap takes seconds to import and compile, and only maps need it.
         from umap import UMAP  # noqa: PLC0415
 
-        layout = UMAP(n_neighbors=min(15, len(space) - 1), random_state=0).fit_transform(space)
+        layout = UMAP(n_neighbors=min(15, len(space) - 1), n_epochs=200, random_state=0).fit_transform(space)
     return np.asarray(layout)

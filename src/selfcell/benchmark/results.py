@@ -3,6 +3,7 @@
 ================ ===================================================================================
 scores.csv       one row a score; the columns are :data:`SCORE_COLUMNS`
 confusion.csv.gz cells by trial, test donor, true type and predicted type: all else follows from it
+classes.csv      F1 and recall of each cell type, with its test cells, by method, budget and seed
 curves.csv       loss by epoch and pre-training seed
 map.csv.gz       cells in two dimensions, for the embedding and for PCA
 study.json       data, split, settings, versions, seconds
@@ -59,9 +60,21 @@ class StudyResults:
     cell_map: pd.DataFrame
     about: dict[str, Any]
 
+    def class_scores(self) -> pd.DataFrame:
+        """Give F1 and recall of each type in the test truth, by trial."""
+        is_hit = self.confusion["truth"] == self.confusion["predicted"]
+        counts = self.confusion.assign(hits=self.confusion["n_cells"].where(is_hit, 0))
+        trial = ["trial_id", "method", "budget", "finetune_seed"]
+        true = counts.groupby([*trial, "truth"], sort=False).agg(n_cells=("n_cells", "sum"), hits=("hits", "sum"))
+        predicted = counts.groupby([*trial, "predicted"], sort=False)["n_cells"].sum().rename_axis([*trial, "truth"])
+        n_predicted = predicted.reindex(true.index, fill_value=0)
+        true["f1"] = 2 * true["hits"] / (true["n_cells"] + n_predicted)
+        true["recall"] = true["hits"] / true["n_cells"]
+        return true.drop(columns="hits").reset_index().rename(columns={"truth": "class"})
+
     def write(self, folder: Path) -> None:
         """Write all tables, each atomically; ``study.json`` last."""
-        for name, table in self._tables().items():
+        for name, table in {**self._tables(), "classes.csv": self.class_scores()}.items():
             with atomic_path(folder / name) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
         write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **self.about})

@@ -34,7 +34,8 @@ class Estimate(NamedTuple):
     by_seed: tuple[float, ...]
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        low, high = (f"{bound:.3f}".replace("0.", ".", 1) for bound in (self.low, self.high))
+        return f"{self.mean:.3f} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,20 @@ import datetime
 import functools
 import json
 import logging
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from selfcell.baselines import BASELINES, SEEDLESS
-from selfcell.baselines.base import ComparedCells, LabelProblem
-from selfcell.benchmark.maps import map_cells
+from selfcell.baselines import BASELINES
+from selfcell.baselines.base import ComparedCells
+from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
+from selfcell.benchmark.trials import Contest, Outcome, Trial, run_trials
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.core.seeds import numpy_rng
@@ -26,12 +25,9 @@ from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import PARTS, Split, split_cells, split_from_json
 from selfcell.downstream import REGIMES
 from selfcell.downstream.base import EncodedCells
-from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
+from selfcell.downstream.cell_type import CellTypeSettings, label_classes
 from selfcell.downstream.metrics import classification_scores, confusion_matrix
 from selfcell.training.run_folder import TrainedModel, describe_environment
-
-if sys.platform != "win32":
-    import resource
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +65,8 @@ class StudyPlan:
     settings: CellTypeSettings = field(default_factory=CellTypeSettings)
     test_fraction: float = 0.3
     """Share of the cells to judge on, where the models' runs have not set donors aside."""
-    n_mapped: int = 3_000
+    n_mapped: int = 2_000
     """Test cells to show in two dimensions; 0 for none."""
-
-
-class _Trial(NamedTuple):
-    budget: LabelBudget
-    seed: int
-    labelled: np.ndarray
-    method: str
 
 
 class Study:
@@ -113,37 +102,45 @@ class Study:
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
         self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
         self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
-        self._encoded: dict[int, EncodedCells] = {}
-        self._seedless: dict[tuple[str, bytes], np.ndarray] = {}
+        self.trials = list(self._trials())
 
-    def run(self, *, show_progress: bool = True) -> StudyResults:
-        """Run all trials."""
+    def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:
+        """Run all trials.
+
+        Parameters
+        ----------
+        jobs
+            Processes; see :func:`selfcell.benchmark.trials.run_trials`.
+        show_progress
+            Show a progress bar.
+        """
         started = time.perf_counter()
-        trials = list(self._trials())
-        scores: list[dict[str, Any]] = []
-        confusion: list[pd.DataFrame] = []
-        with tqdm(trials, desc="Comparing", unit=" trials", disable=not show_progress) as bar:
-            for trial in bar:
-                bar.set_postfix_str(f"{trial.method}, {trial.budget.name}, seed {trial.seed}")
-                began = time.perf_counter()
-                predicted = self._predict(trial)
-                rows, table = self._record(trial, predicted, seconds=time.perf_counter() - began)
-                scores += rows
-                confusion.append(table)
+        contest = Contest(
+            compared=self.compared,
+            encoded=tuple(EncodedCells.of(model, self.cells) for model in self.models),
+            label_code=self.label_code,
+            classes=self.classes,
+            test=self.split.test,
+        )
+        if "pca_knn" in self.plan.baselines or self.plan.n_mapped:
+            # Computed here once, so that it travels to the processes with the rest.
+            _ = self.compared.principal_components
+        outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
+        records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
         return StudyResults(
-            scores=pd.DataFrame(scores, columns=list(SCORE_COLUMNS)),
-            confusion=pd.concat(confusion, ignore_index=True),
+            scores=pd.DataFrame([row for rows, _ in records for row in rows], columns=list(SCORE_COLUMNS)),
+            confusion=pd.concat([table for _, table in records], ignore_index=True),
             curves=self._curves(),
-            cell_map=self._map(),
+            cell_map=self._map(contest.encoded[0].embedding),
             about=self._about(seconds=time.perf_counter() - started),
         )
 
-    def _trials(self) -> Iterator[_Trial]:
+    def _trials(self) -> Iterator[Trial]:
         for budget in self.plan.budgets:
             for seed in range(self.plan.n_seeds):
-                labelled = self._labelled(budget, seed)
+                labelled, settings = self._labelled(budget, seed), self._settings(budget)
                 for method in (*self.plan.regimes, *self.plan.baselines):
-                    yield _Trial(budget, seed, labelled, method)
+                    yield Trial(method, budget.name, seed, labelled, settings)
 
     def _labelled(self, budget: LabelBudget, seed: int) -> np.ndarray:
         if budget.n_donors is None:
@@ -159,29 +156,6 @@ class Study:
         rows: np.ndarray = self.trainable[self.donors.iloc[self.trainable].isin(drawn).to_numpy()]
         return rows
 
-    def _predict(self, trial: _Trial) -> np.ndarray:
-        if trial.method in self.plan.baselines:
-            return self._predict_by_baseline(trial)
-        task = CellTypeTask(self._settings(trial.budget), label_code=self.label_code, classes=self.classes)
-        split = Split(trial.labelled, np.array([], dtype=np.int64), self.split.test, unit=self.split.unit)
-        return task.predict(self._encode(trial.seed), split, regime=trial.method, seed=trial.seed)
-
-    def _predict_by_baseline(self, trial: _Trial) -> np.ndarray:
-        problem = LabelProblem(
-            compared=self.compared,
-            label_code=self.label_code,
-            labelled=trial.labelled,
-            test=self.split.test,
-            n_neighbors=self.plan.settings.n_neighbors,
-            seed=trial.seed,
-        )
-        if trial.method not in SEEDLESS:
-            return BASELINES[trial.method](problem)
-        key = (trial.method, trial.labelled.tobytes())
-        if key not in self._seedless:
-            self._seedless[key] = BASELINES[trial.method](problem)
-        return self._seedless[key]
-
     def _settings(self, budget: LabelBudget) -> CellTypeSettings:
         settings = self.plan.settings
         if budget.max_epochs is None:
@@ -192,24 +166,16 @@ class Study:
     def _model(self, seed: int) -> TrainedModel:
         return self.models[seed % len(self.models)]
 
-    def _encode(self, seed: int) -> EncodedCells:
-        position = seed % len(self.models)
-        if position not in self._encoded:
-            self._encoded[position] = EncodedCells.of(self.models[position], self.cells)
-        return self._encoded[position]
-
-    def _record(
-        self, trial: _Trial, predicted: np.ndarray, *, seconds: float
-    ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    def _record(self, trial: Trial, outcome: Outcome) -> tuple[list[dict[str, Any]], pd.DataFrame]:
         """Give the score rows and the confusion table of a trial."""
         test = self.split.test
         truth = self.label_code[test]
         model = self._model(trial.seed)
-        settings = self._settings(trial.budget).model_dump(mode="json")
+        settings = trial.settings.model_dump(mode="json")
         identity = {
             "task": "cell_type",
             "method": trial.method,
-            "budget": trial.budget.name,
+            "budget": trial.budget,
             "pretrain_seed": model.manifest["seed"],
             "finetune_seed": trial.seed,
         }
@@ -224,17 +190,19 @@ class Study:
             "n_classes": len(np.unique(truth)),
             "pretext": model.manifest.get("pretext"),
             "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
-            "seconds": round(seconds, 3),
-            "peak_memory_mb": _peak_memory_mb(),
+            "seconds": outcome.seconds,
+            "peak_memory_mb": outcome.peak_memory_mb,
             "trial_id": trial_hash,
         }
-        matrix = confusion_matrix(truth, predicted, n_classes=len(self.classes))
+        matrix = confusion_matrix(truth, outcome.predicted, n_classes=len(self.classes))
         scores = [{**row, "metric": metric, "value": value} for metric, value in classification_scores(matrix).items()]
         names = np.array(self.classes, dtype=object)
-        cells = pd.DataFrame({"donor": self._test_units(), "truth": names[truth], "predicted": names[predicted]})
+        cells = pd.DataFrame(
+            {"donor": self._test_units(), "truth": names[truth], "predicted": names[outcome.predicted]}
+        )
         counted = cells.value_counts(sort=False).rename("n_cells").reset_index()
         counted = counted.assign(
-            trial_id=trial_hash, method=trial.method, budget=trial.budget.name, finetune_seed=trial.seed
+            trial_id=trial_hash, method=trial.method, budget=trial.budget, finetune_seed=trial.seed
         )
         return scores, counted[list(CONFUSION_COLUMNS)]
 
@@ -258,11 +226,13 @@ class Study:
                 logs.append(pd.read_csv(path).assign(pretrain_seed=model.manifest["seed"]))
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame({"epoch": [], "pretrain_seed": []})
 
-    def _map(self) -> pd.DataFrame:
+    def _map(self, embedding: np.ndarray) -> pd.DataFrame:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
         shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        spaces = {"embedding": self._encode(0).embedding, "PCA": self.compared.principal_components}
+        if not n_shown:
+            return pd.DataFrame(columns=list(MAP_COLUMNS))
+        spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
         batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]
         label = np.array(self.classes, dtype=object)[self.label_code[shown]]
         return map_cells(spaces, shown, label=label, batch=np.asarray(batch, dtype=object))
@@ -339,10 +309,3 @@ def _check_plan(plan: StudyPlan) -> None:
 
 def _text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _peak_memory_mb() -> float | None:
-    if sys.platform == "win32":
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -27,7 +27,7 @@ def demo(
         "demo"
     ),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few cells and epochs: under a minute, not for its numbers.")
+        bool, typer.Option("--quick", help="Few cells and epochs, no map: under a minute, not for its numbers.")
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -65,6 +65,9 @@ def evaluate(
     test_fraction: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of cells to judge on, where the run set none aside.")
     ] = 0.3,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; the number of cores, but four at most, if left out.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     layer: LayerOption = None,
@@ -101,6 +104,7 @@ def evaluate(
         scale=scale.value,
         gene_column=gene_column,
         allow_low_overlap=allow_low_overlap,
+        jobs=jobs,
         overwrite=overwrite,
     )
     _show(out)

@@ -197,7 +197,7 @@ def _judge(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable
     if share < WARN_OVERLAP:
         shown = ", ".join(alignment.missing[:8])
         logger.warning("%s; missing genes count as zero. Missing, for example: %s.", facts, shown)
-    else:
+    elif share < 1:
         logger.info("%s.", facts)
 
 

@@ -14,8 +14,8 @@ from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
 from selfcell.downstream.embed import as_model
 from selfcell.network.encoder import EncoderSettings
-from selfcell.training.fit import require_same
 from selfcell.training.pretrain import write_finished_run
+from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
     load,
@@ -115,11 +115,11 @@ def finetune(
         "labels": list(classes),
         "data": {"origin": opened.origin, "fingerprint": opened.fingerprint(), "n_cells": len(opened)},
     }
-    prepare_folder(out, resume=resume, overwrite=overwrite)
-    if resume:
-        for name in ("data", "start", "label_key", "seed"):
-            require_same(name, read_manifest(out)[name], about[name])
     config = FinetuneSettings(network=model.encoder.settings, cell_type=settings)
+    prepare_folder(out, resume=resume, overwrite=overwrite)
+    if resume and check_resumable(out, about, config):
+        logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
+        return load(out)
     write_text(out / "config.toml", to_toml(config))
     write_genes(out / "genes.csv", model.genes)
     split.write(out / "split.json")

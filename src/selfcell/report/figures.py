@@ -88,9 +88,10 @@ def plot_curves(curves: pd.DataFrame) -> str:
 
 
 def plot_map(points: pd.DataFrame, *, by: str, title: str) -> str:
-    """Draw cells in two dimensions, told apart by type (names on the map) or by batch (shapes)."""
-    figure, axes = _figure(height=WIDTH)
+    """Draw cells in two dimensions, told apart by type (numbers on the map) or by batch; by shape as well as color."""
     groups = list(points.groupby(by))
+    n_columns = 2 if by == "label" else 3
+    figure, axes = _figure(height=WIDTH + 0.22 * -(-len(groups) // n_columns))
     for place, (name, group) in enumerate(groups):
         axes.scatter(
             group["x"],
@@ -100,17 +101,15 @@ def plot_map(points: pd.DataFrame, *, by: str, title: str) -> str:
             linewidths=0,
             color=COLORS[place % len(COLORS)],
             marker=MARKERS[(place // len(COLORS) + place) % len(MARKERS)],
-            label=str(name),
+            label=f"{place + 1} {name}" if by == "label" else str(name),
             rasterized=True,
         )
-    if by == "label":
-        for name, group in groups:
-            text = axes.text(
-                group["x"].median(), group["y"].median(), str(name), fontsize=8, ha="center", weight="bold"
-            )
+        if by == "label":
+            text = axes.text(group["x"].median(), group["y"].median(), str(place + 1), fontsize=9, weight="bold")
             text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
-    else:
-        axes.legend(fontsize=8, markerscale=2, frameon=False)
+    axes.legend(
+        fontsize=8, markerscale=2, frameon=False, ncols=n_columns, loc="upper center", bbox_to_anchor=(0.5, -0.01)
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=10)

@@ -27,8 +27,8 @@ METHOD_NAMES = {
     "probe": "probe",
     "fine_tuned": "fine-tuned",
     "from_scratch": "from scratch",
-    "pca_knn": "PCA + nearest neighbors",
-    "logistic_regression": "logistic regression on genes",
+    "pca_knn": "PCA + neighbors",
+    "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
 }
 FEW_CELLS = 30
@@ -106,11 +106,11 @@ def _headline_of(comparisons: list[Comparison]) -> str:
             "No evidence that self-supervised pre-training helps on these data: at no label budget does the fine-tuned "
             "network differ clearly from the same network trained from scratch."
         )
-    parts = [f"helps with {', '.join(helped)} labelled"] if helped else []
-    parts += [f"hurts with {', '.join(hurt)} labelled"] if hurt else []
+    parts = [f"helps with {' and '.join(helped)} labelled"] if helped else []
+    parts += [f"hurts with {' and '.join(hurt)} labelled"] if hurt else []
     rest = [comparison.budget for comparison in comparisons if comparison.verdict == "no evidence"]
-    parts += [f"there is no evidence either way with {', '.join(rest)}"] if rest else []
-    return f"Self-supervised pre-training {'; '.join(parts)}, against the same network trained from scratch."
+    parts += [f"shows no clear effect with {' and '.join(rest)} labelled"] if rest else []
+    return f"Against the same network trained from scratch, self-supervised pre-training {', and '.join(parts)}."
 
 
 def _study_content(results: StudyResults) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
     return {
         "title": f"Does self-supervision help on {about['dataset']}?",
         "headline": headline(answers),
-        "caveats": _caveats(results),
+        "caveats": caveats(results),
         "sentences": verdict_sentences(answers),
         "rule": VERDICT_RULE,
         "facts": _study_facts(about),
@@ -192,7 +192,8 @@ def _score_table(stack: ConfusionStack, estimates: dict[tuple[str, str], Estimat
     ]
 
 
-def _caveats(results: StudyResults) -> list[str]:
+def caveats(results: StudyResults) -> list[str]:
+    """Say what a reader must know before judging by these results."""
     about = results.about
     caveats = [about["note"]] if about.get("note") else []
     if about.get("quick"):

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import ConfusionStack, answer_questions, summarize
-from selfcell.report.html import headline, method_name, verdict_sentences
+from selfcell.report.html import caveats, headline, method_name, verdict_sentences
 
 
 def print_results(folder: Path) -> None:
@@ -16,12 +16,15 @@ def print_results(folder: Path) -> None:
     results = read_results(folder)
     stack = ConfusionStack(results.confusion)
     estimates = summarize(stack)
+    n_cells = results.about["split"]["test"]["n_cells"]
     table = Table(
         "method",
-        *(f"{budget} labelled" for budget in stack.budgets),
-        title=f"Macro F1 on {results.about['split']['test']['n_cells']:,} cells never seen: mean [95 % interval]",
+        *stack.budgets,
+        title=f"Macro F1 on {n_cells:,} unseen cells, by labelled donors: mean [95 %]",
         box=box.SIMPLE_HEAD,
         title_style="bold",
+        padding=(0, 1, 0, 0),
+        show_edge=False,
     )
     for method in stack.methods:
         cells = [str(estimates[method, budget]) if (method, budget) in estimates else "" for budget in stack.budgets]
@@ -31,5 +34,5 @@ def print_results(folder: Path) -> None:
     console.print(table)
     answers = answer_questions(stack)
     console.print(headline(answers), style="bold", highlight=False)
-    for sentence in verdict_sentences(answers):
-        console.print(f"- {sentence}", highlight=False, markup=False)
+    for line in [*verdict_sentences(answers), *caveats(results)]:
+        console.print(f"- {line}", highlight=False, markup=False)

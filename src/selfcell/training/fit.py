@@ -98,9 +98,10 @@ def fit(
     KeyboardInterrupt
         If interrupted, after everything needed for ``resume`` is on disk.
     InputError
-        If there is no checkpoint to resume from.
+        If there is no GPU although one is asked for, or patience without validation cells.
     """
     n_cells = len(cast("Sized", train.dataset))
+    accelerator = _accelerator(settings.device)
     log = EpochLog(out / "log.csv", n_cells=n_cells)
     kept = _checkpoint(out, "last", monitor=None)
     callbacks: list[pl.Callback] = [log, kept]
@@ -114,7 +115,7 @@ def fit(
     started = time.perf_counter()
     with _quiet_lightning(), _interruptible(), torch.random.fork_rng():
         trainer = pl.Trainer(
-            accelerator=settings.device,
+            accelerator=accelerator,
             devices=1,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip or None,
@@ -137,6 +138,17 @@ def fit(
         validation_loss=kept_row.get("validation_loss"),
         seconds=round(time.perf_counter() - started, 2),
     )
+
+
+def _accelerator(device: str) -> str:
+    """Choose for Lightning; left to itself it would take Apple's GPU, which is not tested."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise InputError(
+            "training.device=gpu, but torch finds no GPU. Use auto or cpu; `selfcell doctor` shows what it finds."
+        )
+    return device
 
 
 def _checkpoint(out: Path, name: str, *, monitor: str | None) -> ModelCheckpoint:
@@ -192,15 +204,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def require_same(name: str, before: object, given: object) -> None:
-    """Refuse to resume a run under other conditions.
-
-    Raises
-    ------
-    InputError
-        If they differ.
-    """
-    if before != given:
-        raise InputError(f"This run cannot be resumed: its {name} was {before}, but now {given} is given.")

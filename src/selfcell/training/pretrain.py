@@ -16,7 +16,8 @@ from selfcell.data.splits import Split, split_cells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import Objective, PretextTask
-from selfcell.training.fit import fit, require_same, seeded
+from selfcell.training.fit import fit, seeded
+from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
     load,
@@ -29,8 +30,6 @@ from selfcell.training.run_folder import (
 from selfcell.training.settings import PretrainSettings
 
 logger = logging.getLogger(__name__)
-
-_FREE_ON_RESUME = ("training.max_epochs", "training.patience", "training.device")
 
 
 def pretrain(
@@ -82,7 +81,7 @@ def pretrain(
     prepare_folder(out, resume=resume, overwrite=overwrite)
     task = make_task(settings, cells.genes)
     about = _describe(cells, settings, split)
-    if resume and _check_resumable(out, about, settings):
+    if resume and check_resumable(out, about, settings):
         logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
         return load(out)
     _write_start(out, settings, cells, split, about)
@@ -168,22 +167,6 @@ def _describe(cells: Cells, settings: PretrainSettings, split: Split) -> dict[st
             "n_test": len(split.test),
         },
     }
-
-
-def _check_resumable(out: Path, about: dict[str, Any], settings: PretrainSettings) -> bool:
-    """Refuse other cells or settings than the run began with; tell whether there is nothing left to do."""
-    manifest = read_manifest(out)
-    require_same("data", manifest["data"], about["data"])
-    before = build(PretrainSettings, read_toml(out / "config.toml"))
-    for (address, old), (_, new) in zip(_flat(before), _flat(settings), strict=True):
-        if address not in _FREE_ON_RESUME:
-            require_same(f"setting {address}", old, new)
-    return manifest["status"] == "finished" and settings.training.max_epochs <= before.training.max_epochs
-
-
-def _flat(settings: PretrainSettings) -> list[tuple[str, Any]]:
-    sections = settings.model_dump(mode="json")
-    return [(f"{section}.{name}", value) for section, content in sections.items() for name, value in content.items()]
 
 
 def _write_start(out: Path, settings: PretrainSettings, cells: Cells, split: Split, about: dict[str, Any]) -> None:

@@ -36,6 +36,9 @@ from selfcell.network.encoder import EncoderSettings, MlpEncoder
 
 FORMAT_VERSION = 1
 
+_MARKER = ".selfcell"
+"""An empty file in every output folder; only folders that have it are ever deleted."""
+
 _PACKAGES = ("selfcell", "torch", "lightning", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
 
 
@@ -80,14 +83,11 @@ def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False)
                 f"{path} exists already. Name another folder, go on with an interrupted run (--resume), or replace "
                 "what is there (--overwrite)."
             )
-        _delete_run(path)
+        if not (path / _MARKER).exists():
+            raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
+        shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
-
-
-def _delete_run(path: Path) -> None:
-    if not (path / "manifest.json").exists() and not (path / "study.json").exists():
-        raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
-    shutil.rmtree(path)
+    (path / _MARKER).touch()
 
 
 def write_weights(path: Path, module: nn.Module) -> None:

@@ -53,7 +53,7 @@ class TrainingSettings(Settings):
     """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
     keeps the last ones."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to train: auto takes a GPU where there is one."""
+    """Where to train: auto takes a CUDA GPU where there is one; gpu takes Apple's as well."""
 
 
 class PretrainSettings(Settings):
