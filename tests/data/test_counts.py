@@ -109,6 +109,15 @@ def test_finding_counts_changes_nothing(adata):
     assert (adata.X != before.X).nnz == 0 and list(adata.layers) == []
 
 
+def test_unsorted_entries_duplicates_and_zeros_are_tidied_in_a_copy():
+    data, indices = np.array([1, 2, 3, 0, 5], dtype=np.float32), np.array([2, 0, 2, 1, 1], dtype=np.int32)
+    matrix = sp.csr_matrix((data.copy(), indices.copy(), np.array([0, 3, 5])), shape=(2, 3))
+    adata = anndata.AnnData(matrix)
+    found = find_counts(adata).matrix
+    assert found.toarray().tolist() == [[2, 0, 4], [0, 5, 0]] and found.has_canonical_format and found.nnz == 3
+    assert (adata.X.data == data).all() and (adata.X.indices == indices).all()
+
+
 def test_an_empty_object_is_refused(adata):
     with pytest.raises(InputError, match=r"adata is empty: 0 cells x 60 genes"):
         open_cells(adata[:0])

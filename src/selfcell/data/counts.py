@@ -123,11 +123,14 @@ def _fault(values: np.ndarray, *, scale: Scale) -> str | None:
 
 
 def _to_counts(matrix: sp.csr_matrix, *, scale: Scale) -> sp.csr_matrix:
+    if scale == "auto" and matrix.has_canonical_format and matrix.data.all():
+        return matrix
+    # A copy: the arrays may be the user's own.
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
     if scale == "log1p":
         # Proportional to the counts within each cell, and that is all that size-factor normalization keeps.
-        matrix = matrix.copy()
         np.expm1(matrix.data, out=matrix.data)
-    matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
 
