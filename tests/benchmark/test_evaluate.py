@@ -10,6 +10,7 @@ from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, read_re
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
 from selfcell.downstream import REGIMES
+from selfcell.downstream.finetune import finetune
 from selfcell.downstream.metrics import CLASSIFICATION_METRICS
 from selfcell.training.pretrain import pretrain
 
@@ -93,7 +94,7 @@ def test_without_a_saved_split_donors_are_drawn_and_the_leak_is_told(adata, smal
     whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     with caplog.at_level(logging.WARNING, logger="selfcell"):
         scores = evaluate(whole, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
-    assert "it has seen the test cells" in caplog.text
+    assert "seen the test cells" in caplog.text
     assert scores["n_cells"].iloc[0] >= 0.3 * 300
 
 
@@ -114,6 +115,10 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
         evaluate(model, adata, labelled_donors=(9,), **arguments)
     with pytest.raises(InputError, match="Label budgets count donors, so a donor column is needed"):
         evaluate(model, adata, labelled_donors=(1,), **{**arguments, "donor_key": None})
+    with pytest.raises(InputError, match="A label budget is asked for twice: 2 donors, 2 donors"):
+        evaluate(model, adata, labelled_donors=(2, 2), **arguments)
+    with pytest.raises(InputError, match=r"training\.patience must be 0 here"):
+        evaluate(model, adata, settings={"training": {"patience": 2}}, **arguments)
     with pytest.raises(InputError, match="All cells have the same label"):
         evaluate(model, adata[adata.obs["cell_type"] == "type 1"].copy(), **arguments)
     with pytest.raises(InputError, match=r"There is no column 'batches' in obs to use as batch"):
@@ -122,6 +127,31 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="exists already"):
         evaluate(model, adata, out=tmp_path / "full", **arguments)
+
+
+def test_a_model_trained_with_labels_is_refused(adata, model, tmp_path):
+    tuned = finetune(model, adata, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    with pytest.raises(InputError, match="was trained with labels, perhaps those of the test cells"):
+        evaluate(tuned, adata, label_key="cell_type", donor_key="donor", **CHEAP)
+
+
+def test_a_subset_of_the_cells_that_were_trained_on_is_told_too(adata, small_settings, tmp_path, caplog):
+    whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        evaluate(whole, adata[::2].copy(), label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    assert "seen the test cells" in caplog.text
+
+
+def test_only_held_out_donors_are_refused(adata, model):
+    held_out = adata[adata.obs["donor"].isin(model.split["donors"]["test"])].copy()
+    with pytest.raises(InputError, match="there must be both, to label by and to judge on"):
+        evaluate(model, held_out, label_key="cell_type", donor_key="donor", **CHEAP)
+
+
+def test_trial_ids_tell_label_columns_apart(adata, model):
+    adata.obs["other"] = adata.obs["cell_type"].to_numpy()[::-1]
+    ids = [set(evaluate(model, adata, label_key=key, n_seeds=1, **CHEAP)["trial_id"]) for key in ("cell_type", "other")]
+    assert not ids[0] & ids[1]
 
 
 def test_a_folder_without_results_is_refused(tmp_path, folder):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
@@ -40,7 +41,7 @@ def test_the_mean_is_the_mean_of_the_seeds_macro_f1(seed):
     assert estimate.low <= estimate.high
 
 
-def test_the_interval_agrees_with_a_plain_bootstrap_over_seeds_and_donors():
+def test_the_interval_agrees_with_the_written_out_rule():
     rng = np.random.default_rng(0)
     donors = np.repeat([f"d{n}" for n in range(8)], 40)
     truth = rng.choice(["a", "b", "c"], size=len(donors))
@@ -50,10 +51,27 @@ def test_the_interval_agrees_with_a_plain_bootstrap_over_seeds_and_donors():
     for _ in range(1500):
         drawn = rng.choice(np.unique(donors), size=8)
         rows = np.concatenate([np.flatnonzero(donors == donor) for donor in drawn])
-        scores = [f1_score(truth[rows], predictions[place][rows], average="macro") for place in rng.integers(3, size=3)]
-        resampled.append(np.mean(scores))
-    assert estimate.low == pytest.approx(np.quantile(resampled, 0.025), abs=0.015)
-    assert estimate.high == pytest.approx(np.quantile(resampled, 0.975), abs=0.015)
+        resampled.append(np.mean([f1_score(truth[rows], one[rows], average="macro") for one in predictions]))
+    over_donors = np.var(resampled) * 8 / 7
+    over_seeds = np.var([f1_score(truth, one, average="macro") for one in predictions], ddof=1) / 3
+    degrees = (over_seeds + over_donors) ** 2 / (over_seeds**2 / 2 + over_donors**2 / 7)
+    half = scipy.stats.t.ppf(0.975, degrees) * np.sqrt(over_seeds + over_donors)
+    assert estimate.high - estimate.mean == pytest.approx(half, rel=0.05)
+    assert estimate.mean - estimate.low == pytest.approx(half, rel=0.05)
+
+
+def test_seeds_that_differ_widen_the_interval_as_students_t_does():
+    """With the same errors in every donor there is no spread over donors, and the rule is the t interval over seeds."""
+    donors = np.repeat(["d0", "d1", "d2", "d3"], 30)
+    truth = np.tile(np.repeat(["a", "b", "c"], 10), 4)
+    predictions = []
+    for n_wrong in (1, 3, 5):
+        one = np.repeat(["a", "b", "c"], 10)
+        one[:n_wrong] = "b"
+        predictions.append(np.tile(one, 4))
+    estimate = ConfusionStack(confusion_of(truth, {"m": predictions}, donors)).estimate("m", "all donors")
+    low, high = scipy.stats.t.interval(0.95, 2, loc=estimate.mean, scale=scipy.stats.sem(estimate.by_seed))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
 
 
 def test_an_effect_is_found_and_its_sign_is_right():
@@ -71,8 +89,9 @@ def test_without_an_effect_verdicts_are_rare():
     donors = np.repeat([f"d{n}" for n in range(12)], 30)
     wrong = 0
     for _ in range(60):
+        shares = rng.normal(0.7, 0.03, size=6)
         truth = rng.choice(["a", "b", "c"], size=len(donors))
-        first, second = ([noisy(truth, 0.7, rng) for _ in range(3)] for _ in range(2))
+        first, second = ([noisy(truth, share, rng) for share in half] for half in (shares[:3], shares[3:]))
         stack = ConfusionStack(confusion_of(truth, {"fine_tuned": first, "from_scratch": second}, donors))
         wrong += stack.compare("fine_tuned", "from_scratch", "all donors").verdict != "no evidence"
     # 5 % expected at most: more than 8 of 60 has a probability under 0.3 %.

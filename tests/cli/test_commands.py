@@ -1,6 +1,7 @@
 """The commands as a user types them, on simulated cells, end to end."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -23,7 +24,10 @@ def run(monkeypatch, capsys):
             app.main()
         return ended.value.code or 0, *capsys.readouterr()
 
-    return call
+    yield call
+    logger = logging.getLogger("selfcell")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -81,6 +81,20 @@ def test_genes_are_matched_by_symbol_where_ids_do_not_match():
     assert alignment.share_of_genes == 1.0
 
 
+def test_symbols_that_stand_twice_on_either_side_match_nothing():
+    counts = sp.csr_matrix(np.array([[90.0, 5.0, 5.0]], dtype=np.float32))
+    alignment = align_genes(
+        table(HUMAN[:3], ["A", "C", "D"]), table(HUMAN[10:13], ["A", "A", "C"]), counts, allow_low_overlap=True
+    )
+    assert alignment.column_of_gene.tolist() == [-1, -1, 1]
+    assert alignment.share_of_counts == pytest.approx(0.05)
+
+
+def test_ids_given_twice_are_passed_over_for_the_names():
+    var = pd.DataFrame({"gene_ids": [HUMAN[0], HUMAN[0], HUMAN[1]]}, index=["A", "B", "C"])
+    assert GeneTable.from_var(var) == table(["A", "B", "C"], ["A", "B", "C"])
+
+
 def test_overlap_is_weighed_by_expression():
     counts = sp.csr_matrix(np.array([[90.0, 5.0, 5.0]], dtype=np.float32))
     alignment = align_genes(table(["A", "B", "X"]), table(["A", "B"]), counts)

@@ -12,8 +12,8 @@ from selfcell.data.splits import PARTS, split_cells, split_from_json, split_of_d
 
 @given(
     st.lists(st.integers(0, 7), min_size=20, max_size=120),
-    st.floats(0.01, 0.6),
-    st.floats(0.0, 0.6),
+    st.floats(0.01, 0.5),
+    st.floats(0.0, 0.45),
     st.integers(0, 50),
 )
 def test_no_donor_is_on_two_sides(codes, validation_fraction, test_fraction, seed):
@@ -65,6 +65,11 @@ def test_a_single_donor_is_refused():
         InputError, match=r"into 2 parts by donor needs at least 2 donors, but obs\['Donor'\] has only 1 \(a\)"
     ):
         split_cells(10, donors, validation_fraction=0.1, seed=0)
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused():
+    with pytest.raises(InputError, match=r"Holding out 0\.5 for validation and 0\.6 for test leaves no cells"):
+        split_cells(100, None, validation_fraction=0.5, test_fraction=0.6, seed=0)
 
 
 def test_too_few_cells_are_refused():

@@ -96,6 +96,12 @@ def test_the_loss_agrees_with_the_written_out_formula(encoder, cells):
     assert loss.terms["accuracy"] == (logits.argmax(dim=1).numpy() == codes[:16]).mean()
 
 
+def test_held_out_cells_of_types_without_weight_give_no_loss_and_not_nan(encoder, cells):
+    classifier = CellTypeClassifier(encoder, class_weight=torch.tensor([1.0, 0.0]))
+    minibatch = next(iter(cell_loader(cells.counts[:4], codes={"label": np.ones(4, dtype=np.int64)}, minibatch_size=4)))
+    assert classifier.compute_loss(minibatch, generator=torch.Generator()).total == 0
+
+
 def test_balanced_weights_are_scikit_learns_and_absent_classes_weigh_nothing():
     codes = np.array([0, 0, 0, 2, 2, 3])
     weight = balanced_class_weight(codes, n_classes=5).numpy()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.data.splits import split_from_json
 from selfcell.training.fit import seeded
@@ -139,6 +140,40 @@ def test_a_run_that_was_interrupted_or_killed_within_an_epoch_resumes_to_the_sam
     assert same_weights(whole, resumed)
 
 
+def test_a_run_broken_off_after_its_last_epoch_is_finished_without_training(adata, small_settings, tmp_path):
+    for patience in (0, 2):
+        settings = with_training(small_settings, patience=patience, learning_rate=0.05, max_epochs=30)
+        out = tmp_path / f"run{patience}"
+        first = pretrain(adata, settings, out=out, show_progress=False)
+        write_json(out / "manifest.json", {**first.manifest, "status": "training"})
+        again = pretrain(adata, out=out, resume=True, show_progress=False)
+        assert same_weights(first, again)
+        assert {**again.manifest["fit"], "seconds": 0} == {**first.manifest["fit"], "seconds": 0}
+
+
+def test_the_best_weights_survive_an_interruption_and_a_move(adata, small_settings, tmp_path):
+    """Cut right at the best epoch, with later epochs that are worse than it but better than the one before it."""
+    settings = with_training(small_settings, learning_rate=0.05, learning_rate_decay=1.0, patience=12)
+    whole = pretrain(adata, with_training(settings, max_epochs=14), out=tmp_path / "whole", show_progress=False)
+    for cut in range(9, 13):
+        pretrain(adata, with_training(settings, max_epochs=cut), out=tmp_path / f"{cut}", show_progress=False)
+        (tmp_path / f"{cut}").rename(tmp_path / f"moved{cut}")
+        resumed = pretrain(
+            adata,
+            with_training(settings, max_epochs=14),
+            out=tmp_path / f"moved{cut}",
+            resume=True,
+            show_progress=False,
+        )
+        assert same_weights(whole, resumed)
+        assert resumed.manifest["fit"]["kept_epoch"] == whole.manifest["fit"]["kept_epoch"]
+
+
+def test_the_logged_learning_rate_is_the_one_that_was_used(adata, small_settings, tmp_path):
+    pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
+    assert pd.read_csv(tmp_path / "run" / "log.csv")["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 9e-4])
+
+
 def test_resuming_a_finished_run_changes_nothing(adata, small_settings, tmp_path, caplog):
     first = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     with caplog.at_level(logging.INFO):
@@ -150,8 +185,10 @@ def test_resuming_on_other_cells_or_settings_is_refused(adata, small_settings, t
     pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     with pytest.raises(InputError, match="cannot be resumed: its data was"):
         pretrain(adata[:200].copy(), small_settings, out=tmp_path / "run", resume=True)
-    with pytest.raises(InputError, match=r"cannot be resumed: its setting training\.seed was 0, but now 1 is given"):
+    with pytest.raises(InputError, match=r"cannot be resumed: its seed was 0, but now 1 is given"):
         pretrain(adata, with_training(small_settings, seed=1), out=tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match=r"its setting training\.patience was 5, but now 0 is given"):
+        pretrain(adata, with_training(small_settings, patience=0), out=tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="There is no run"):
         pretrain(adata, out=tmp_path / "none", resume=True)
 

@@ -91,6 +91,7 @@ class Study:
         labels = obs_column(cells.obs, plan.label_key, role="label")
         self.plan = plan
         self.models = list(models)
+        _refuse_fine_tuned(self.models)
         self.classes = label_classes(labels.to_list(), key=plan.label_key)
         self.label_code = encode(labels, self.classes)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
@@ -101,6 +102,11 @@ class Study:
                 raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
         self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        if not len(self.trainable) or not len(self.split.test):
+            raise InputError(
+                "These cells are all of donors that the model's run held out, or all of others: there must be both, to "
+                "label by and to judge on."
+            )
         self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
         self.trials = list(self._trials())
 
@@ -179,7 +185,15 @@ class Study:
             "pretrain_seed": model.manifest["seed"],
             "finetune_seed": trial.seed,
         }
-        trial_hash = trial_id(**identity, settings=settings, data=self._fingerprint, model=model.manifest["data"])
+        trial_hash = trial_id(
+            **identity,
+            settings=settings,
+            data=self._fingerprint,
+            label_key=self.plan.label_key,
+            labelled=trial.labelled.tolist(),
+            test=test.tolist(),
+            model=[_text_of(model.path / "config.toml"), model.manifest["data"], model.manifest.get("fit")],
+        )
         row = {
             **identity,
             "dataset": self.cells.origin,
@@ -282,12 +296,21 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
         split = split_from_json(saved[0], len(cells), donors)
         if len(split.test):
             return split
-    if any(model.manifest["data"]["fingerprint"] == cells.fingerprint() for model in models):
+    split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+    if any(_has_seen(model, split, cells) for model in models):
         logger.warning(
-            "The model was pre-trained on these very cells with none set aside (data.test_fraction), so it has seen "
-            "the test cells, though not their labels."
+            "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
+            "seen the test cells, though not their labels."
         )
-    return split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+    return split
+
+
+def _has_seen(model: TrainedModel, split: Split, cells: Cells) -> bool:
+    """Tell whether a model was pre-trained on donors of the test part or on these very cells."""
+    if model.split is not None and model.split["unit"] == split.unit != "cell":
+        seen = {donor for part in ("train", "validation") for donor in model.split["donors"][part]}
+        return bool(seen & set(split.donors["test"]))
+    return bool(model.manifest["data"]["fingerprint"] == cells.fingerprint())
 
 
 def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedModel]) -> bool:
@@ -297,12 +320,26 @@ def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedMod
     return bool(saved["positions"]["test"]) and models[0].manifest["data"]["fingerprint"] == cells.fingerprint()
 
 
+def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
+    for model in models:
+        if model.manifest["kind"] != "pretrained":
+            raise InputError(
+                f"{model.path} was trained with labels, perhaps those of the test cells. Evaluate the pre-trained run "
+                "that it began from."
+            )
+
+
 def _check_plan(plan: StudyPlan) -> None:
     for regime in plan.regimes:
         if regime not in REGIMES:
             raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
     for baseline in plan.baselines:
         BASELINES[baseline]
+    names = [budget.name for budget in plan.budgets]
+    if len(set(names)) < len(names):
+        raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
+    if plan.settings.training.patience:
+        raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
     if plan.n_seeds < 1:
         raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")
 

@@ -38,9 +38,8 @@ class Trial:
     @property
     def key(self) -> Hashable:
         """What the answer depends on: trials with the same key are run once."""
-        if self.method in SEEDLESS:
-            return self.method, self.labelled.tobytes()
-        return self.method, self.budget, self.seed
+        seed = None if self.method in SEEDLESS else self.seed
+        return self.method, seed, self.labelled.tobytes(), self.settings.model_dump_json()
 
 
 class Outcome(NamedTuple):

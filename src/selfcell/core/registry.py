@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from selfcell.core.errors import InputError, did_you_mean
 
@@ -46,8 +46,8 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
         if name not in self.entries:
             raise InputError(f"Unknown {self.kind} {name!r}. {did_you_mean(name, list(self.entries))}")
         module, _, attribute = self.entries[name].target.partition(":")
-        found: Any = getattr(importlib.import_module(module), attribute)
-        return found  # type: ignore[no-any-return]
+        found: Thing = getattr(importlib.import_module(module), attribute)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

@@ -77,7 +77,7 @@ def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scal
 def log_normalize(counts: sp.csr_matrix) -> sp.csr_matrix:
     """Give ``log1p`` of counts scaled to 10,000 per cell, sparse; what the network sees, for methods outside torch."""
     total = np.asarray(counts.sum(axis=1)).ravel()
-    scale = TARGET_TOTAL / np.maximum(total, np.finfo(np.float32).tiny)
+    scale = TARGET_TOTAL / np.where(total > 0, total, 1)
     expression = counts.copy()
     expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(counts.indptr)).astype(np.float32))
     return expression

@@ -1,5 +1,6 @@
 """Gene names: which column holds which, and how the genes of some cells match those of an encoder."""
 
+import collections
 import logging
 import re
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ class GeneTable:
             symbols = _column(var, _SYMBOL_COLUMNS, ensembl=False) or symbols
         else:
             symbols = names
-            ids = _column(var, _ID_COLUMNS, ensembl=True) or names
+            known = _column(var, _ID_COLUMNS, ensembl=True)
+            # An id given twice tells the genes apart less well than their names do.
+            ids = known if known and len(set(known)) == len(known) else names
         ids = [strip_version(gene_id) for gene_id in ids]
         _check_unique(ids, where=where)
         return cls(tuple(ids), tuple(symbols))
@@ -178,8 +181,10 @@ def align_genes(
 
 
 def _match(names: tuple[str, ...], wanted: tuple[str, ...]) -> np.ndarray:
-    column = {name: position for position, name in reversed(list(enumerate(names))) if name}
-    return np.array([column.get(name, -1) for name in wanted], dtype=np.int64)
+    """Give the column of each wanted name, or -1; a name that stands twice on either side matches nothing."""
+    times, times_wanted = collections.Counter(names), collections.Counter(wanted)
+    column = {name: position for position, name in enumerate(names) if name and times[name] == 1}
+    return np.array([column.get(name, -1) if times_wanted[name] == 1 else -1 for name in wanted], dtype=np.int64)
 
 
 def _judge(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable, *, allow_low_overlap: bool) -> None:

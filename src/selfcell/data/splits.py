@@ -64,9 +64,15 @@ def split_cells(
     Raises
     ------
     InputError
-        If there are too few donors (or cells) to give every part that was asked for at least one.
+        If the shares leave nothing to train on, or there are too few donors (or cells) to give every part that was
+        asked for at least one.
     """
     n_parts = 1 + (validation_fraction > 0) + (test_fraction > 0)
+    if validation_fraction + test_fraction >= 1:
+        raise InputError(
+            f"Holding out {validation_fraction:g} for validation and {test_fraction:g} for test leaves no cells to "
+            "train on."
+        )
     rng = numpy_rng(seed, "split")
     if donors is None:
         if n_cells < 2 * n_parts:

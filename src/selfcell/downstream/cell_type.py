@@ -83,7 +83,10 @@ class CellTypeClassifier(Objective):
         logits = self.head(self.encoder(minibatch.expression()))
         accuracy = (logits.argmax(dim=1) == label_code).float().mean()
         weight = self.get_buffer("class_weight")
-        return Loss(total=nn.functional.cross_entropy(logits, label_code, weight=weight), terms={"accuracy": accuracy})
+        total = nn.functional.cross_entropy(logits, label_code, weight=weight)
+        # Types that no training cell has weigh nothing; held-out cells may be of these alone, and 0 / 0 is no loss.
+        total = torch.where(weight[label_code].sum() > 0, total, 0.0)
+        return Loss(total=total, terms={"accuracy": accuracy})
 
 
 def classifier_head(encoder: MlpEncoder, *, n_classes: int) -> nn.Sequential:

@@ -195,18 +195,21 @@ def _score_table(stack: ConfusionStack, estimates: dict[tuple[str, str], Estimat
 def caveats(results: StudyResults) -> list[str]:
     """Say what a reader must know before judging by these results."""
     about = results.about
-    caveats = [about["note"]] if about.get("note") else []
+    found = [about["note"]] if about.get("note") else []
     if about.get("quick"):
-        caveats.append(
-            "This was a quick run on few cells and epochs, to see that everything works: do not judge by it."
+        found.append("This was a quick run on few cells and epochs, to see that everything works: do not judge by it.")
+    if about["n_seeds"] > 1 and len(set(about["pretrain_seeds"])) < 2:
+        found.append(
+            "All seeds share one pre-training: what is said holds for this encoder, not for pre-training as such. Name "
+            "others, of other seeds, with --also."
         )
     if about["n_seeds"] < 2:
-        caveats.append("A single seed allows no verdict; give more with --seeds.")
+        found.append("A single seed allows no verdict; give more with --seeds.")
     if about["donor_key"] is None:
-        caveats.append(
+        found.append(
             "No donor column was named, so test cells come from donors seen in training: expect less on new donors."
         )
-    return caveats
+    return found
 
 
 def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -103,13 +104,15 @@ def fit(
     n_cells = len(cast("Sized", train.dataset))
     accelerator = _accelerator(settings.device)
     log = EpochLog(out / "log.csv", n_cells=n_cells)
-    kept = _checkpoint(out, "last", monitor=None)
-    callbacks: list[pl.Callback] = [log, kept]
+    last = kept = _checkpoint(out, "last", monitor=None)
+    callbacks: list[pl.Callback] = [log]
     if settings.patience:
         if validation is None:
             raise InputError("patience needs validation cells: hold some out, or set training.patience=0.")
+        # Before the last checkpoint, which stores what this one knows.
         kept = _checkpoint(out, "best", monitor="validation_loss")
         callbacks += [EarlyStopping("validation_loss", patience=settings.patience), kept]
+    callbacks.append(last)
     if show_progress:
         callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
     started = time.perf_counter()
@@ -127,15 +130,15 @@ def fit(
             enable_model_summary=False,
         )
         checkpoint = _last_checkpoint(out) if resume else None
-        trainer.fit(ObjectiveModule(objective, settings), train, validation, ckpt_path=checkpoint)
-    _load_weights(objective, Path(kept.best_model_path))
-    rows = log.rows
-    kept_row = min(rows, key=lambda row: row["validation_loss"]) if settings.patience else rows[-1]
+        if checkpoint is None or not _is_complete(checkpoint, log.path, settings):
+            trainer.fit(ObjectiveModule(objective, settings), train, validation, ckpt_path=checkpoint)
+    epoch = _load_weights(objective, kept.file)
+    rows = pd.read_csv(log.path).set_index("epoch")
     return FitOutcome(
-        epochs=int(rows[-1]["epoch"]),
-        steps=trainer.global_step,
-        kept_epoch=int(kept_row["epoch"]),
-        validation_loss=kept_row.get("validation_loss"),
+        epochs=int(rows.index[-1]),
+        steps=int(rows["step"].iloc[-1]),
+        kept_epoch=epoch,
+        validation_loss=float(rows["validation_loss"][epoch]) if "validation_loss" in rows else None,
         seconds=round(time.perf_counter() - started, 2),
     )
 
@@ -151,28 +154,55 @@ def _accelerator(device: str) -> str:
     return device
 
 
-def _checkpoint(out: Path, name: str, *, monitor: str | None) -> ModelCheckpoint:
-    checkpoint = ModelCheckpoint(
+class _Checkpoint(ModelCheckpoint):
+    """A checkpoint of one name, in safetensors, that knows itself again when the run folder has been moved."""
+
+    FILE_EXTENSION = ".safetensors"
+
+    @property
+    def file(self) -> Path:
+        """Where it is written."""
+        return Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up with the paths of where the run is now."""
+        path = str(self.file)
+        paths = {name: path for name in ("best_model_path", "kth_best_model_path") if state_dict.get(name)}
+        best = dict.fromkeys([path] * len(state_dict["best_k_models"]), state_dict["best_model_score"])
+        super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
+
+
+def _checkpoint(out: Path, name: str, *, monitor: str | None) -> _Checkpoint:
+    return _Checkpoint(
         dirpath=out / "checkpoints",
         filename=name,
         monitor=monitor,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    checkpoint.FILE_EXTENSION = ".safetensors"
-    return checkpoint
 
 
-def _last_checkpoint(out: Path) -> str | None:
+def _last_checkpoint(out: Path) -> Path | None:
     path = out / "checkpoints" / "last.safetensors"
     # Interrupted within the first epoch: there is nothing to continue from, and nothing is lost by starting again.
-    return str(path) if path.exists() else None
+    return path if path.exists() else None
 
 
-def _load_weights(objective: Objective, path: Path) -> None:
-    state = SafetensorsCheckpointIO().load_checkpoint(path)["state_dict"]
-    objective.load_state_dict({name.removeprefix("objective."): tensor for name, tensor in state.items()})
+def _is_complete(checkpoint: Path, log: Path, settings: TrainingSettings) -> bool:
+    """Tell whether a run was broken off after its last epoch, before it was said to be finished."""
+    epochs = int(SafetensorsCheckpointIO().load_checkpoint(checkpoint)["epoch"]) + 1
+    if epochs >= settings.max_epochs:
+        return True
+    losses = pd.read_csv(log).head(epochs).get("validation_loss")
+    return bool(settings.patience) and losses is not None and epochs - 1 - int(losses.idxmin()) >= settings.patience
+
+
+def _load_weights(objective: Objective, path: Path) -> int:
+    """Load the weights of a checkpoint into an objective, and give the epoch they are of."""
+    checkpoint = SafetensorsCheckpointIO().load_checkpoint(path)
+    objective.load_state_dict({name.removeprefix("objective."): it for name, it in checkpoint["state_dict"].items()})
     objective.cpu().eval()
+    return int(checkpoint["epoch"]) + 1
 
 
 @contextlib.contextmanager

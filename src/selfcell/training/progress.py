@@ -94,8 +94,9 @@ class EpochLog(pl.Callback):
             self.rows = logged[logged["epoch"] <= trainer.current_epoch].to_dict("records")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and keep the learning rate before the scheduler moves it."""
         self.started = time.perf_counter()
+        self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of the epoch."""
@@ -105,7 +106,7 @@ class EpochLog(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **values,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": self.learning_rate,
             "seconds": round(seconds, 3),
             "cells_per_second": round(self.n_cells / seconds, 1),
         }
