@@ -111,7 +111,9 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
         evaluate(model, adata, **{**arguments, "baselines": ("pca",)})
     with pytest.raises(InputError, match=r"Unknown downstream task 'celltype'\. Did you mean 'cell_type'\?"):
         evaluate(model, adata, task="celltype", **arguments)
-    with pytest.raises(InputError, match="9 labelled donors are asked for, but only 4 are not held out"):
+    with pytest.raises(
+        InputError, match=r"9 labelled donors are asked for \(--labelled-donors\), but only 4 are not held out"
+    ):
         evaluate(model, adata, labelled_donors=(9,), **arguments)
     with pytest.raises(InputError, match="Label budgets count donors, so a donor column is needed"):
         evaluate(model, adata, labelled_donors=(1,), **{**arguments, "donor_key": None})

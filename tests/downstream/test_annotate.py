@@ -57,6 +57,35 @@ def test_a_pretrained_model_without_a_reference_is_refused(halves, model):
         annotate(halves[1], model)
 
 
+def test_a_column_of_the_users_own_is_never_overwritten_but_ours_is(halves, model):
+    reference, query = halves
+    with pytest.raises(InputError, match=r"obs\['cell_type'\] is there already and was not written by selfcell"):
+        annotate(query, model, reference=reference, label_key="cell_type", key_added="cell_type")
+    for _ in range(2):
+        annotate(query, model, reference=reference, label_key="cell_type")
+
+
+def test_donors_that_pre_training_set_aside_are_left_out_of_fine_tuning(adata, model, tmp_path):
+    tuned = finetune(
+        model,
+        adata,
+        label_key="cell_type",
+        donor_key="donor",
+        settings=QUICK,
+        out=tmp_path / "run",
+        show_progress=False,
+    )
+    trained = {donor for part in ("train", "validation", "test") for donor in tuned.split["donors"][part]}
+    assert trained == set(adata.obs["donor"]) - set(model.split["donors"]["test"])
+    assert tuned.manifest["fit"]["validation_loss"] is None
+
+
+def test_a_column_with_a_value_for_each_cell_is_no_label(halves, model, tmp_path):
+    halves[0].obs["depth"] = np.arange(200) / 7
+    with pytest.raises(InputError, match=r"obs\['depth'\] has 200 different values for 200 cells"):
+        finetune(model, halves[0], label_key="depth", out=tmp_path / "run")
+
+
 def test_reference_and_label_go_together(halves, model):
     with pytest.raises(InputError, match="A reference and its label column go together"):
         annotate(halves[1], model, reference=halves[0])
@@ -111,7 +140,7 @@ def test_from_scratch_is_recorded(halves, model, tmp_path):
     assert tuned.manifest["start"] == "random weights" and load(tmp_path / "run").labels is not None
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0])
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_a_validation_share_out_of_range_is_refused(halves, model, tmp_path, fraction):
     with pytest.raises(InputError, match="validation_fraction must lie between 0 and 1"):
         finetune(model, halves[0], label_key="cell_type", out=tmp_path / "run", validation_fraction=fraction)

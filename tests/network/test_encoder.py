@@ -37,3 +37,7 @@ def test_sizes_out_of_range_are_refused():
         build(EncoderSettings, {"dropout": 1.5})
     with pytest.raises(InputError, match="hidden_sizes"):
         build(EncoderSettings, {"hidden_sizes": []})
+    with pytest.raises(InputError, match=r"hidden_sizes: input should be a list, such as \[64, 32\], but is 64"):
+        build(EncoderSettings, {"hidden_sizes": 64})
+    with pytest.raises(InputError, match="greater than or equal to 1, but is 0"):
+        build(EncoderSettings, {"hidden_sizes": [0]})

@@ -183,12 +183,14 @@ def test_resuming_a_finished_run_changes_nothing(adata, small_settings, tmp_path
 
 def test_resuming_on_other_cells_or_settings_is_refused(adata, small_settings, tmp_path):
     pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
-    with pytest.raises(InputError, match="cannot be resumed: its data was"):
+    with pytest.raises(InputError, match="cannot be resumed: its data's fingerprint was"):
         pretrain(adata[:200].copy(), small_settings, out=tmp_path / "run", resume=True)
-    with pytest.raises(InputError, match=r"cannot be resumed: its seed was 0, but now 1 is given"):
+    with pytest.raises(InputError, match=r"cannot be resumed: its setting training\.seed was 0, but now 1 is given"):
         pretrain(adata, with_training(small_settings, seed=1), out=tmp_path / "run", resume=True)
     with pytest.raises(InputError, match=r"its setting training\.patience was 5, but now 0 is given"):
         pretrain(adata, with_training(small_settings, patience=0), out=tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="--resume and --overwrite contradict each other"):
+        pretrain(adata, small_settings, out=tmp_path / "run", resume=True, overwrite=True)
     with pytest.raises(InputError, match="There is no run"):
         pretrain(adata, out=tmp_path / "none", resume=True)
 

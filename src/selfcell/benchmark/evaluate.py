@@ -14,7 +14,7 @@ from selfcell.data.source import CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.cell_type import CellTypeSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import TrainedModel, prepare_folder
+from selfcell.training.run_folder import TrainedModel, check_folder, prepare_folder
 
 
 def evaluate(
@@ -100,6 +100,8 @@ def evaluate(
         test_fraction=test_fraction,
         n_mapped=2_000 if out is not None else 0,
     )
+    if out is not None:
+        check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     study = Study(plan, opened, models, allow_low_overlap=allow_low_overlap)
     if out is not None:

@@ -1,9 +1,9 @@
 """Means, intervals and verdicts, from the confusion table alone.
 
 Cells of one donor are not independent, and three seeds are too few for a bootstrap over seeds. So the variance of a
-mean over seeds is put together from two parts: the variance between seeds, divided by their number, and the variance over
-test donors, from a bootstrap that draws whole donors anew and recomputes macro F1. The interval is Student's, with the
-degrees of freedom of Welch and Satterthwaite. Differences are taken within each seed and each draw of donors.
+mean over seeds is put together from two parts: the variance between seeds, divided by their number, and the variance
+over test donors, from a bootstrap that draws whole donors anew and recomputes macro F1. The interval is Student's, with
+the degrees of freedom of Welch and Satterthwaite. Differences are taken within each seed and each draw of donors.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,8 @@ class Comparison:
     @property
     def finding(self) -> str:
         """The verdict in the words that fit: pre-training helps or hurts, a method is better or worse than another."""
+        if len(self.difference.by_seed) < 2:
+            return "no verdict from a single seed"
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]

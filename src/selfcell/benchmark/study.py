@@ -156,7 +156,8 @@ class Study:
         names = sorted(set(self.donors.iloc[self.trainable]))
         if budget.n_donors > len(names):
             raise InputError(
-                f"{budget.n_donors} labelled donors are asked for, but only {len(names)} are not held out."
+                f"{budget.n_donors} labelled donors are asked for (--labelled-donors), but only {len(names)} are "
+                "not held out."
             )
         drawn = numpy_rng(seed, "labelled donors", budget.n_donors).choice(names, budget.n_donors, replace=False)
         rows: np.ndarray = self.trainable[self.donors.iloc[self.trainable].isin(drawn).to_numpy()]

@@ -110,7 +110,7 @@ def run_trials(
     distinct = {trial.key: trial for trial in trials}
     jobs = min(jobs or min(n_cores(), 4), len(distinct))
     outcomes: dict[Hashable, Outcome] = {}
-    with tqdm(total=len(distinct), desc="Comparing", unit=" trials", disable=not show_progress) as bar:
+    with tqdm(total=len(distinct), desc="Comparing", unit=" trials", disable=None if show_progress else True) as bar:
         for (key, trial), outcome in zip(
             distinct.items(), _run_all(contest, list(distinct.values()), jobs), strict=True
         ):

@@ -57,6 +57,9 @@ def main() -> None:
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        print(f"Error: {error.strerror or error}: {error.filename}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:
         # The reader of a pipe, such as head, has gone; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +94,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"--out must name an .h5ad file, but is {str(path)!r}.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already. Name another file, or replace it (--overwrite).")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{path} cannot be written: no permission to write in {existing}.")
 
 
 @contextlib.contextmanager

@@ -70,6 +70,9 @@ def finetune(
     out: RunOption,
     task: Annotated[str, typer.Option(help="Downstream task.")] = "cell_type",
     donor: DonorOption = None,
+    validation_fraction: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Share of cells to watch the loss on; none if left out.")
+    ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin from random weights instead.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -99,6 +102,7 @@ def finetune(
             settings=settings or None,
             task=task,
             from_scratch=from_scratch,
+            validation_fraction=validation_fraction,
             layer=layer,
             scale=scale.value,
             gene_column=gene_column,
@@ -107,7 +111,7 @@ def finetune(
             overwrite=overwrite,
         )
     outcome = trained.manifest["fit"]
-    typer.echo(
-        f"Done: {outcome['epochs']} epochs, validation loss {outcome['validation_loss']:.4f}. The run is in {out}."
-    )
+    watched = outcome["validation_loss"]
+    loss = "" if watched is None else f", validation loss {watched:.4f}"
+    typer.echo(f"Done: {outcome['epochs']} epochs{loss}. The run is in {out}.")
     typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

@@ -153,7 +153,7 @@ def _explain(settings_class: type[Settings], problem: Any) -> str:
         return f"{where}{name} must be given."
     if problem["type"] == "value_error" and isinstance(problem["ctx"]["error"], InputError):
         return str(problem["ctx"]["error"])
-    message = str(problem["msg"])
+    message = str(problem["msg"]).replace("a valid tuple", "a list, such as [64, 32]").replace("Tuple", "The list")
     message = message[0].lower() + message[1:]
     return f"{where}{name}: {message}, but is {problem['input']!r}."
 

@@ -151,5 +151,8 @@ def _no_counts_message(adata: anndata.AnnData, refusals: list[str], *, layer: st
             "log1p of counts scaled to one total per cell, say so with scale='log1p' (--scale log1p)."
         )
     if scale == "auto" and "fractional" in message:
-        return f"{message} If these are counts corrected for ambient RNA, say so with scale='counts' (--scale counts)."
+        return (
+            f"{message} Pass the layer that has the counts (--layer NAME); or, if these are counts corrected for "
+            "ambient RNA, say so with scale='counts' (--scale counts)."
+        )
     return f"{message} Store the counts in adata.layers['counts'], or pass the layer that has them (--layer NAME)."

@@ -192,11 +192,11 @@ def _judge(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable
     n_found, n_wanted = int((alignment.column_of_gene >= 0).sum()), len(encoder_genes)
     facts = (
         f"{n_found:,} of the encoder's {n_wanted:,} genes ({share:.0%}) are in the cells, "
-        f"holding {alignment.share_of_counts:.0%} of their counts"
+        f"and {alignment.share_of_counts:.0%} of the cells' counts lie in them"
     )
     if share < REFUSE_OVERLAP and not allow_low_overlap:
         raise InputError(
-            f"Only {facts}. {_likely_cause(cell_genes, encoder_genes)} "
+            f"Only {facts}. {_likely_cause(alignment, cell_genes, encoder_genes)} "
             "To go on all the same: allow_low_overlap=True (--allow-low-overlap)."
         )
     if share < WARN_OVERLAP:
@@ -206,7 +206,10 @@ def _judge(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable
         logger.info("%s.", facts)
 
 
-def _likely_cause(cell_genes: GeneTable, encoder_genes: GeneTable) -> str:
+def _likely_cause(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable) -> str:
+    n_found = int((alignment.column_of_gene >= 0).sum())
+    if n_found > len(cell_genes) / 2:
+        return f"The cells have only {len(cell_genes):,} genes, most of them known to the encoder."
     cell_species, encoder_species = guess_species(cell_genes), guess_species(encoder_genes)
     if cell_species and encoder_species and cell_species != encoder_species:
         return (

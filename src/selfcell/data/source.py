@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,10 @@ def read_adata(path: str | Path) -> anndata.AnnData:
     if path.suffix not in readers:
         raise InputError(f"{path} is neither .h5ad nor .zarr. Convert it first, for example with scanpy's readers.")
     try:
-        return readers[path.suffix](path)
+        with warnings.catch_warnings():
+            # What matters of these is checked, and refused in our own words.
+            warnings.filterwarnings("ignore", message=".*names are not unique.*")
+            return readers[path.suffix](path)
     except (OSError, KeyError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise InputError(
@@ -134,7 +138,7 @@ def refuse_empty_cells(cells: Cells) -> None:
     if empty.size:
         raise InputError(
             f"{empty.size:,} of {len(cells):,} cells in {cells.origin} have no counts in the genes used (the first is "
-            f"{cells.obs.index[empty[0]]!r}). Remove them, for example by scanpy.pp.filter_cells(adata, min_counts=1)."
+            f"{cells.obs.index[empty[0]]!r}). Remove them first; counts in other genes do not help."
         )
 
 

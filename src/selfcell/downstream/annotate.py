@@ -10,7 +10,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import classifier_head, classify, label_classes
-from selfcell.downstream.embed import as_model, embed_counts, write_provenance
+from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
 from selfcell.downstream.neighbors import N_NEIGHBORS, Vote, vote_of_neighbors
 from selfcell.training.run_folder import TrainedModel
 
@@ -61,6 +61,7 @@ def annotate(
     model = as_model(model)
     if (reference is None) != (label_key is None):
         raise InputError("A reference and its label column go together: give both reference and label_key, or neither.")
+    refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
     prepared = None if reference is None or label_key is None else _prepare_reference(reference, label_key, model)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)

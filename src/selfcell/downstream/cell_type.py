@@ -274,9 +274,14 @@ def label_classes(labels: "np.ndarray | list[str]", *, key: str) -> tuple[str, .
     Raises
     ------
     InputError
-        If there is only one.
+        If there is only one, or nearly every cell has its own.
     """
     classes = tuple(sorted(set(labels)))
+    if len(classes) > max(len(labels) // 2, 2):
+        raise InputError(
+            f"obs[{key!r}] has {len(classes):,} different values for {len(labels):,} cells, so it looks like a "
+            "measurement or a name of each cell. Give a column of types."
+        )
     if len(classes) < 2:
         raise InputError(
             f"All cells have the same label in obs[{key!r}] ({classes[0]!r}): there is nothing to tell apart."

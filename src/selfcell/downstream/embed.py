@@ -53,6 +53,7 @@ def embed(
         If the cells have no counts, or their genes do not match the encoder's.
     """
     model = as_model(model)
+    refuse_foreign_key(adata, key_added, adata.obsm, "obsm")
     cells = open_cells(adata, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
     adata.obsm[key_added] = embed_counts(model.encoder, cells.counts, show_progress=True)
@@ -84,6 +85,19 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
     if not np.isfinite(embedding).all():
         raise FloatingPointError("The encoder gives embeddings that are not finite; its weights are probably damaged.")
     return embedding
+
+
+def refuse_foreign_key(adata: anndata.AnnData, key: str, where: Any, name: str) -> None:
+    """Refuse to write over something that an earlier call of ours did not write.
+
+    Raises
+    ------
+    InputError
+        If the key is taken.
+    """
+    ours = adata.uns.get("selfcell", {})
+    if key in where and not (isinstance(ours, dict) and key in ours):
+        raise InputError(f"{name}[{key!r}] is there already and was not written by selfcell: choose another key_added.")
 
 
 def as_model(model: TrainedModel | str | Path) -> TrainedModel:

@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, read_toml, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
-from selfcell.data.source import CellSource, encode, obs_column, open_cells
+from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.data.splits import split_cells
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
@@ -18,6 +20,7 @@ from selfcell.training.pretrain import write_finished_run
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
+    check_folder,
     load,
     prepare_folder,
     read_manifest,
@@ -47,7 +50,7 @@ def finetune(
     settings: CellTypeSettings | dict[str, Any] | None = None,
     task: str = "cell_type",
     from_scratch: bool = False,
-    validation_fraction: float = 0.15,
+    validation_fraction: float | None = None,
     layer: str | None = None,
     scale: Scale = "auto",
     gene_column: str | None = None,
@@ -69,7 +72,8 @@ def finetune(
     out
         The run folder to make.
     donor_key
-        Column of ``obs`` with the donor; the cells to stop by are then of other donors.
+        Column of ``obs`` with the donor. Validation cells are then of other donors, and donors that pre-training set
+        aside (``data.test_fraction``) are left out, so that they can still be judged on.
     settings
         Settings of the task, or those that differ from the defaults. With ``resume`` they may be left out.
     task
@@ -77,7 +81,8 @@ def finetune(
     from_scratch
         Begin from random weights, everything else the same: the comparison that tells whether pre-training helped.
     validation_fraction
-        Share of the cells to stop by, between 0 and 1.
+        Share of the cells on which the loss is watched, whole donors where there is a donor column. If left out, none
+        where ``training.patience`` is 0, as nothing is chosen by them, else 0.15.
     layer, scale, gene_column, allow_low_overlap
         As in :func:`selfcell.embed`.
     resume, overwrite, show_progress
@@ -95,14 +100,16 @@ def finetune(
         settings = read_toml(out / "config.toml")["cell_type"]
     if not isinstance(settings, CellTypeSettings):
         settings = build(CellTypeSettings, settings or {})
-    if not 0 < validation_fraction < 1:
-        raise InputError(f"validation_fraction must lie between 0 and 1, both excluded, but is {validation_fraction}.")
+    if validation_fraction is None:
+        validation_fraction = 0.15 if settings.training.patience else 0.0
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"validation_fraction must lie between 0 and 1, but is {validation_fraction}.")
+    check_folder(out, resume=resume, overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
+    opened = _without_held_out(opened, model, donor_key)
     labels = obs_column(opened.obs, label_key, role="label")
     classes = label_classes(labels.to_list(), key=label_key)
     donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
-    if donors is None:
-        logger.warning("No donor column is named (--donor), so the cells to stop by are drawn cell by cell.")
     seed = settings.training.seed
     split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
@@ -124,6 +131,7 @@ def finetune(
     write_genes(out / "genes.csv", model.genes)
     split.write(out / "split.json")
     write_manifest(out, {**about, "status": "training"})
+    logger.info("Training on %s cells, watching the loss on %s.", f"{len(split.train):,}", f"{len(split.validation):,}")
     classifier, outcome = CellTypeTask(settings, label_code=encode(labels, classes), classes=classes).train_classifier(
         model.encoder,
         aligned,
@@ -136,3 +144,19 @@ def finetune(
     )
     write_finished_run(out, classifier, {**about, "fit": vars(outcome)})
     return load(out)
+
+
+def _without_held_out(cells: Cells, model: TrainedModel, donor_key: str | None) -> Cells:
+    """Leave out the donors that the model's run set aside, where they go by the same column."""
+    if donor_key is None or model.split is None or model.split["unit"] != donor_key:
+        return cells
+    held_out = obs_column(cells.obs, donor_key, role="donor").isin(model.split["donors"]["test"]).to_numpy()
+    if not held_out.any():
+        return cells
+    logger.info(
+        "%s cells of donors that pre-training set aside are left out, so that they can be judged on.",
+        f"{int(held_out.sum()):,}",
+    )
+    if held_out.all():
+        raise InputError("All of these cells are of donors that pre-training set aside to be judged on.")
+    return cells.subset(np.flatnonzero(~held_out))

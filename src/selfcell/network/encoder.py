@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "relu": nn.ReLU, "ge
 class EncoderSettings(Settings):
     """The network: the paper's by default, encoder 512-512-256-256-64, SELU, dropout 0.1."""
 
-    hidden_sizes: tuple[int, ...] = Field(default=(512, 512, 256, 256), min_length=1)
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(512, 512, 256, 256), min_length=1)
     """Units of each hidden block of the encoder, from the genes inwards; the decoder mirrors them."""
     n_latent: int = Field(default=64, ge=2)
     """Size of the embedding."""

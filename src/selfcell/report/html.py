@@ -225,7 +225,10 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("For training", part("train")),
         ("To watch the pre-training loss", part("validation")),
         ("To judge, never seen before", part("test")),
-        ("Seeds", f"{about['n_seeds']}, of pre-training ({about['pretrain_seeds']}) and of fine-tuning"),
+        (
+            "Seeds",
+            f"{about['n_seeds']}, of pre-training ({', '.join(map(str, about['pretrain_seeds']))}) and of fine-tuning",
+        ),
     ]
 
 

@@ -20,6 +20,7 @@ from selfcell.training.fit import fit, seeded
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
+    check_folder,
     load,
     prepare_folder,
     read_manifest,
@@ -76,6 +77,7 @@ def pretrain(
         settings = read_toml(out / "config.toml")
     if not isinstance(settings, PretrainSettings):
         settings = build(PretrainSettings, settings or {})
+    check_folder(out, resume=resume, overwrite=overwrite)
     cells = _opened(cells, settings)
     split = _draw_split(cells, settings)
     prepare_folder(out, resume=resume, overwrite=overwrite)

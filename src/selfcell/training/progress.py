@@ -1,5 +1,6 @@
 """What is shown and written while training: a bar in cells, and one row an epoch in ``log.csv``."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from tqdm import tqdm
 
 from selfcell.core.atomic import atomic_path
 from selfcell.data.minibatch import CellMinibatch
+
+logger = logging.getLogger(__name__)
 
 
 class CellProgressBar(pl.Callback):
@@ -40,6 +43,7 @@ class CellProgressBar(pl.Callback):
             unit_scale=True,
             dynamic_ncols=True,
             mininterval=0.5,
+            disable=None,  # where no terminal looks on; a line an epoch is logged instead
         )
 
     def on_train_batch_end(
@@ -58,6 +62,8 @@ class CellProgressBar(pl.Callback):
         name = "validation" if "validation_loss" in trainer.callback_metrics else "train"
         loss = float(trainer.callback_metrics[f"{name}_loss"])
         self.bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, {name} loss {loss:.4f}")
+        if self.bar.disable:
+            logger.info("%s: epoch %d, %s loss %.4f", self.title, trainer.current_epoch + 1, name, loss)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

@@ -30,13 +30,13 @@ def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> 
         If cells or settings differ, naming the first that does.
     """
     manifest = read_manifest(out)
-    for name, value in about.items():
-        _require_same(name, manifest.get(name), value)
     before = _flat(build(type(settings), read_toml(out / "config.toml")).model_dump(mode="json"))
     given = _flat(settings.model_dump(mode="json"))
     for address, value in given.items():
         if not address.endswith(FREE):
             _require_same(f"setting {address}", before[address], value)
+    for address, value in _flat(about).items():
+        _require_same(address.replace("data.", "data's "), _flat(manifest).get(address), value)
     epochs = next(address for address in given if address.endswith("training.max_epochs"))
     return bool(manifest["status"] == "finished" and given[epochs] <= before[epochs])
 

@@ -64,13 +64,24 @@ class TrainedModel:
 
 
 def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Make an output folder, or refuse one that holds something already.
+    """Make an output folder, emptied if it may be replaced; raises what :func:`check_folder` does."""
+    check_folder(path, resume=resume, overwrite=overwrite)
+    if overwrite and path.exists() and any(path.iterdir()):
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _MARKER).touch()
+
+
+def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse an output folder that holds something already; nothing is changed.
 
     Raises
     ------
     InputError
         If there is something in it and neither ``resume`` nor ``overwrite`` is asked for, or nothing to resume.
     """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other: go on with the run, or replace it.")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but a folder is needed.")
     if resume:
@@ -85,9 +96,6 @@ def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False)
             )
         if not (path / _MARKER).exists():
             raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / _MARKER).touch()
 
 
 def write_weights(path: Path, module: nn.Module) -> None:
