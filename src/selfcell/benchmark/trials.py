@@ -1,5 +1,6 @@
 """Trials: one way of predicting, at one label budget, with one seed; run side by side in processes."""
 
+import logging
 import os
 import sys
 import time
@@ -20,6 +21,9 @@ from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
 
 if sys.platform != "win32":
     import resource
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def run_trials(
             outcomes[key] = outcome
             bar.update()
             bar.set_postfix_str(f"{trial.method}, {trial.budget}, seed {trial.seed}")
+            if bar.disable and show_progress and len(outcomes) % 10 == 0:
+                logger.info("Comparing: %d of %d trials.", len(outcomes), len(distinct))
     return [outcomes[trial.key] for trial in trials]
 
 
