@@ -148,7 +148,9 @@ def _bytes_of(archive: Path, name: str) -> bytes:
 
 
 def _read_h5ad(archive: Path, name: str) -> anndata.AnnData:
-    with _member(archive, name) as path:
+    with _member(archive, name) as path, warnings.catch_warnings():
+        # Some of these pinned files are of an old anndata, which is no one's concern.
+        warnings.filterwarnings("ignore", message=".*was written without encoding metadata.*")
         adata = anndata.read_h5ad(path)
     if isinstance(adata.X, sp.spmatrix | sp.sparray):
         adata.X = sp.csr_matrix(adata.X, dtype=np.float32)
