@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from selfcell.core.config import Settings
 from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.programs import GenePrograms
 from selfcell.network.encoder import MlpEncoder, mirrored_decoder
-from selfcell.pretext.base import Loss, PretextTask
+from selfcell.pretext.base import Loss, PretextSettings, PretextTask
 from selfcell.pretext.masks import draw_random_mask
 
 
-class MaskedAutoencoderSettings(Settings):
+class MaskedAutoencoderSettings(PretextSettings):
     """Settings of the masked autoencoder."""
 
     name: Literal["masked_autoencoder"] = "masked_autoencoder"
@@ -47,8 +47,10 @@ class MaskedAutoencoder(PretextTask):
 
     Settings = MaskedAutoencoderSettings
 
-    def __init__(self, settings: MaskedAutoencoderSettings, *, encoder: MlpEncoder) -> None:
-        super().__init__(settings, encoder=encoder)
+    def __init__(
+        self, settings: MaskedAutoencoderSettings, *, encoder: MlpEncoder, programs: GenePrograms | None = None
+    ) -> None:
+        super().__init__(settings, encoder=encoder, programs=programs)
         self.settings = settings
         self.encoder = encoder
         self.decoder = mirrored_decoder(encoder.settings, n_genes=encoder.n_genes)
