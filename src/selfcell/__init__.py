@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from selfcell.downstream.embed import embed as embed
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.report.html import write_report as report
+    from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
     from selfcell.training.run_folder import load as load
 
 _PUBLIC = {
     "pretrain": "selfcell.training.pretrain:pretrain",
+    "preset": "selfcell.training.presets:preset",
     "load": "selfcell.training.run_folder:load",
     "embed": "selfcell.downstream.embed:embed",
     "annotate": "selfcell.downstream.annotate:annotate",
@@ -30,7 +32,7 @@ _PUBLIC = {
     "datasets": "selfcell.data.datasets:",
 }
 
-__all__ = ["annotate", "datasets", "embed", "evaluate", "finetune", "load", "pretrain", "report"]
+__all__ = ["annotate", "datasets", "embed", "evaluate", "finetune", "load", "preset", "pretrain", "report"]
 
 
 def __getattr__(name: str) -> Any:

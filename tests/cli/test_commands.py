@@ -90,6 +90,12 @@ def test_what_a_user_can_mend_ends_in_a_message_without_a_traceback(run, file, t
         (("report", file.parent, "--out", "/proc/r.html"), ""),
         (("datasets", "pancreas"), "Did you mean 'pancreas_4_studies'?"),
         (("datasets", "--out", tmp_path / "x.h5ad"), "--out needs the name of a data set"),
+        (("programs", "msigdb-hallmrk"), "Did you mean 'msigdb-hallmark'?"),
+        (("programs", "--min-genes", "4"), "--min-genes needs a source: selfcell programs NAME"),
+        (("programs", "--cells", file), "--cells needs a source"),
+        (("programs", "trrust", "--regulons"), "--regulons has no effect without --cells CELLS"),
+        (("programs", "trrust", "--out", tmp_path / "x.csv"), "name them with --cells"),
+        (("programs", "trrust", "--out", tmp_path / "x.txt"), "--out must name a .gmt or a .csv file"),
         (("list", "setting"), "Did you mean 'settings'?"),
         (("report", tmp_path), "is not a results folder"),
     ):
@@ -103,11 +109,16 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(run, file):
     assert code == 2 and "--outt" in errors and "--out" in errors
 
 
-@pytest.mark.parametrize("what", [(), ("tasks",), ("baselines",), ("settings",)])
+@pytest.mark.parametrize("what", [(), ("tasks",), ("baselines",), ("programs",), ("settings",)])
 def test_list_shows_what_can_be_chosen(run, what):
     code, out, _ = run("list", *what)
     assert code == 0
-    expected = {"tasks": "masked_autoencoder", "baselines": "pca_knn", "settings": "pretext.mask_fraction = 0.5"}
+    expected = {
+        "tasks": "masked_autoencoder",
+        "baselines": "pca_knn",
+        "programs": "msigdb-hallmark",
+        "settings": "pretext.mask_fraction = 0.5",
+    }
     assert expected.get(what[0] if what else "tasks") in out
 
 
@@ -124,12 +135,42 @@ def test_datasets_are_listed_with_their_facts(run):
     assert "kang_ifnb" not in run("datasets", "pbmc3k")[1]
 
 
+def test_sources_of_programmes_are_listed_with_their_facts(run):
+    code, out, _ = run("programs")
+    assert code == 0
+    for fact in ("msigdb-c8  866 sets, 20,573 genes, 6 MB", "licence: CC BY-SA 4.0 by TRRUST's authors"):
+        assert fact in out
+
+
+def test_a_file_of_programmes_is_described_mapped_and_written(run, file, tmp_path, adata):
+    names = list(adata.var_names)
+    mine, kept, table = tmp_path / "mine.gmt", tmp_path / "kept.gmt", tmp_path / "fates.csv"
+    lines = [f"{names[0]}_Q1\t-\t" + "\t".join(names[:6]), "few_genes\t-\t" + "\t".join(names[:3])]
+    mine.write_text("\n".join(lines))
+    code, out, _ = run("programs", mine)
+    assert code == 0 and "2 sets of 3 to 6 genes" in out and "few_genes" in out
+    code, out, _ = run("programs", mine, "--cells", file, "--out", kept)
+    assert code == 0 and "2 sets read, 1 programmes kept" in out and "Sets dropped: 1 (too few genes)" in out
+    assert kept.read_text() == "\t".join((f"{names[0]}_Q1", "na", *names[:6])) + "\n"
+    code, out, _ = run("programs", mine, "--cells", file, "--min-genes", "2", "--regulons", "--out", table)
+    assert code == 0 and "1 regulons (from 1 sets) kept, of 5 to 5 genes" in out
+    assert table.read_text().splitlines()[1:] == [
+        f"{names[0]}_Q1,{names[0]},6,5,kept",
+        "few_genes,,3,3,factor not among the genes",
+    ]
+    assert run("programs", mine, "--out", kept)[0] == 1
+    assert run("programs", mine, "--out", kept, "--overwrite")[0] == 0
+    assert len(kept.read_text().splitlines()) == 2
+
+
 def test_doctor_shows_versions_and_speed(run):
     code, out, _ = run("doctor", "--seconds", "1")
     assert code == 0 and "torch" in out and "cells/s with 2,000 genes" in out and "can be written" in out
 
 
-@pytest.mark.parametrize("command", ["", "demo", "pretrain", "embed", "annotate", "finetune", "evaluate", "datasets"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "pretrain", "embed", "annotate", "finetune", "evaluate", "datasets", "programs"]
+)
 def test_every_command_has_help(run, command):
     code, out, _ = run(*([command] if command else []), "--help")
     assert code == 0 and "Usage: selfcell" in out
@@ -148,7 +189,7 @@ def test_help_and_list_import_neither_torch_nor_anndata():
         "heavy = {{'torch', 'lightning', 'anndata', 'sklearn', 'matplotlib'}} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    for argument in ("--help", "list", "datasets"):
+    for argument in ("--help", "list", "datasets", "programs"):
         subprocess.run([sys.executable, "-c", program.format(argument)], check=True, capture_output=True)
 
 
@@ -157,6 +198,13 @@ def test_a_real_data_set_is_written_to_a_file(run, tmp_path):
     path = tmp_path / "pancreas.h5ad"
     assert run("datasets", "pancreas_4_studies", "--out", path)[0] == 0
     assert anndata.read_h5ad(path).shape == (3274, 33053)
+
+
+@pytest.mark.network
+def test_a_named_source_of_programmes_is_written_to_a_file(run, tmp_path):
+    path = tmp_path / "hallmark.gmt"
+    code, out, _ = run("programs", "msigdb-hallmark", "--out", path)
+    assert code == 0 and "(50 sets)" in out and path.read_text().count("\n") == 50
 
 
 @pytest.mark.network

@@ -9,7 +9,7 @@ from selfcell.network.encoder import EncoderSettings, MlpEncoder, mirrored_decod
 
 def test_the_default_network_is_the_papers():
     settings = EncoderSettings()
-    encoder, decoder = MlpEncoder(settings, n_genes=100), mirrored_decoder(settings, n_genes=100)
+    encoder, decoder = MlpEncoder(settings, n_genes=100), mirrored_decoder(settings, n_outputs=100)
     sizes = [(layer.in_features, layer.out_features) for layer in encoder.layers if isinstance(layer, nn.Linear)]
     assert sizes == [(100, 512), (512, 512), (512, 256), (256, 256), (256, 64)]
     sizes = [(layer.in_features, layer.out_features) for layer in decoder if isinstance(layer, nn.Linear)]
@@ -20,7 +20,7 @@ def test_the_default_network_is_the_papers():
 
 def test_the_last_layers_are_bare(encoder):
     assert isinstance(encoder.layers[-1], nn.Linear)
-    assert isinstance(mirrored_decoder(encoder.settings, n_genes=60)[-1], nn.Linear)
+    assert isinstance(mirrored_decoder(encoder.settings, n_outputs=60)[-1], nn.Linear)
 
 
 def test_the_forward_pass_agrees_with_the_written_out_one(encoder):

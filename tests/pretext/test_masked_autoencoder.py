@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-import scipy.stats
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from selfcell.core.config import build
+from selfcell.core.errors import InputError
 from selfcell.data.loader import cell_loader
+from selfcell.data.programs import GenePrograms
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderSettings
 from selfcell.pretext.masks import draw_random_mask
 
@@ -46,23 +46,161 @@ def test_the_encoder_cannot_see_what_is_hidden(encoder, cells, monkeypatch):
     assert torch.equal(seen[0], seen[1]) and (seen[0][mask] == 0).all()
 
 
-@given(st.floats(0.05, 0.95), st.integers(0, 100))
-def test_the_share_of_hidden_entries_is_that_of_independent_coins(mask_fraction, seed):
-    n_entries = 100 * 200
-    mask = draw_random_mask(100, 200, mask_fraction, generator=torch.Generator().manual_seed(seed))
-    assert scipy.stats.binomtest(int(mask.sum()), n_entries, mask_fraction).pvalue > 1e-6
-
-
-def test_cells_and_genes_are_hidden_independently():
-    mask = draw_random_mask(2000, 20, 0.3, generator=torch.Generator().manual_seed(0)).numpy().astype(float)
-    correlation = np.corrcoef(mask.T) - np.eye(20)
-    assert np.abs(correlation).max() < 5 / np.sqrt(2000)
-    spread = mask.sum(axis=1).var()
-    assert abs(spread - 20 * 0.3 * 0.7) < 0.5
-
-
 def test_no_hidden_entry_gives_zero_and_not_nan(encoder, cells):
     settings = MaskedAutoencoderSettings(mask_fraction=1e-9)
     task = MaskedAutoencoder(settings, encoder=encoder)
     minibatch = next(iter(cell_loader(cells.counts, minibatch_size=2)))
     assert task.compute_loss(minibatch, generator=torch.Generator().manual_seed(0)).total == 0
+
+
+@pytest.fixture
+def regulons():
+    """Eight factors, genes 0 to 7, and the targets of each among the other genes."""
+    genes = tuple(
+        np.sort(np.random.default_rng(place).choice(np.arange(8, 60), 6, replace=False)) for place in range(8)
+    )
+    return GenePrograms(tuple(f"F{place}" for place in range(8)), genes, 60, np.arange(8))
+
+
+@pytest.fixture
+def minibatch(cells):
+    return next(iter(cell_loader(cells.counts, minibatch_size=16)))
+
+
+def make_task(encoder, programs=None, **values):
+    return MaskedAutoencoder(build(MaskedAutoencoderSettings, values), encoder=encoder, programs=programs).eval()
+
+
+def loss_of(task, minibatch, seed=0):
+    return task.compute_loss(minibatch, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_isolated_programme_does_not_know_the_genes_outside_it(encoder, regulons, minibatch, monkeypatch):
+    """Neither what is predicted for it nor its loss changes when any gene outside the programme changes."""
+    task = make_task(encoder, regulons, mask="isolated_program")
+    outputs = []
+    task.decoder.register_forward_hook(lambda *hook: outputs.append(hook[2].clone()))
+    expression = minibatch.expression()
+    program = torch.randint(8, (16,), generator=torch.Generator().manual_seed(0))
+    outside = torch.ones(16, 60, dtype=torch.bool)
+    for cell in range(16):
+        outside[cell, regulons.genes[program[cell]]] = False
+    losses = []
+    for shown in (expression, torch.where(outside, expression + 3, expression)):
+        monkeypatch.setattr(type(minibatch), "expression", lambda _, shown=shown: shown)
+        losses.append(loss_of(task, minibatch).total)
+    assert torch.equal(outputs[0], outputs[1]) and losses[0] == losses[1]
+    expected = (outputs[0] - expression).square()[~outside].mean()
+    torch.testing.assert_close(losses[0], expected)
+
+
+def test_every_gene_of_an_isolated_programme_matters(encoder, regulons, minibatch, monkeypatch):
+    task = make_task(encoder, regulons, mask="isolated_program")
+    expression = minibatch.expression().requires_grad_()
+    monkeypatch.setattr(type(minibatch), "expression", lambda _: expression)
+    loss_of(task, minibatch).total.backward()
+    program = torch.randint(8, (16,), generator=torch.Generator().manual_seed(0))
+    for cell in range(16):
+        inside = torch.zeros(60, dtype=torch.bool)
+        inside[regulons.genes[program[cell]]] = True
+        assert ((expression.grad[cell] != 0) == inside).all()
+
+
+def test_only_the_factor_is_predicted_and_its_own_expression_does_not_reach_the_encoder(
+    encoder, regulons, minibatch, monkeypatch
+):
+    task = make_task(encoder, regulons, mask="program_to_tf")
+    seen, outputs = [], []
+    task.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+
+    def keep_gradient(*hook):
+        hook[2].retain_grad()
+        outputs.append(hook[2])
+
+    task.decoder.register_forward_hook(keep_gradient)
+    expression = minibatch.expression()
+    factor = torch.randint(8, (16,), generator=torch.Generator().manual_seed(0))
+    for shown in (expression, expression + torch.nn.functional.one_hot(factor, 60) * 4.0):
+        monkeypatch.setattr(type(minibatch), "expression", lambda _, shown=shown: shown)
+        loss_of(task, minibatch).total.backward()
+    assert torch.equal(seen[0], seen[1]), "the factor reaches the encoder"
+    assert (seen[0][torch.arange(16), factor] == 0).all()
+    reached = outputs[0].grad != 0
+    assert torch.equal(reached.nonzero()[:, 1], factor) and (reached.sum(dim=1) == 1).all()
+    expected = (outputs[0] - expression)[torch.arange(16), factor].square().mean()
+    torch.testing.assert_close(
+        loss_of(task, minibatch).total, (outputs[0] - expression - 4.0)[torch.arange(16), factor].square().mean()
+    )
+    assert expected > 0
+
+
+def test_without_a_mask_it_is_a_plain_autoencoder(encoder, minibatch):
+    task = make_task(encoder, mask="none")
+    expression = minibatch.expression()
+    torch.testing.assert_close(
+        loss_of(task, minibatch).total, (task.decoder(task.encoder(expression)) - expression).square().mean()
+    )
+    assert loss_of(task, minibatch).terms["masked_fraction"] == 0
+
+
+def test_the_papers_programmes_are_drawn_once_for_a_minibatch(encoder, regulons, minibatch):
+    seen = []
+    for per in ("minibatch", "cell"):
+        task = make_task(encoder, regulons, mask="programs", mask_fraction=0.5, mask_per=per, rescale_input=False)
+        hidden = task._draw(minibatch, torch.Generator().manual_seed(0)).hidden
+        seen.append(len(torch.unique(hidden, dim=0)))
+    assert seen[0] == 1 and seen[1] > 5
+
+
+def test_input_is_rescaled_by_the_share_that_each_cell_sees(encoder, regulons, minibatch):
+    inputs = []
+    task = make_task(encoder, regulons, mask="programs", mask_fraction=0.5)
+    task.encoder.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    loss_of(task, minibatch)
+    hidden = task._draw(minibatch, torch.Generator().manual_seed(0)).hidden
+    expected = minibatch.expression().masked_fill(hidden, 0.0) / (1 - hidden.float().mean(dim=1, keepdim=True))
+    torch.testing.assert_close(inputs[0], expected)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
+@pytest.mark.parametrize("mask", ["random", "program_to_tf"])
+def test_likelihoods_of_counts_are_averaged_over_what_is_predicted(encoder, regulons, minibatch, likelihood, mask):
+    task = make_task(encoder, regulons if mask != "random" else None, mask=mask, likelihood=likelihood)
+    generator = torch.Generator().manual_seed(0)
+    hidden, scored = task._draw(minibatch, generator)
+    outputs = task.decoder(task.encoder(task._visible(minibatch.expression(), hidden)))
+    entries = task.likelihood(outputs, minibatch.counts(), minibatch.counts().sum(dim=1))
+    loss = loss_of(task, minibatch).total
+    torch.testing.assert_close(loss, entries[scored].mean())
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())
+
+
+def test_settings_without_a_meaning_are_refused():
+    refused = [
+        ({"mask": "none", "mask_fraction": 0.3}, r"mask_fraction has no meaning with pretext\.mask=none"),
+        ({"mask": "program_to_tf", "mask_fraction": 0.3}, "has no meaning with pretext.mask=program_to_tf"),
+        ({"exact_share": True, "mask": "programs"}, "exact_share has no meaning"),
+        ({"share_of": "genes"}, "share_of has no meaning with pretext.mask=random, only with programs"),
+        ({"mask_per": "minibatch"}, "mask_per has no meaning"),
+        ({"likelihood": "poisson", "output": "softplus"}, "counts have a softplus of their own"),
+        ({"mask_fraction": 1.0}, "mask_fraction: input should be less than 1, but is 1"),
+        ({"mask_fraction": 0}, "mask_fraction: input should be greater than 0, but is 0"),
+        ({"mask": "randm"}, "mask: input should be 'random', 'programs'"),
+    ]
+    for values, message in refused:
+        with pytest.raises(InputError, match=message):
+            build(MaskedAutoencoderSettings, values)
+
+
+def test_the_share_to_hide_is_that_of_its_mask_unless_given():
+    fractions = {
+        mask: build(MaskedAutoencoderSettings, {"mask": mask}).mask_fraction
+        for mask in ("random", "programs", "isolated_program", "program_to_tf", "none")
+    }
+    assert fractions == {"random": 0.5, "programs": 0.25, "isolated_program": None, "program_to_tf": None, "none": None}
+
+
+def test_programmes_that_cannot_hide_so_many_genes_are_refused(encoder, regulons):
+    with pytest.raises(InputError, match=r"mask_fraction=0.9 of the genes cannot be hidden.*together hold .*%"):
+        make_task(encoder, regulons, mask="programs", share_of="genes", mask_fraction=0.9)

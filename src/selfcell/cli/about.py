@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-_SECTIONS = ("tasks", "regimes", "baselines", "datasets", "settings")
+_SECTIONS = ("tasks", "presets", "regimes", "baselines", "datasets", "programs", "settings")
 
 
 def show_version(value: bool | None) -> bool:
@@ -32,17 +32,25 @@ def list_choices(
         return
     from selfcell.baselines import BASELINES
     from selfcell.data.dataset_table import DATASETS
+    from selfcell.data.program_sources import PROGRAM_SOURCES
     from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
     from selfcell.pretext import PRETEXT_TASKS
+    from selfcell.training.presets import presets
 
     tables = {
         "tasks": {
             "Pretext tasks (pretext.name)": PRETEXT_TASKS.summaries(),
             "Downstream tasks (--task)": DOWNSTREAM_TASKS.summaries(),
         },
+        "presets": {"Presets (selfcell pretrain --preset)": presets()},
         "regimes": {"Regimes (--regime)": REGIMES},
         "baselines": {"Baselines (--baseline)": BASELINES.summaries()},
         "datasets": {"Data sets (selfcell datasets NAME)": {name: info.title for name, info in DATASETS.items()}},
+        "programs": {
+            "Gene programmes (selfcell programs NAME, pretext.programs)": {
+                name: info.title for name, info in PROGRAM_SOURCES.items()
+            }
+        },
     }
     for section, content in tables.items():
         if what in (None, section):
@@ -53,12 +61,24 @@ def list_choices(
 def _list_settings() -> None:
     from selfcell.core.config import describe
     from selfcell.downstream.cell_type import CellTypeSettings
+    from selfcell.pretext import PRETEXT_TASKS
+    from selfcell.pretext.base import PretextSettings
+    from selfcell.pretext.two_views import TwoViewSettings
     from selfcell.training.settings import PretrainSettings
 
-    for title, lines in (
-        ("selfcell pretrain: --set or a TOML file", describe(PretrainSettings)),
-        ("selfcell finetune, evaluate: --set or a TOML file", describe(CellTypeSettings)),
-    ):
+    sections = {"selfcell pretrain: --set or a TOML file": list(describe(PretrainSettings))}
+    titled: dict[str, type[PretextSettings]] = {"a task of two views": TwoViewSettings}
+    titled |= {f"pretext.name={name}": PRETEXT_TASKS[name].Settings for name in PRETEXT_TASKS}
+    shown = set(*sections.values())
+    for title, settings in titled.items():
+        lines = [
+            line for line in describe(settings, "pretext.") if line not in shown and line.address != "pretext.name"
+        ]
+        shown |= set(lines)
+        if lines:
+            sections[f"selfcell pretrain with {title}, besides"] = lines
+    sections["selfcell finetune, evaluate: --set or a TOML file"] = list(describe(CellTypeSettings))
+    for title, lines in sections.items():
         _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from selfcell.cli import about, data, judging, training, using
+from selfcell.cli import about, data, judging, programs, training, using
 from selfcell.core.errors import InputError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": judging.demo,
     "datasets": data.datasets,
+    "programs": programs.programs,
     "pretrain": training.pretrain,
     "embed": using.embed,
     "annotate": using.annotate,
@@ -53,7 +54,7 @@ def options(
 def main() -> None:
     """Run the program; what a user can mend ends in a message without a traceback and exit code 1."""
     try:
-        app()
+        app(prog_name="selfcell")
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -55,13 +55,25 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="A setting, such as training.max_epochs=20; give as often as needed."),
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="Begin from the settings of one of the paper's models."),
+]
+BatchOption = Annotated[
+    str | None,
+    typer.Option("--batch", metavar="COLUMN", help="Column of obs with the batch: the experiment a cell comes from."),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings file.")]
 
 
 def gather_settings(
-    config: Path | None, overrides: list[str] | None, options: dict[str, Any] | None = None
+    config: Path | None,
+    overrides: list[str] | None,
+    options: dict[str, Any] | None = None,
+    *,
+    preset: str | None = None,
 ) -> dict[str, Any]:
-    """Put settings together: the file, over it ``--set``, over it the options of their own (where given).
+    """Put settings together: the preset, over it the file, ``--set``, and the options of their own (where given).
 
     Parameters
     ----------
@@ -71,10 +83,18 @@ def gather_settings(
         ``a.b=c`` strings.
     options
         Addresses such as ``data.donor_key`` to values; None is not given.
+    preset
+        Name of a preset to begin from.
     """
     from selfcell.core.config import read_toml, with_overrides
 
-    values = with_overrides(read_toml(config) if config else {}, overrides or [])
+    values = read_toml(config) if config else {}
+    if preset is not None:
+        from selfcell.training.presets import preset as read_preset
+
+        beneath = read_preset(preset)
+        values = {section: beneath.get(section, {}) | values.get(section, {}) for section in {**beneath, **values}}
+    values = with_overrides(values, overrides or [])
     for address, value in (options or {}).items():
         section, _, name = address.partition(".")
         if value is not None:
@@ -82,21 +102,34 @@ def gather_settings(
     return values
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
+def refuse_existing(path: Path, *, overwrite: bool, kinds: tuple[str, ...] = (".h5ad",)) -> None:
     """Refuse to write over a file, before hours are spent.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    overwrite
+        Whether it may be replaced.
+    kinds
+        Suffixes that it may have.
 
     Raises
     ------
     InputError
-        If the file is there, or is not named .h5ad.
+        If the file is there, or is named otherwise.
     """
-    if path.suffix != ".h5ad":
-        raise InputError(f"--out must name an .h5ad file, but is {str(path)!r}.")
+    if path.suffix not in kinds:
+        raise InputError(f"--out must name {_listed(kinds)} file, but is {str(path)!r}.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already. Name another file, or replace it (--overwrite).")
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if not os.access(existing, os.W_OK):
         raise InputError(f"{path} cannot be written: no permission to write in {existing}.")
+
+
+def _listed(kinds: tuple[str, ...]) -> str:
+    return " or ".join(f"{'an' if kind == '.h5ad' else 'a'} {kind}" for kind in kinds)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from selfcell.cli.options import (
+    BatchOption,
     CellsArgument,
     ConfigOption,
     DonorOption,
@@ -14,6 +15,7 @@ from selfcell.cli.options import (
     LowOverlapOption,
     ModelArgument,
     OverwriteOption,
+    PresetOption,
     ResumeOption,
     RunOption,
     ScaleChoice,
@@ -27,9 +29,11 @@ from selfcell.cli.options import (
 def pretrain(
     cells: CellsArgument,
     out: RunOption,
+    preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     donor: DonorOption = None,
+    batch: BatchOption = None,
     layer: LayerOption = None,
     scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
     gene_column: GeneColumnOption = None,
@@ -39,20 +43,23 @@ def pretrain(
 ) -> None:
     """Pre-train an encoder on unlabelled cells.
 
-    Every setting, with its default and what it does: selfcell list settings
+    Pretext tasks and presets by name: selfcell list. Every setting, with its default: selfcell list settings
 
     Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --set training.max_epochs=50
+
+    Example: selfcell pretrain atlas.h5ad --out runs/byol --donor donor_id --set pretext.name=byol
     """
     from selfcell.training.pretrain import pretrain as run
 
     options = {
         "data.donor_key": donor,
+        "data.batch_key": batch,
         "data.layer": layer,
         "data.scale": None if scale is None else scale.value,
         "data.gene_column": gene_column,
         "training.seed": seed,
     }
-    settings = gather_settings(config, set_, options)
+    settings = gather_settings(config, set_, options, preset=preset)
     with resumable():
         model = run(cells, settings or None, out=out, resume=resume, overwrite=overwrite)
     outcome = model.manifest["fit"]

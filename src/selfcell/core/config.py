@@ -7,10 +7,11 @@ limits and help (the string below it). The command line, TOML files and Python a
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import pydantic
 import tomli_w
+from pydantic_core import PydanticCustomError
 
 from selfcell.core.errors import InputError, did_you_mean
 
@@ -19,6 +20,16 @@ class Settings(pydantic.BaseModel):
     """Base of all settings: immutable, no unknown names, the help text is the string below a field."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _knows_the_names(cls, values: Any) -> Any:
+        unknown = [str(name) for name in values if name not in cls.model_fields] if isinstance(values, Mapping) else []
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_names", "unknown names", {"unknown": unknown, "known": list(cls.model_fields)}
+            )
+        return values
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -51,7 +62,8 @@ def build(settings_class: type[SettingsT], values: Mapping[str, Any]) -> Setting
     try:
         return settings_class.model_validate(dict(values))
     except pydantic.ValidationError as error:
-        raise InputError("\n".join(_explain(settings_class, problem) for problem in error.errors())) from None
+        lines = dict.fromkeys(_explain(problem) for problem in error.errors())  # one number may be both ends of a range
+        raise InputError("\n".join(lines)) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -109,7 +121,11 @@ def to_toml(settings: Settings) -> str:
 
 
 def describe(settings_class: type[Settings], prefix: str = "") -> Iterator[SettingLine]:
-    """List every setting of a class with its address, default and help."""
+    """List every setting of a class with its address, default and help.
+
+    Below a list of steps the settings of each kind of step follow, as ``section.list.step.name``, once.
+    """
+    told: set[type[Settings]] = set()
     for name, field in settings_class.model_fields.items():
         nested = _settings_class_of(field)
         if nested is not None:
@@ -117,14 +133,34 @@ def describe(settings_class: type[Settings], prefix: str = "") -> Iterator[Setti
         else:
             default = field.get_default(call_default_factory=True, validated_data={})
             yield SettingLine(f"{prefix}{name}", _shown(default), " ".join((field.description or "").split()))
+            for step in _step_classes(field.annotation):
+                if step not in told:
+                    yield from describe(step, f"{prefix}{name}.{step.model_fields['name'].default}.")
+                told.add(step)
+
+
+def _step_classes(annotation: Any) -> Iterator[type[Settings]]:
+    """Find the settings classes of which a list may be made."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _step_classes(part)
 
 
 def _shown(default: Any) -> str:
     if default is None:
         return "none"
     if isinstance(default, tuple):
-        return str(list(default))
+        return str([_plain(item) for item in default])
     return str(default)
+
+
+def _plain(item: Any) -> Any:
+    """Give a step as a user would write it: its name alone where all else is left at its default."""
+    if not isinstance(item, Settings):
+        return item
+    table = item.model_dump(mode="json")
+    return table["name"] if item == type(item)() else table
 
 
 def _settings_class_of(field: pydantic.fields.FieldInfo) -> type[Settings] | None:
@@ -132,7 +168,7 @@ def _settings_class_of(field: pydantic.fields.FieldInfo) -> type[Settings] | Non
     annotation = field.annotation
     if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
         return None
-    return type(field.default) if annotation is Settings else annotation
+    return type(field.default) if isinstance(field.default, Settings) else annotation
 
 
 def _read_value(text: str) -> Any:
@@ -142,26 +178,20 @@ def _read_value(text: str) -> Any:
         return text
 
 
-def _explain(settings_class: type[Settings], problem: Any) -> str:
-    *sections, name = [str(part) for part in problem["loc"] if not isinstance(part, int)] or [""]
+def _explain(problem: Any) -> str:
+    place = [str(part) for part in problem["loc"] if not isinstance(part, int)]
+    if problem["type"] == "unknown_names":
+        what, where = ("setting", f" in [{'.'.join(place)}]") if place else ("section", "")
+        known = problem["ctx"]["known"]
+        unknown = problem["ctx"]["unknown"]
+        return "\n".join(f"Unknown {what} {name!r}{where}. {did_you_mean(name, known)}" for name in unknown)
+    *sections, name = place or [""]
     where = f"[{'.'.join(sections)}] " if sections else ""
-    if problem["type"] == "extra_forbidden":
-        known = list(_descend(settings_class, sections).model_fields)
-        what = "setting" if sections else "section"
-        return f"Unknown {what} {name!r}{f' in {where}'.rstrip() if where else ''}. {did_you_mean(name, known)}"
     if problem["type"] == "missing":
         return f"{where}{name} must be given."
     if problem["type"] == "value_error" and isinstance(problem["ctx"]["error"], InputError):
         return str(problem["ctx"]["error"])
-    message = str(problem["msg"]).replace("a valid tuple", "a list, such as [64, 32]").replace("Tuple", "The list")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message.replace("a valid tuple", "a list, such as [64, 32]").replace("Tuple", "The list")
     message = message[0].lower() + message[1:]
     return f"{where}{name}: {message}, but is {problem['input']!r}."
-
-
-def _descend(settings_class: type[Settings], sections: Sequence[str]) -> type[Settings]:
-    for section in sections:
-        nested = _settings_class_of(settings_class.model_fields[section])
-        if nested is None:
-            break
-        settings_class = nested
-    return settings_class

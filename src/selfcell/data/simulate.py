@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from selfcell.data.programs import GenePrograms
+
 
 def simulate_cells(
     *,
@@ -59,6 +61,56 @@ def simulate_cells(
     )
     var = pd.DataFrame(index=[f"GENE{place}" for place in range(n_genes)])
     return anndata.AnnData(X=sp.csr_matrix(counts), obs=obs, var=var)
+
+
+def simulate_programs(
+    *,
+    n_cells: int = 600,
+    n_programs: int = 8,
+    genes_per_program: int = 10,
+    n_other_genes: int = 20,
+    n_factors: int = 3,
+    mean_counts: float = 1_500.0,
+    seed: int = 0,
+) -> tuple[anndata.AnnData, GenePrograms]:
+    """Simulate cells whose genes vary together in programmes that do not overlap.
+
+    Each cell has an activity of each programme, and the genes of a programme follow it up and down, each with a base
+    rate of its own. Activities are linear in a few factors, so that the programmes of a cell tell of one another.
+    Counts are Poisson.
+
+    Parameters
+    ----------
+    n_cells, n_programs, genes_per_program, n_other_genes, n_factors
+        Sizes; the other genes are of no programme.
+    mean_counts
+        Counts of a cell.
+    seed
+        Seed of everything.
+
+    Returns
+    -------
+    AnnData with counts in ``X`` (sparse rows, float32) and activities in ``obsm["activity"]``, and the programmes.
+    """
+    rng = np.random.default_rng(seed)
+    n_genes = n_programs * genes_per_program + n_other_genes
+    loading = rng.normal(size=(n_factors, n_programs))
+    activity = rng.normal(size=(n_cells, n_factors)) @ loading / np.sqrt(n_factors)
+    place = rng.permutation(n_genes)[: n_programs * genes_per_program].reshape(n_programs, genes_per_program)
+    log_rate = np.tile(rng.normal(0.0, 0.7, size=n_genes), (n_cells, 1))
+    for program in range(n_programs):
+        log_rate[:, place[program]] += activity[:, [program]]
+    rate = np.exp(log_rate)
+    counts = rng.poisson(rate / rate.sum(axis=1, keepdims=True) * mean_counts).astype(np.float32)
+    adata = anndata.AnnData(
+        X=sp.csr_matrix(counts),
+        obs=pd.DataFrame(index=[f"cell{cell}" for cell in range(n_cells)]),
+        var=pd.DataFrame(index=[f"GENE{gene}" for gene in range(n_genes)]),
+        obsm={"activity": activity},
+    )
+    names = tuple(f"PROGRAM{program}" for program in range(n_programs))
+    genes = tuple(np.sort(genes).astype(np.int64) for genes in place)
+    return adata, GenePrograms(names, genes, n_genes)
 
 
 def simulate_counts(*, n_cells: int, n_genes: int, density: float, seed: int) -> sp.csr_matrix:

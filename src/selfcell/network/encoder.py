@@ -55,12 +55,12 @@ class MlpEncoder(nn.Module):
         return embedding
 
 
-def mirrored_decoder(settings: EncoderSettings, *, n_genes: int) -> nn.Sequential:
+def mirrored_decoder(settings: EncoderSettings, *, n_outputs: int) -> nn.Sequential:
     """Make the decoder: the encoder's sizes backwards, with linear output.
 
     Departs from the paper, whose released decoder ends in a sigmoid although ``log1p`` values reach 9.
     """
-    return stacked_blocks([settings.n_latent, *reversed(settings.hidden_sizes), n_genes], settings)
+    return stacked_blocks([settings.n_latent, *reversed(settings.hidden_sizes), n_outputs], settings)
 
 
 def stacked_blocks(sizes: Sequence[int], settings: EncoderSettings) -> nn.Sequential:

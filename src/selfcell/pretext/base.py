@@ -59,6 +59,21 @@ class PretextSettings(AnySettings):
         """Whether the task needs gene programmes with these settings."""
         return False
 
+    @property
+    def uses_regulons(self) -> bool:
+        """Whether these programmes must be the targets of transcription factors."""
+        return False
+
+    @property
+    def uses_batches(self) -> bool:
+        """Whether the task needs to know the batch of each cell, as ``codes["batch"]`` of a minibatch."""
+        return False
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the task needs whole counts; without, it takes whatever can be normalised."""
+        return False
+
 
 class PretextTask(Objective, abc.ABC):
     """An objective that needs no labels. Its ``Settings`` are the ``[pretext]`` section."""

@@ -1,15 +1,29 @@
 """Masked autoencoder: hide some genes of each cell and predict them from the rest."""
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor
 
+from selfcell.core.errors import InputError
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.programs import GenePrograms
 from selfcell.network.encoder import MlpEncoder, mirrored_decoder
+from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likelihood
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
-from selfcell.pretext.masks import draw_random_mask
+from selfcell.pretext.masks import (
+    draw_exact_mask,
+    draw_isolated_program,
+    draw_program_mask,
+    draw_program_mask_by_genes,
+    draw_program_to_tf,
+    draw_random_mask,
+)
+from selfcell.pretext.membership import ProgramMembership
+
+_DEFAULT_FRACTION = {"random": 0.5, "programs": 0.25}
 
 
 class MaskedAutoencoderSettings(PretextSettings):
@@ -17,25 +31,102 @@ class MaskedAutoencoderSettings(PretextSettings):
 
     name: Literal["masked_autoencoder"] = "masked_autoencoder"
     """The pretext task; `selfcell list` names them all."""
-    mask: Literal["random"] = "random"
-    """How the hidden genes are chosen: random hides each entry of each cell independently."""
-    mask_fraction: float = Field(default=0.5, gt=0, lt=1)
-    """Share of entries to hide, between 0 and 1, both excluded."""
+    mask: Literal["random", "programs", "isolated_program", "program_to_tf", "none"] = "random"
+    """What is hidden: random entries; whole gene programmes; all but one programme, which is predicted
+    (isolated_program); all but the targets of a transcription factor, which is predicted (program_to_tf); or none, a
+    plain autoencoder."""
+    mask_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Share to hide, between 0 and 1, both excluded: of the entries (random; 0.5 if left out), of the programmes or
+    genes (programs; 0.25 if left out), of the genes of the drawn programme (isolated_program; if left out none of them
+    is hidden, so that they can be copied)."""
+    exact_share: bool = False
+    """With mask=random: hide the same number of genes in every cell, instead of each entry by a coin of its own."""
+    share_of: Literal["programs", "genes"] = "programs"
+    """With mask=programs: what mask_fraction is a share of. By genes, programmes are hidden until it is reached."""
+    mask_per: Literal["cell", "minibatch"] = "cell"
+    """With mask=programs: draw anew for each cell or, as the paper's released code, once for the minibatch."""
     rescale_input: bool = True
-    """Divide what stays visible by 1 - mask_fraction, as the paper does, so that its expected sum is kept."""
+    """With mask=random and programs: divide what stays visible by its share, as the paper does, so that its expected
+    sum is kept."""
+    likelihood: LikelihoodName = "squared_error"
+    """The loss: squared_error on log1p expression; poisson, negative_binomial or zero_inflated_negative_binomial on
+    counts."""
+    output: OutputName = "identity"
+    """With likelihood=squared_error: what the decoder's last layer goes through; softplus cannot be negative."""
+
+    @property
+    def uses_programs(self) -> bool:
+        """Whether the mask is made of programmes."""
+        return self.mask in {"programs", "isolated_program", "program_to_tf"}
+
+    @property
+    def uses_regulons(self) -> bool:
+        """Whether the programmes must be the targets of transcription factors."""
+        return self.mask == "program_to_tf"
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the likelihood is one of counts."""
+        return self.likelihood != "squared_error"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fraction_of_its_mask(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("mask_fraction") is None:
+            fraction = _DEFAULT_FRACTION.get(values.get("mask", "random"))
+            return values if fraction is None else {**values, "mask_fraction": fraction}
+        return values
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> "MaskedAutoencoderSettings":
+        of_masks = {
+            "mask_fraction": {"random", "programs", "isolated_program"},
+            "exact_share": {"random"},
+            "share_of": {"programs"},
+            "mask_per": {"programs"},
+        }
+        for name, masks in of_masks.items():
+            default = type(self).model_fields[name].default
+            if self.mask not in masks and getattr(self, name) != default:
+                raise InputError(
+                    f"pretext.{name} has no meaning with pretext.mask={self.mask}, only with "
+                    f"{' or '.join(sorted(masks))}."
+                )
+        if self.output != "identity" and self.likelihood != "squared_error":
+            raise InputError("pretext.output is for likelihood=squared_error; counts have a softplus of their own.")
+        return self
+
+
+class _Masked(NamedTuple):
+    hidden: Bool[Tensor, "n_cells n_genes"]
+    scored: Bool[Tensor, "n_cells n_genes"]
+    """What the loss covers."""
 
 
 class MaskedAutoencoder(PretextTask):
     r"""Predict the hidden genes of a cell from the visible ones :cite:p:`he2022,richter2025`.
 
-    Each entry of each cell is hidden with probability ``mask_fraction`` and set to zero before the encoder sees it. A
-    decoder that mirrors the encoder predicts all genes, and the loss is the mean squared error over the hidden entries
-    :math:`M` of the minibatch, in squared ``log1p`` units,
+    Hidden entries are set to zero before the encoder sees them. A decoder that mirrors the encoder predicts all genes,
+    and the loss is the mean over the entries :math:`S` of the minibatch that are to be predicted: with squared error,
+    in squared ``log1p`` units,
 
-    .. math:: L = \frac{1}{|M|} \sum_{(c, g) \in M} (\hat{x}_{cg} - x_{cg})^2 .
+    .. math:: L = \frac{1}{|S|} \sum_{(c, g) \in S} (\hat{x}_{cg} - x_{cg})^2 .
 
-    Departs from the paper's released code, which divides by the number of all entries instead of the hidden ones (a
-    factor of ``mask_fraction`` in the loss) and ends in a sigmoid, which cannot reach most ``log1p`` values.
+    ========================  ============================  =====================================================
+    ``mask``                  hidden                        predicted
+    ========================  ============================  =====================================================
+    ``random``                a share of the entries        the hidden entries
+    ``programs``              a share of the programmes     the hidden genes
+    ``isolated_program``      all but one programme         the programme or, with ``mask_fraction``, a hidden share
+                                                            of it
+    ``program_to_tf``         all but the targets of a      the factor
+                              transcription factor
+    ``none``                  nothing                       all genes
+    ========================  ============================  =====================================================
+
+    Departs from the paper's released code, which divides by the number of all entries instead of the predicted ones (a
+    factor of ``mask_fraction`` in the loss), draws programmes once for a whole minibatch, never applies the two
+    isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values.
 
     Parameters
     ----------
@@ -43,9 +134,17 @@ class MaskedAutoencoder(PretextTask):
         Settings.
     encoder
         The network to train.
+    programs
+        Gene programmes, for the masks that are made of them.
+
+    Raises
+    ------
+    InputError
+        If all programmes together hold a smaller share of the genes than is to be hidden.
     """
 
     Settings = MaskedAutoencoderSettings
+    regulators: Tensor
 
     def __init__(
         self, settings: MaskedAutoencoderSettings, *, encoder: MlpEncoder, programs: GenePrograms | None = None
@@ -53,18 +152,64 @@ class MaskedAutoencoder(PretextTask):
         super().__init__(settings, encoder=encoder, programs=programs)
         self.settings = settings
         self.encoder = encoder
-        self.decoder = mirrored_decoder(encoder.settings, n_genes=encoder.n_genes)
+        self.likelihood = make_likelihood(settings.likelihood, n_genes=encoder.n_genes, output=settings.output)
+        n_outputs = self.likelihood.outputs_per_gene * encoder.n_genes
+        self.decoder = mirrored_decoder(encoder.settings, n_outputs=n_outputs)
+        if programs is not None:
+            _check_programs(settings, programs)
+            self.membership = ProgramMembership(programs)
+            if settings.uses_regulons:
+                self.register_buffer("regulators", torch.as_tensor(programs.regulators), persistent=False)
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
-        """Mean squared error over the hidden entries; logs their share as ``masked_fraction``."""
+        """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
         expression = minibatch.expression()
-        mask = draw_random_mask(
-            minibatch.n_cells, minibatch.n_genes, self.settings.mask_fraction, generator=generator
-        ).to(expression.device)
-        visible = expression.masked_fill(mask, 0.0)
-        if self.settings.rescale_input:
-            visible = visible / (1 - self.settings.mask_fraction)
-        squared_error = (self.decoder(self.encoder(visible)) - expression).square()
-        # A minibatch of few genes may hide none: its loss is 0 then, not 0 / 0.
-        total = (squared_error * mask).sum() / mask.sum().clamp(min=1)
-        return Loss(total=total, terms={"masked_fraction": mask.float().mean()})
+        hidden, scored = (mask.to(expression.device) for mask in self._draw(minibatch, generator))
+        embedding = self.encoder(self._visible(expression, hidden))
+        truth = minibatch.counts() if self.likelihood.of_counts else expression
+        loss = self.likelihood(self.decoder(embedding), truth, minibatch.library_size)
+        # A minibatch of few genes may have nothing to predict: its loss is 0 then, not 0 / 0.
+        total = (loss * scored).sum() / scored.sum().clamp(min=1)
+        return Loss(total=total, terms={"masked_fraction": hidden.float().mean()}, embedding=embedding.detach())
+
+    def _draw(self, minibatch: CellMinibatch, generator: torch.Generator) -> _Masked:
+        settings, n_cells, n_genes = self.settings, minibatch.n_cells, minibatch.n_genes
+        fraction = settings.mask_fraction
+        if settings.mask == "isolated_program":
+            return _Masked(*draw_isolated_program(self.membership, n_cells, fraction, generator=generator))
+        if settings.mask == "program_to_tf":
+            return _Masked(*draw_program_to_tf(self.membership, self.regulators, n_cells, generator=generator))
+        if fraction is None:
+            nothing = torch.zeros((n_cells, n_genes), dtype=torch.bool)
+            return _Masked(nothing, ~nothing)
+        if settings.mask == "programs":
+            draw_programs = draw_program_mask if settings.share_of == "programs" else draw_program_mask_by_genes
+            n_draws = n_cells if settings.mask_per == "cell" else 1
+            hidden = draw_programs(self.membership, n_draws, fraction, generator=generator).expand(n_cells, -1)
+        else:
+            draw_entries = draw_exact_mask if settings.exact_share else draw_random_mask
+            hidden = draw_entries(n_cells, n_genes, fraction, generator=generator)
+        return _Masked(hidden, hidden)
+
+    def _visible(
+        self, expression: Float[Tensor, "n_cells n_genes"], hidden: Bool[Tensor, "n_cells n_genes"]
+    ) -> Float[Tensor, "n_cells n_genes"]:
+        visible = expression.masked_fill(hidden, 0.0)
+        settings = self.settings
+        if not settings.rescale_input or settings.mask_fraction is None or settings.mask == "isolated_program":
+            return visible
+        if settings.mask == "random":
+            return visible / (1 - settings.mask_fraction)
+        n_visible = (~hidden).sum(dim=1, keepdim=True).clamp(min=1)
+        return visible * (hidden.shape[1] / n_visible)
+
+
+def _check_programs(settings: MaskedAutoencoderSettings, programs: GenePrograms) -> None:
+    fraction = settings.mask_fraction
+    if settings.mask == "programs" and settings.share_of == "genes" and fraction is not None:
+        covered = len(set().union(*(genes.tolist() for genes in programs.genes))) / programs.n_genes
+        if covered < fraction:
+            raise InputError(
+                f"pretext.mask_fraction={fraction} of the genes cannot be hidden by programmes: all {len(programs):,} "
+                f"of them together hold {covered:.1%} of the genes. Lower it, or take more programmes."
+            )

@@ -22,6 +22,7 @@ from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.pretext.base import Objective
+from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.progress import CellProgressBar, EpochLog
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
@@ -105,7 +106,7 @@ def fit(
     accelerator = _accelerator(settings.device)
     log = EpochLog(out / "log.csv", n_cells=n_cells)
     last = kept = _checkpoint(out, "last", monitor=None)
-    callbacks: list[pl.Callback] = [log]
+    callbacks: list[pl.Callback] = [log, CollapseWatch()]
     if settings.patience:
         if validation is None:
             raise InputError("patience needs validation cells: hold some out, or set training.patience=0.")

@@ -1,5 +1,7 @@
 """The one LightningModule: it trains any objective."""
 
+import functools
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -7,12 +9,14 @@ from torch import Tensor
 
 from selfcell.core.seeds import derive_seed
 from selfcell.data.minibatch import CellMinibatch
-from selfcell.pretext.base import Loss, Objective
+from selfcell.pretext.base import Loss, Objective, TargetNetworkTask
+from selfcell.training.collapse import embedding_spread
+from selfcell.training.schedule import learning_rate_factor, make_optimizer
 from selfcell.training.settings import TrainingSettings
 
 
 class ObjectiveModule(pl.LightningModule):
-    """Minimise an objective with AdamW.
+    """Minimise an objective.
 
     Every step draws from generators that depend on the seed and the step alone, so a resumed run repeats what an
     uninterrupted one would have done. The validation loss uses the same masks every time it is computed.
@@ -48,16 +52,18 @@ class ObjectiveModule(pl.LightningModule):
         loss = self.objective.compute_loss(minibatch, generator=self._generator("validation masks", batch_idx))
         self._log("validation", loss, minibatch)
 
+    def on_train_batch_end(self, outputs: object, batch: CellMinibatch, batch_idx: int) -> None:
+        """Let a target network follow, where the task has one, now that the optimizer has made its step."""
+        if isinstance(self.objective, TargetNetworkTask):
+            self.objective.update_target(progress=self.global_step / self.trainer.estimated_stepping_batches)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Give AdamW, and a learning rate that falls in steps of epochs."""
-        trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(
-            optimizer, step_size=self.settings.decay_every_epochs, gamma=self.settings.learning_rate_decay
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        """Give the optimizer, and a learning rate that changes by the schedule."""
+        optimizer = make_optimizer(self.objective.parameters(), self.settings)
+        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // self.settings.max_epochs)
+        factor = functools.partial(learning_rate_factor, settings=self.settings, steps_per_epoch=steps_per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _generator(self, stream: str, place: int) -> torch.Generator:
         generator = torch.Generator(device=self.device)
@@ -65,6 +71,8 @@ class ObjectiveModule(pl.LightningModule):
 
     def _log(self, part: str, loss: Loss, minibatch: CellMinibatch) -> None:
         values = {"loss": loss.total.detach(), **loss.terms}
+        if loss.embedding is not None:
+            values["embedding_spread"] = embedding_spread(loss.embedding)
         self.log_dict(
             {f"{part}_{name}": value for name, value in values.items()},
             on_step=False,

@@ -10,13 +10,14 @@ from torch import nn
 from selfcell.core.atomic import write_text
 from selfcell.core.config import build, read_toml, to_toml
 from selfcell.data.genes import GeneTable
-from selfcell.data.loader import cell_loader
+from selfcell.data.programs import GenePrograms, write_programs
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refuse_empty_cells
 from selfcell.data.splits import Split, split_cells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import Objective, PretextTask
 from selfcell.training.fit import fit, seeded
+from selfcell.training.inputs import check_task, load_task_programs, task_loaders
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
@@ -80,21 +81,18 @@ def pretrain(
     check_folder(out, resume=resume, overwrite=overwrite)
     cells = _opened(cells, settings)
     split = _draw_split(cells, settings)
+    check_task(settings, cells, split)
+    programs = load_task_programs(settings, cells.genes, stored=out / "programs.csv" if resume else None)
     prepare_folder(out, resume=resume, overwrite=overwrite)
-    task = make_task(settings, cells.genes)
-    about = _describe(cells, settings, split)
+    task = make_task(settings, cells.genes, programs)
+    about = _describe(cells, settings, split, programs)
     if resume and check_resumable(out, about, settings):
         logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
         return load(out)
     _write_start(out, settings, cells, split, about)
-    loaders = {
-        "train": cell_loader(
-            cells.counts[split.train],
-            minibatch_size=settings.training.minibatch_size,
-            shuffle_seed=settings.training.seed,
-        ),
-        "validation": cell_loader(cells.counts[split.validation], minibatch_size=settings.training.minibatch_size),
-    }
+    if programs is not None:
+        write_programs(out / "programs.csv", programs, cells.genes)
+    loaders = task_loaders(settings, cells, split)
     logger.info(
         "Training on %s cells x %s genes, watching the loss on %s.",
         f"{len(split.train):,}",
@@ -108,12 +106,11 @@ def pretrain(
     return load(out)
 
 
-def make_task(settings: PretrainSettings, genes: GeneTable) -> PretextTask:
+def make_task(settings: PretrainSettings, genes: GeneTable, programs: GenePrograms | None = None) -> PretextTask:
     """Make the encoder and its pretext task, with weights drawn from the run's seed."""
     with seeded(settings.training.seed, "weights"):
         encoder = MlpEncoder(settings.network, n_genes=len(genes))
-        task_class = PRETEXT_TASKS[settings.pretext.model_dump()["name"]]
-        return task_class(settings.pretext, encoder=encoder)
+        return PRETEXT_TASKS[settings.pretext.name](settings.pretext, encoder=encoder, programs=programs)
 
 
 def write_finished_run(out: Path, objective: Objective, manifest: dict[str, Any]) -> None:
@@ -151,10 +148,10 @@ def _draw_split(cells: Cells, settings: PretrainSettings) -> Split:
     )
 
 
-def _describe(cells: Cells, settings: PretrainSettings, split: Split) -> dict[str, Any]:
+def _describe(cells: Cells, settings: PretrainSettings, split: Split, programs: GenePrograms | None) -> dict[str, Any]:
     return {
         "kind": "pretrained",
-        "pretext": settings.pretext.model_dump()["name"],
+        "pretext": settings.pretext.name,
         "pretext_settings": settings.pretext.model_dump(mode="json", exclude={"name"}),
         "seed": settings.training.seed,
         "data": {
@@ -168,6 +165,7 @@ def _describe(cells: Cells, settings: PretrainSettings, split: Split) -> dict[st
             "n_validation": len(split.validation),
             "n_test": len(split.test),
         },
+        **({} if programs is None else {"programs": {"n_programs": len(programs), "sha256": programs.fingerprint()}}),
     }
 
 

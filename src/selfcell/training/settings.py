@@ -2,12 +2,14 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from selfcell.core.config import Settings
+from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.network.encoder import EncoderSettings
 from selfcell.pretext import PRETEXT_TASKS
+from selfcell.pretext.base import PretextSettings
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoderSettings
 
 
@@ -22,6 +24,8 @@ class DataSettings(Settings):
     """Column of var that names the genes, instead of var_names."""
     donor_key: str | None = None
     """Column of obs with the donor. Held-out cells are then of other donors; else they are split by cell."""
+    batch_key: str | None = None
+    """Column of obs with the batch: the experiment a cell comes from. Only views that mix neighbors use it."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.9)
     """Share of the cells on which the loss is watched, between 0 and 0.9."""
     test_fraction: float = Field(default=0.0, ge=0, lt=0.9)
@@ -31,7 +35,7 @@ class DataSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """The optimizer and when to stop: AdamW with the paper's rates."""
+    """The optimizer and when to stop: by default AdamW with the paper's rates for masked autoencoders."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of everything random but the split: order, weights, masks, dropout."""
@@ -39,21 +43,50 @@ class TrainingSettings(Settings):
     """Passes over the training cells at most."""
     minibatch_size: int = Field(default=256, ge=1)
     """Cells per optimizer step. The paper's 8,192 suits millions of cells; thousands need smaller ones."""
+    optimizer: Literal["adamw", "lars"] = "adamw"
+    """adamw, or lars, made for very large minibatches: momentum, and steps in proportion to each weight's norm."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """AdamW's learning rate at the start."""
+    """Learning rate at the start, or after the warm-up."""
+    bias_learning_rate: float | None = Field(default=None, gt=0)
+    """With optimizer=lars: the learning rate of biases and norms; learning_rate if left out."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """With optimizer=lars: how much of the step before is kept."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decoupled weight decay."""
+    """Weight decay: decoupled with adamw; with lars added to the gradients, and not on biases and norms."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """How the learning rate falls: in steps of epochs, or along a cosine to a thousandth at the last epoch."""
     learning_rate_decay: float = Field(default=0.9, gt=0, le=1)
-    """Factor on the learning rate every `decay_every_epochs` epochs; 1 keeps it constant."""
+    """With schedule=steps: factor every `decay_every_epochs` epochs; 1 keeps the rate constant."""
     decay_every_epochs: int = Field(default=2, ge=1)
-    """Epochs between two decays of the learning rate."""
+    """With schedule=steps: epochs between two decays."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs over which the learning rate first rises from 0, in a line."""
     gradient_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
     patience: int = Field(default=5, ge=0)
     """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
-    keeps the last ones."""
+    keeps the last ones. Pretext tasks whose loss is measured against something that training moves (byol and its kin)
+    take 0 unless it is set."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train: auto takes a CUDA GPU where there is one; gpu takes Apple's as well."""
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> "TrainingSettings":
+        only_with = {
+            "bias_learning_rate": ("optimizer", "lars"),
+            "momentum": ("optimizer", "lars"),
+            "learning_rate_decay": ("schedule", "steps"),
+            "decay_every_epochs": ("schedule", "steps"),
+        }
+        for name, (owner, value) in only_with.items():
+            if getattr(self, owner) != value and getattr(self, name) != type(self).model_fields[name].default:
+                raise InputError(f"training.{name} has a meaning with training.{owner}={value} only.")
+        if self.warmup_epochs >= self.max_epochs:
+            raise InputError(
+                f"training.warmup_epochs is {self.warmup_epochs}, but there are {self.max_epochs} epochs in all: the "
+                "learning rate would never be reached."
+            )
+        return self
 
 
 class PretrainSettings(Settings):
@@ -61,7 +94,7 @@ class PretrainSettings(Settings):
 
     data: DataSettings = DataSettings()
     network: EncoderSettings = EncoderSettings()
-    pretext: SerializeAsAny[Settings] = MaskedAutoencoderSettings()
+    pretext: SerializeAsAny[PretextSettings] = MaskedAutoencoderSettings()
     training: TrainingSettings = TrainingSettings()
 
     @field_validator("pretext", mode="before")
@@ -69,5 +102,20 @@ class PretrainSettings(Settings):
     def _of_its_task(cls, value: Any) -> Any:
         if isinstance(value, Settings):
             return value
-        name = value.get("name", "masked_autoencoder") if isinstance(value, dict) else value
-        return PRETEXT_TASKS[str(name)].Settings.model_validate(value)
+        return PRETEXT_TASKS[_task_name(value)].Settings.model_validate(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_of_its_task(cls, values: Any) -> Any:
+        """Train all epochs where the loss cannot tell when to stop, unless the user knows better."""
+        pretext, training = values.get("pretext", "masked_autoencoder"), values.get("training", {})
+        if not isinstance(training, dict) or "patience" in training or _task_name(pretext) not in list(PRETEXT_TASKS):
+            return values
+        moving = PRETEXT_TASKS[_task_name(pretext)].moving_target
+        return {**values, "training": {**training, "patience": 0}} if moving else values
+
+
+def _task_name(pretext: Any) -> str:
+    if isinstance(pretext, PretextSettings):
+        return pretext.name
+    return str(pretext.get("name", "masked_autoencoder") if isinstance(pretext, dict) else pretext)
