@@ -60,7 +60,7 @@ class Budget:
 
 BUDGETS = {
     "liu_covid_pbmc": Budget(10, 256, (512, 512, 256, 256), LabelBudget(5, 25)),
-    "pancreas_4_studies": Budget(15, 64, (128, 128), LabelBudget(5, 25)),
+    "pancreas_4_studies": Budget(8, 64, (128, 128), LabelBudget(5, 25)),
 }
 
 

@@ -37,7 +37,13 @@ BARLOW_TWINS = {
     ],
     "second_views": [],
 }
-LARS = {"optimizer": "lars", "learning_rate": 0.2, "bias_learning_rate": 0.0048, "weight_decay": 1e-5}
+LARS = {
+    "optimizer": "lars",
+    "learning_rate": 0.2,
+    "bias_learning_rate": 0.0048,
+    "weight_decay": 1e-5,
+    "gradient_clip": 0.0,
+}
 
 RANDOM = Arm("masked, random", MAE)
 AUTOENCODER = Arm("autoencoder, no mask", MAE | {"mask": "none"})

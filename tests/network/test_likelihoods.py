@@ -27,7 +27,7 @@ def dispersed(name):
 
 
 def mean_of(outputs, library_size):
-    return torch.log1p(torch.exp(outputs[:, :5])) * library_size[:, None] / 10_000 + 1e-8
+    return torch.log1p(torch.exp(outputs[:, :5])) * library_size[:, None] / 10_000
 
 
 def test_squared_error_is_of_identity_or_softplus(drawn):
@@ -60,7 +60,7 @@ def test_the_negative_binomial_has_the_moments_that_it_names(drawn):
     support = torch.arange(4000, dtype=torch.float64)
     mean = mean_of(outputs, library_size)[0]
     theta = likelihood.log_inverse_dispersion.exp()
-    probability = torch.exp(-likelihood.negative_log(mean.expand(4000, 5), support[:, None].expand(4000, 5)))
+    probability = torch.exp(-likelihood.negative_log(mean.log().expand(4000, 5), support[:, None].expand(4000, 5)))
     first = (probability * support[:, None]).sum(dim=0)
     second = (probability * support[:, None] ** 2).sum(dim=0)
     torch.testing.assert_close(probability.sum(dim=0), torch.ones(5, dtype=torch.float64))
@@ -96,10 +96,38 @@ def test_gradients_agree_with_those_of_torchs_distributions(name, drawn):
 @pytest.mark.parametrize("name", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
 def test_extreme_outputs_keep_losses_and_gradients_finite(name):
     likelihood = make_likelihood(name, n_genes=2)
-    outputs = torch.tensor([[-200.0, 200.0] * likelihood.outputs_per_gene], requires_grad=True)
+    outputs = torch.tensor([[-200.0, 1e6] * likelihood.outputs_per_gene], requires_grad=True)
     loss = likelihood(outputs, torch.tensor([[5.0, 0.0]]), torch.tensor([3000.0])).sum()
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(outputs.grad).all()
+
+
+@pytest.mark.parametrize("log_theta", [-12.0, -4.0, 0.0, 3.4, 3.5, 8.0, 12.0, 15.0])
+def test_single_precision_agrees_with_double_whatever_the_dispersion(log_theta):
+    """The reference is written with gamma functions in double precision; beyond that, Poisson is the limit."""
+    outputs = torch.tensor([[-17.0, 0.5, 3.0, 40.0, 900.0]])
+    truth = torch.tensor([[0.0, 1.0, 5.0, 30.0, 400.0]])
+    library_size = torch.tensor([4_000.0])
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        likelihood = make_likelihood("negative_binomial", n_genes=5).to(dtype)
+        torch.nn.init.constant_(likelihood.log_inverse_dispersion, log_theta)
+        given = outputs.detach().to(dtype).requires_grad_()
+        loss = likelihood(given, truth.to(dtype), library_size.to(dtype))
+        gradients = torch.autograd.grad(loss.sum(), [given, likelihood.log_inverse_dispersion])
+        found[dtype] = [loss.detach(), *gradients]
+    for single, double in zip(found[torch.float32], found[torch.float64], strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=2e-4, atol=1e-4)
+    mean = np.logaddexp(0, outputs.detach().double().numpy()) * 0.4
+    theta = np.exp(log_theta)
+    expected = -scipy.stats.nbinom.logpmf(truth.numpy(), theta, theta / (theta + mean))
+    np.testing.assert_allclose(found[torch.float64][0].numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_mean_that_has_become_tiny_can_come_back():
+    outputs = torch.tensor([[-30.0]], requires_grad=True)
+    make_likelihood("poisson", n_genes=1)(outputs, torch.tensor([[5.0]]), torch.tensor([3_000.0])).backward()
+    assert outputs.grad.item() == pytest.approx(-5.0, rel=1e-3)
 
 
 def test_the_best_mean_is_that_of_the_counts():

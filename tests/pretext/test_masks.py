@@ -152,6 +152,12 @@ def test_of_a_factor_its_targets_are_seen_and_it_alone_is_predicted():
     assert seen == {(0, (1, 2, 3)), (1, (4, 5)), (7, (0, 6))}
 
 
+def test_a_factor_is_hidden_even_where_it_is_listed_among_its_own_targets():
+    membership = ProgramMembership(GenePrograms(("A",), (np.array([0, 1, 2]),), 4, np.array([1])))
+    hidden, scored = draw_program_to_tf(membership, torch.tensor([1]), 3, generator=generator())
+    assert (~hidden).nonzero()[:, 1].unique().tolist() == [0, 2] and scored.nonzero()[:, 1].unique().tolist() == [1]
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -20,7 +20,7 @@ from selfcell.training.progress import EpochLog
 from selfcell.training.settings import PretrainSettings
 
 
-def run(adata, out, pretext, **sections):
+def run(adata, out, pretext, *, resume=False, **sections):
     sections.setdefault("training", {})
     settings = {
         "data": {"donor_key": "donor", **sections.get("data", {})},
@@ -28,7 +28,7 @@ def run(adata, out, pretext, **sections):
         "pretext": pretext,
         "training": {"max_epochs": 2, "minibatch_size": 64, "device": "cpu", **sections["training"]},
     }
-    return selfcell.pretrain(adata, settings, out=out, show_progress=False)
+    return selfcell.pretrain(adata, settings, out=out, resume=resume, show_progress=False)
 
 
 @pytest.fixture
@@ -179,6 +179,13 @@ def test_every_task_resumes_to_the_same_weights(adata, tmp_path, name, monkeypat
         weights, again = (safetensors.torch.load_file(model.path / file) for model in (whole, resumed))
         assert weights.keys() == again.keys()
         assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
+def test_more_epochs_of_a_schedule_that_goes_by_their_share_are_warned_about(adata, tmp_path, caplog):
+    run(adata, tmp_path / "run", {"name": "byol"})
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        run(adata, tmp_path / "run", {"name": "byol"}, training={"max_epochs": 4}, resume=True)
+    assert "it will not be what 4 epochs from the start would have been" in caplog.text
 
 
 def test_the_target_is_updated_once_after_every_step(adata, tmp_path, monkeypatch):

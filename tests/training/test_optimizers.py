@@ -55,6 +55,12 @@ def test_the_rate_falls_in_steps_of_epochs():
     assert factors == pytest.approx([1, 1, 0.9, 0.9, 0.81])
 
 
+def test_steps_are_counted_from_the_end_of_the_warm_up():
+    settings = TrainingSettings(warmup_epochs=3, learning_rate_decay=0.9, decay_every_epochs=2)
+    factors = [learning_rate_factor(step, settings, steps_per_epoch=10) for step in (29, 30, 49, 50)]
+    assert factors == pytest.approx([1, 1, 1, 0.9])
+
+
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine():
     settings = TrainingSettings(schedule="cosine", warmup_epochs=2, max_epochs=10)
     factors = [learning_rate_factor(step, settings, steps_per_epoch=5) for step in (0, 4, 9, 10, 30, 50)]

@@ -34,7 +34,7 @@ def projection_head(
     each normalizes over its own cells unless batch norm is made common, by torch's
     ``SyncBatchNorm.convert_sync_batchnorm``.
 
-    The papers' heads, made for images, in these arguments (their sizes without the encoder's 2,048 units):
+    The heads of the papers' texts, made for images, in these arguments (their sizes without the encoder's 2,048 units):
 
     ==============  ========================  ==========================  ========================================
     task            projector                 ends in                     predictor, always ``linear`` at the end

@@ -15,7 +15,9 @@ LikelihoodName = Literal["squared_error", "poisson", "negative_binomial", "zero_
 OutputName = Literal["identity", "softplus"]
 
 _PER = 10_000.0
-_SMALLEST_MEAN = 1e-8
+_LARGEST_LOG_THETA = 15.0
+_STIRLING_FROM = 32.0
+_EXPONENTIAL_BELOW = -15.0
 
 
 class Likelihood(nn.Module, abc.ABC):
@@ -87,14 +89,15 @@ class Poisson(Likelihood):
         library_size: Float[Tensor, " n_cells"],
     ) -> Float[Tensor, "n_cells n_genes"]:
         """Give the negative log-probability of each count."""
-        mean = _mean(outputs, library_size)
-        return mean - truth * mean.log() + torch.lgamma(truth + 1)
+        log_mean = _log_mean(outputs, library_size)
+        return log_mean.exp() - truth * log_mean + torch.lgamma(truth + 1)
 
 
 class NegativeBinomial(Likelihood):
     r"""Negative binomial counts, with the mean of :class:`Poisson` and variance :math:`\mu + \mu^2 / \theta_g`.
 
-    The inverse dispersion :math:`\theta` is learned for each gene, as its logarithm.
+    The inverse dispersion :math:`\theta` is learned for each gene, as its logarithm, and kept between
+    :math:`e^{-15}` and :math:`e^{15}`, where it is Poisson to all digits.
 
     Departs from the paper's released code :cite:p:`richter2025`, which scores ``log1p`` values instead of counts.
     """
@@ -110,21 +113,24 @@ class NegativeBinomial(Likelihood):
         library_size: Float[Tensor, " n_cells"],
     ) -> Float[Tensor, "n_cells n_genes"]:
         """Give the negative log-probability of each count."""
-        return self.negative_log(_mean(outputs, library_size), truth)
+        return self.negative_log(_log_mean(outputs, library_size), truth)
 
     def negative_log(
-        self, mean: Float[Tensor, "n_cells n_genes"], truth: Float[Tensor, "n_cells n_genes"]
+        self, log_mean: Float[Tensor, "n_cells n_genes"], truth: Float[Tensor, "n_cells n_genes"]
     ) -> Float[Tensor, "n_cells n_genes"]:
-        """Give the negative log-probability of each count, given its mean."""
-        theta = self.log_inverse_dispersion.exp()
-        log_total = (theta + mean).log()
-        return (
-            torch.lgamma(theta)
-            + torch.lgamma(truth + 1)
-            - torch.lgamma(truth + theta)
-            - theta * (self.log_inverse_dispersion - log_total)
-            - truth * (mean.log() - log_total)
-        )
+        r"""Give the negative log-probability of each count :math:`x`, given the logarithm of its mean.
+
+        Put together from terms that stay small as :math:`\theta` grows,
+
+        .. math::
+
+            \log x! - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta) \theta^x} - x \log\mu
+            + (x + \theta) \log(1 + \mu / \theta) .
+        """
+        log_theta = self.log_inverse_dispersion.clamp(-_LARGEST_LOG_THETA, _LARGEST_LOG_THETA)
+        theta = log_theta.exp()
+        over = torch.log1p((log_mean - log_theta).exp())
+        return torch.lgamma(truth + 1) - _log_rising(theta, truth) - truth * log_mean + (truth + theta) * over
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
@@ -140,7 +146,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     ) -> Float[Tensor, "n_cells n_genes"]:
         """Give the negative log-probability of each count."""
         of_counts, extra_zero = outputs[:, : self.n_genes], outputs[:, self.n_genes :]
-        counted = -self.negative_log(_mean(of_counts, library_size), truth) + functional.logsigmoid(-extra_zero)
+        counted = -self.negative_log(_log_mean(of_counts, library_size), truth) + functional.logsigmoid(-extra_zero)
         zero = torch.logaddexp(functional.logsigmoid(extra_zero), counted)
         return -torch.where(truth == 0, zero, counted)
 
@@ -157,8 +163,29 @@ def make_likelihood(name: LikelihoodName, *, n_genes: int, output: OutputName = 
     return classes[name](n_genes)
 
 
-def _mean(
+def _log_mean(
     outputs: Float[Tensor, "n_cells n_genes"], library_size: Float[Tensor, " n_cells"]
 ) -> Float[Tensor, "n_cells n_genes"]:
-    # A mean of exactly 0, where softplus underflows, has no logarithm.
-    return functional.softplus(outputs) * (library_size[:, None] / _PER) + _SMALLEST_MEAN
+    # Far below zero softplus is exp to all digits, and its logarithm the output itself, with its gradient.
+    of_softplus = functional.softplus(outputs.clamp(min=_EXPONENTIAL_BELOW)).log()
+    per_total = torch.where(outputs < _EXPONENTIAL_BELOW, outputs, of_softplus)
+    return per_total + (library_size[:, None] / _PER).log()
+
+
+def _log_rising(
+    theta: Float[Tensor, " n_genes"], truth: Float[Tensor, "n_cells n_genes"]
+) -> Float[Tensor, "n_cells n_genes"]:
+    r"""Give :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) - x \log \theta`.
+
+    The gamma functions grow and cancel as theta does, to nothing but rounding; from 32 on Stirling's series takes their
+    place, in which they cancel on paper. Its error there is under 1e-10.
+    """
+    small, large = theta.clamp(max=_STIRLING_FROM), theta.clamp(min=_STIRLING_FROM)
+    by_gamma = torch.lgamma(truth + small) - torch.lgamma(small) - truth * small.log()
+    ratio = (large + truth - 0.5) * torch.log1p(truth / large) - truth
+    by_series = ratio + _stirling(large + truth) - _stirling(large)
+    return torch.where(theta < _STIRLING_FROM, by_gamma, by_series)
+
+
+def _stirling(z: Tensor) -> Tensor:
+    return 1 / (12 * z) - 1 / (360 * z**3)

@@ -12,7 +12,8 @@ class TargetNetwork(nn.Module):
     """A copy of a network that nothing moves but :meth:`update`.
 
     No gradient reaches it. Its batch norms normalize a training minibatch by the minibatch's own statistics, as the
-    source's do, but leave their running statistics alone: these follow the source's.
+    source's do, but leave their running statistics alone: these follow the source's. Dropout inside the copy works in
+    training as it does in the source, so the target of a cell is noisy there; the papers' networks have no dropout.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class BarlowTwinsSettings(TwoViewSettings):
     projector_sizes: HeadSizes = (256, 256, 512, 512)
     """Hidden units and output of the projector; these are Richter et al.'s, for images it is 8192, 8192 and 8192."""
     redundancy_weight: float = Field(default=0.0051, gt=0)
-    """Weight of the correlations between different units, the lambda of the paper."""
+    """Weight of the correlations between different units, the paper's lambda; its text has 0.005, its code 0.0051."""
 
 
 class BarlowTwins(PretextTask):

@@ -110,5 +110,5 @@ class TargetNetworkTask(PretextTask, abc.ABC):
         Parameters
         ----------
         progress
-            0 at the first optimizer step of the training, 1 after the last.
+            The share of the training's optimizer steps that have been made: 1 after the last.
         """

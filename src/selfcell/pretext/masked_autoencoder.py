@@ -46,8 +46,8 @@ class MaskedAutoencoderSettings(PretextSettings):
     mask_per: Literal["cell", "minibatch"] = "cell"
     """With mask=programs: draw anew for each cell or, as the paper's released code, once for the minibatch."""
     rescale_input: bool = True
-    """With mask=random and programs: divide what stays visible by its share, as the paper does, so that its expected
-    sum is kept."""
+    """With mask=random and programs: divide what stays visible by its share of the genes, as the paper does; with
+    random its expected sum is kept."""
     likelihood: LikelihoodName = "squared_error"
     """The loss: squared_error on log1p expression; poisson, negative_binomial or zero_inflated_negative_binomial on
     counts."""
@@ -124,9 +124,9 @@ class MaskedAutoencoder(PretextTask):
     ``none``                  nothing                       all genes
     ========================  ============================  =====================================================
 
-    Departs from the paper's released code, which divides by the number of all entries instead of the predicted ones (a
-    factor of ``mask_fraction`` in the loss), draws programmes once for a whole minibatch, never applies the two
-    isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values.
+    Departs from the paper's released code, which divides the squared error by the number of all entries and the
+    negative binomial by that of cells, instead of by the predicted entries, draws programmes once for a whole
+    minibatch, never applies the two isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ class MaskedAutoencoder(PretextTask):
         settings = self.settings
         if not settings.rescale_input or settings.mask_fraction is None or settings.mask == "isolated_program":
             return visible
-        if settings.mask == "random":
+        if settings.mask == "random" and not settings.exact_share:
             return visible / (1 - settings.mask_fraction)
         n_visible = (~hidden).sum(dim=1, keepdim=True).clamp(min=1)
         return visible * (hidden.shape[1] / n_visible)

@@ -93,7 +93,8 @@ def mask_genes(
     share = draw_strength(len(expression), fraction, probability=probability, like=expression, generator=generator)
     hidden = draw_uniform(expression.shape, like=expression, generator=generator) < share
     visible = expression.masked_fill(hidden, 0.0)
-    return visible / (1 - share) if rescale else visible
+    # A share of nearly 1 is 1 in single precision.
+    return visible / (1 - share).clamp(min=1e-6) if rescale else visible
 
 
 def mask_programs(
@@ -140,8 +141,9 @@ def add_gaussian_noise(
     """Add normal noise to a share of the genes of a cell, and raise to 0 what falls below.
 
     Half of the zeros among the genes drawn become positive, so zeros drop by ``gene_fraction / 2`` of them and, of the
-    low values, some come to zero; the mean of a zero rises by about ``0.4 sigma``, that of a high value stays. The
-    noise knows no depth: counts per 10,000 no longer sum to 10,000, by much for cells of few counts.
+    low values, some come to zero; the mean of a zero rises by about ``0.4 sigma gene_fraction``, that of a
+    high value stays. The noise knows no depth: counts per 10,000 no longer sum to 10,000, by much for cells of few
+    counts.
 
     Parameters
     ----------

@@ -54,8 +54,8 @@ def pretrain(
     out
         The run folder to make.
     resume
-        Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs``,
-        ``training.patience`` and ``training.device`` may differ).
+        Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs`` and
+        ``training.device`` may differ; a cosine schedule, of learning rate or target network, is stretched then).
     overwrite
         Replace a run folder that is there already.
     show_progress
@@ -86,6 +86,8 @@ def pretrain(
     prepare_folder(out, resume=resume, overwrite=overwrite)
     task = make_task(settings, cells.genes, programs)
     about = _describe(cells, settings, split, programs)
+    if resume:
+        _warn_of_stretching(out, settings)
     if resume and check_resumable(out, about, settings):
         logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
         return load(out)
@@ -104,6 +106,20 @@ def pretrain(
     )
     write_finished_run(out, task, {**about, "fit": vars(outcome)})
     return load(out)
+
+
+def _warn_of_stretching(out: Path, settings: PretrainSettings) -> None:
+    """Say where more epochs than a run began with lead elsewhere than they would have from the start."""
+    before = read_toml(out / "config.toml")["training"]["max_epochs"]
+    moves = PRETEXT_TASKS[settings.pretext.name].moving_target or settings.training.schedule == "cosine"
+    if moves and before != settings.training.max_epochs:
+        logger.warning(
+            "The run began with %d epochs, and its schedules (training.schedule=%s, the target network) go by the "
+            "share of epochs trained: it will not be what %d epochs from the start would have been.",
+            before,
+            settings.training.schedule,
+            settings.training.max_epochs,
+        )
 
 
 def make_task(settings: PretrainSettings, genes: GeneTable, programs: GenePrograms | None = None) -> PretextTask:

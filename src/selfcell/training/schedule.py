@@ -45,4 +45,6 @@ def learning_rate_factor(step: int, settings: TrainingSettings, *, steps_per_epo
     if settings.schedule == "cosine":
         progress = min(1.0, (epoch - settings.warmup_epochs) / (settings.max_epochs - settings.warmup_epochs))
         return _END_OF_COSINE + (1 - _END_OF_COSINE) * (1 + math.cos(math.pi * progress)) / 2
-    return float(settings.learning_rate_decay ** (math.floor(epoch) // settings.decay_every_epochs))
+    return float(
+        settings.learning_rate_decay ** ((math.floor(epoch) - settings.warmup_epochs) // settings.decay_every_epochs)
+    )
