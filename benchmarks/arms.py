@@ -182,6 +182,10 @@ def write_results(out: Path, scores: Sequence[pd.DataFrame], confusion: Sequence
         pd.concat(scores, ignore_index=True).to_csv(temporary, index=False)
     with atomic_path(out / "confusion.csv.gz") as temporary:
         counted.to_csv(temporary, index=False, compression="gzip")
+    runs = pd.concat(scores, ignore_index=True)
+    kept = ["dataset", "method", "budget", "metric", "value", "pretrain_seed", "finetune_seed", "seconds", "trial_id"]
+    with atomic_path(out / "runs.csv") as temporary:
+        runs.loc[runs["metric"] == "macro_f1", kept].to_csv(temporary, index=False)
     return counted
 
 
