@@ -26,6 +26,7 @@ from arms import (
     pretrain_all,
     write_results,
 )
+from matplotlib.ticker import MaxNLocator
 
 from selfcell.benchmark.statistics import ConfusionStack
 
@@ -97,6 +98,7 @@ def draw(confusion: pd.DataFrame, arms: list[str], path: Path) -> None:
             panel.plot([difference.low, difference.high], [row, row], color="C0", linewidth=1.2)
             panel.plot(difference.by_seed, [row] * len(difference.by_seed), "|", color="C0", markersize=6)
             panel.plot(difference.mean, row, "o", color="C0", markersize=4)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         panel.set(title=title, xlabel="macro F1", yticks=range(len(arms)), yticklabels=arms)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=110)
