@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     arms = {arm.name: arm for departure in DEPARTURES for arm in (departure.here, departure.released)}
+    given.out.mkdir(parents=True, exist_ok=True)
     runs = given.runs or given.out
     pretrain_all(runs, given.dataset, list(arms.values()), n_seeds=given.seeds, jobs=given.jobs)
     sides = {(d.here.name, _as_it_is) for d in DEPARTURES} | {(d.released.name, d.at_use) for d in DEPARTURES}
@@ -139,6 +140,8 @@ def _row(stack: ConfusionStack, departure: Departure) -> dict[str, object]:
     (budget,) = stack.budgets
     row: dict[str, object] = {"released code": departure.what}
     for method, title in (("zero_shot", "zero-shot"), ("fine_tuned", "fine-tuned")):
+        if method == "fine_tuned" and departure.at_use is not _as_it_is:
+            continue  # fine-tuning builds the network anew from its settings, whatever was done to it
         released = f"{_label(departure.released.name, departure.at_use)}: {method}"
         here = f"{departure.here.name}: {method}"
         comparison = stack.compare(released, here, budget)

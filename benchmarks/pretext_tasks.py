@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     arms = [arm for arm in ARMS if not given.arm or arm is ARMS[0] or arm.name in given.arm]
+    given.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     counted = pd.read_csv(given.out / "confusion.csv.gz") if given.tables_only else judge_all(given, arms)
     text = as_markdown(table(counted, {arm.name: costs(given.out, arm, given.seeds) for arm in arms}))

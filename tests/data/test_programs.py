@@ -310,3 +310,10 @@ def test_regulons_of_c3_come_from_its_sets_of_factors_alone():
     assert report.dropped["targets of a microRNA"] == 2598
     assert "E2F1" in programs.names and not any(name.startswith(("MIR", "LET")) for name in programs.names)
     assert (report.to_frame()["program"] == "E2F1").sum() == 6
+
+
+def test_a_few_mouse_symbols_are_not_taken_for_human_ones():
+    genes = GeneTable(("ACTB", "GAPDH", "CD3E", "C1orf112"), ("ACTB", "GAPDH", "CD3E", "C1orf112"))
+    sets = GeneSetCollection("s", (GeneSet("mouse", ("Actb", "Gapdh", "Cd3e")), GeneSet("human", ("ACTB", "C1ORF112"))))
+    programs, _ = map_programs(sets, genes, min_genes=2, max_genes=None, min_coverage=0.0)
+    assert programs.names == ("human",) and programs.genes[0].tolist() == [0, 3]

@@ -183,6 +183,7 @@ def test_settings_without_a_meaning_are_refused():
         ({"exact_share": True, "mask": "programs"}, "exact_share has no meaning"),
         ({"share_of": "genes"}, "share_of has no meaning with pretext.mask=random, only with programs"),
         ({"mask_per": "minibatch"}, "mask_per has no meaning"),
+        ({"mask": "none", "rescale_input": False}, "rescale_input has no meaning with pretext.mask=none"),
         ({"likelihood": "poisson", "output": "softplus"}, "counts have a softplus of their own"),
         ({"mask_fraction": 1.0}, "mask_fraction: input should be less than 1, but is 1"),
         ({"mask_fraction": 0}, "mask_fraction: input should be greater than 0, but is 0"),
@@ -204,3 +205,9 @@ def test_the_share_to_hide_is_that_of_its_mask_unless_given():
 def test_programmes_that_cannot_hide_so_many_genes_are_refused(encoder, regulons):
     with pytest.raises(InputError, match=r"mask_fraction=0.9 of the genes cannot be hidden.*together hold .*%"):
         make_task(encoder, regulons, mask="programs", share_of="genes", mask_fraction=0.9)
+
+
+def test_one_programme_alone_is_refused(encoder):
+    alone = GenePrograms(("A",), (np.arange(20),), 60)
+    with pytest.raises(InputError, match="hides some programmes and shows others, but mine has only 1"):
+        MaskedAutoencoder(MaskedAutoencoderSettings(mask="programs", programs="mine"), encoder=encoder, programs=alone)

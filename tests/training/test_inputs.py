@@ -213,3 +213,34 @@ def test_the_target_is_updated_once_after_every_step(adata, tmp_path, monkeypatc
         for value in targets.values()
         for other in encoder.values()
     )
+
+
+def test_what_hardly_trains_or_says_little_is_warned_about(adata, tmp_path, caplog):
+    few = tmp_path / "few.gmt"
+    few.write_text("A\t\tGENE1\tGENE2\nB\t\tGENE1\tGENE2\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        pretext = {"mask": "programs", "programs": str(few), "program_min_genes": 2}
+        run(adata, tmp_path / "run", pretext, training={"minibatch_size": 8192})
+    assert "so an epoch is one step of the optimizer, 2 in all" in caplog.text
+    assert "Only 3.3 % of the genes are in any programme" in caplog.text
+
+
+def test_settings_of_another_task_are_told_from_unknown_ones():
+    for pretext, message in (
+        (
+            {"views": ["mask_genes"]},
+            r"masked_autoencoder has no setting 'views'; it is one of byol, .*pretext\.name=byol",
+        ),
+        ({"name": "simclr", "mask_fraction": 0.5}, "simclr has no setting 'mask_fraction'"),
+        ({"name": "simclr", "views.mask_genes.fraction": 0.5}, "Steps of a view are written whole"),
+        ({"mask_fractoin": 0.5}, "Unknown setting 'mask_fractoin'.*Did you mean 'mask_fraction'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build(PretrainSettings, {"pretext": pretext})
+
+
+def test_none_is_what_is_not_set():
+    given = {"pretext": {"mask_fraction": "none", "programs": "none"}, "data": {"layer": "none"}}
+    settings = build(PretrainSettings, given)
+    assert (settings.pretext.mask_fraction, settings.pretext.programs, settings.data.layer) == (0.5, None, None)
+    assert build(PretrainSettings, {"pretext": {"mask": "none"}}).pretext.mask == "none"

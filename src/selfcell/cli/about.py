@@ -19,12 +19,16 @@ def show_version(value: bool | None) -> bool:
 
 def list_choices(
     what: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join(_SECTIONS)}; all but settings if left out.")
+        str | None, typer.Argument(help=f"One of {', '.join(_SECTIONS)}, or a preset; all but settings if left out.")
     ] = None,
 ) -> None:
     """Show what can be chosen by name; `selfcell list settings` explains every setting."""
     from selfcell.core.errors import InputError, did_you_mean
+    from selfcell.training.presets import preset_text, presets
 
+    if what in presets():
+        typer.echo(preset_text(str(what)))
+        return
     if what is not None and what not in _SECTIONS:
         raise InputError(f"There is no list {what!r}. {did_you_mean(what, list(_SECTIONS))}")
     if what == "settings":
@@ -35,7 +39,6 @@ def list_choices(
     from selfcell.data.program_sources import PROGRAM_SOURCES
     from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
     from selfcell.pretext import PRETEXT_TASKS
-    from selfcell.training.presets import presets
 
     tables = {
         "tasks": {
@@ -76,7 +79,7 @@ def _list_settings() -> None:
         ]
         shown |= set(lines)
         if lines:
-            sections[f"selfcell pretrain with {title}, besides"] = lines
+            sections[f"selfcell pretrain with {title}: what it has in addition"] = lines
     sections["selfcell finetune, evaluate: --set or a TOML file"] = list(describe(CellTypeSettings))
     for title, lines in sections.items():
         _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})

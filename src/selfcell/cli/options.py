@@ -57,7 +57,11 @@ SetOption = Annotated[
 ]
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", metavar="NAME", help="Begin from the settings of one of the paper's models."),
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Begin from the settings of one of the paper's models; see `selfcell list presets`.",
+    ),
 ]
 BatchOption = Annotated[
     str | None,

@@ -48,6 +48,8 @@ def pretrain(
     Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --set training.max_epochs=50
 
     Example: selfcell pretrain atlas.h5ad --out runs/byol --donor donor_id --set pretext.name=byol
+
+    Example: selfcell pretrain atlas.h5ad --out runs/paper --preset paper-random --set training.minibatch_size=256
     """
     from selfcell.training.pretrain import pretrain as run
 

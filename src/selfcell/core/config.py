@@ -23,6 +23,15 @@ class Settings(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="before")
     @classmethod
+    def _none_is_not_given(cls, values: Any) -> Any:
+        """Take ``none``, as the command line and lists of settings have it, for what is not set."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {name: None if value == "none" and name in optional else value for name, value in values.items()}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
     def _knows_the_names(cls, values: Any) -> Any:
         unknown = [str(name) for name in values if name not in cls.model_fields] if isinstance(values, Mapping) else []
         if unknown:

@@ -65,7 +65,9 @@ def read_programs(source: str | Path) -> GeneSetCollection:
         return _read_named(PROGRAM_SOURCES[source])
     path = Path(source)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is neither a named source of gene programmes nor a file"
+        what = (
+            "is a folder" if path.is_dir() else "is neither a named source of gene programmes nor a file that is there"
+        )
         raise InputError(
             f"{str(source)!r} {what}. Name a GMT file or a table of source,target, or one of the sources. "
             f"{did_you_mean(str(source), list(PROGRAM_SOURCES))}"

@@ -38,11 +38,14 @@ def match_names(sets: GeneSetCollection, genes: GeneTable) -> NameMatch:
     ids = {name: by_id[strip_version(name)] for name in candidates if strip_version(name) in by_id}
     by_symbol = _once(genes.symbols)
     symbols = {name: by_symbol[name] for name in candidates if name in by_symbol}
-    species = {guess_species(as_gene_table(names)), guess_species(genes)} - {None}
-    if len(species) < 2:
+    species = {guess_species(as_gene_table(names)), guess_species(genes)}
+    if len(species - {None}) < 2:
         upper = _once(tuple(symbol.upper() for symbol in genes.symbols))
         known = set(genes.symbols)
         others = (name for name in candidates - symbols.keys() if name not in known)
+        if None in species:
+            # Of a few names no species can be told, and Actb may be the gene of a mouse.
+            others = (name for name in others if name.isupper() or name != name.capitalize())
         symbols |= {name: upper[name.upper()] for name in others if name.upper() in upper}
     if len(names & ids.keys()) > len(names & symbols.keys()):
         return NameMatch(ids, "ids")

@@ -103,6 +103,9 @@ class PretextTask(Objective, abc.ABC):
 class TargetNetworkTask(PretextTask, abc.ABC):
     """A pretext task whose target follows what is trained: a moving average, a queue of past projections."""
 
+    follows_progress: ClassVar[bool] = True
+    """Whether the way in which the target moves changes with the share of the training that is done."""
+
     @abc.abstractmethod
     def update_target(self, *, progress: float) -> None:
         """Move the target; called after every optimizer step.

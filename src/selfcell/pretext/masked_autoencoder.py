@@ -72,7 +72,7 @@ class MaskedAutoencoderSettings(PretextSettings):
     @model_validator(mode="before")
     @classmethod
     def _fraction_of_its_mask(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("mask_fraction") is None:
+        if isinstance(values, dict) and values.get("mask_fraction") in {None, "none"}:
             fraction = _DEFAULT_FRACTION.get(values.get("mask", "random"))
             return values if fraction is None else {**values, "mask_fraction": fraction}
         return values
@@ -85,6 +85,8 @@ class MaskedAutoencoderSettings(PretextSettings):
             "share_of": {"programs"},
             "mask_per": {"programs"},
         }
+        if not self.rescale_input and self.mask not in {"random", "programs"}:
+            raise InputError(f"pretext.rescale_input has no meaning with pretext.mask={self.mask}: it never rescales.")
         for name, masks in of_masks.items():
             default = type(self).model_fields[name].default
             if self.mask not in masks and getattr(self, name) != default:
@@ -140,7 +142,7 @@ class MaskedAutoencoder(PretextTask):
     Raises
     ------
     InputError
-        If all programmes together hold a smaller share of the genes than is to be hidden.
+        If all programmes together hold a smaller share of the genes than is to be hidden, or there is one alone.
     """
 
     Settings = MaskedAutoencoderSettings
@@ -206,6 +208,11 @@ class MaskedAutoencoder(PretextTask):
 
 def _check_programs(settings: MaskedAutoencoderSettings, programs: GenePrograms) -> None:
     fraction = settings.mask_fraction
+    if settings.mask == "programs" and len(programs) < 2:
+        raise InputError(
+            f"pretext.mask=programs hides some programmes and shows others, but {settings.programs} has only "
+            f"{len(programs)} on these genes. Take a source with more, or lower pretext.program_min_genes."
+        )
     if settings.mask == "programs" and settings.share_of == "genes" and fraction is not None:
         covered = len(set().union(*(genes.tolist() for genes in programs.genes))) / programs.n_genes
         if covered < fraction:

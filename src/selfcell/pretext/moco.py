@@ -63,6 +63,7 @@ class Moco(TargetNetworkTask):
 
     Settings = MocoSettings
     moving_target = True
+    follows_progress = False
 
     def __init__(self, settings: MocoSettings, *, encoder: MlpEncoder, programs: GenePrograms | None = None) -> None:
         super().__init__(settings, encoder=encoder, programs=programs)

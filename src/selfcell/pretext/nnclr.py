@@ -59,6 +59,7 @@ class Nnclr(TargetNetworkTask):
     Settings = NnclrSettings
     compares_cells = True
     moving_target = True
+    follows_progress = False
 
     def __init__(self, settings: NnclrSettings, *, encoder: MlpEncoder, programs: GenePrograms | None = None) -> None:
         super().__init__(settings, encoder=encoder, programs=programs)

@@ -70,6 +70,15 @@ class TwoViewSettings(PretextSettings):
         return None if value is None else as_steps(value)
 
     @model_validator(mode="after")
+    def _views_differ(self) -> "TwoViewSettings":
+        if not any(step.changes_cells for step in self._steps):
+            raise InputError(
+                "Both views of every cell would be the cell itself, so there is nothing to learn: give pretext.views a "
+                'step that changes something, such as [{name="mask_genes", fraction=0.3}].'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _counts_come_first(self) -> "TwoViewSettings":
         for steps in (self.views, self.second_views or ()):
             for before, step in itertools.pairwise(steps):

@@ -48,6 +48,12 @@ class ViewSettings(Settings):
     probability: float = Field(default=0.5, gt=0, le=1)
     """Probability that a cell is touched, by a coin for each cell and view."""
 
+    @property
+    def changes_cells(self) -> bool:
+        """Whether the step can change a cell at all."""
+        strengths = [value for _, value in self if isinstance(value, tuple)]
+        return any(high > 0 for _, high in strengths)
+
 
 class ThinCounts(ViewSettings):
     """Settings of :func:`~selfcell.pretext.views.thin_counts`."""
@@ -58,6 +64,11 @@ class ThinCounts(ViewSettings):
     """Probability that a cell is touched, by a coin for each cell and view."""
     keep_fraction: Annotated[tuple[float, float], Range(gt=0.0, le=1.0)] = (0.5, 1.0)
     """Share of molecules to keep, a number or [low, high] to draw from for each cell."""
+
+    @property
+    def changes_cells(self) -> bool:
+        """Whether any molecule can be lost."""
+        return self.keep_fraction[0] < 1
 
 
 class MaskGenes(ViewSettings):
@@ -174,7 +185,8 @@ def as_steps(value: Any) -> Any:
     """
     if not isinstance(value, list | tuple):
         raise InputError(
-            f"Views are a list of steps, such as ['mask_genes', {{name = 'thin_counts'}}], but got {value!r}."
+            'Views are a list of steps, such as ["thin_counts", {name="mask_genes", fraction=0.5}], '
+            f"but got {value!r}."
         )
     return tuple(_as_step(step) for step in value)
 

@@ -19,6 +19,8 @@ from selfcell.training.settings import PretrainSettings
 
 logger = logging.getLogger(__name__)
 
+_FEW_GENES = 0.05
+
 
 def check_task(settings: PretrainSettings, cells: Cells, split: Split) -> None:
     """Refuse what the task cannot be trained on, before anything is written."""
@@ -40,6 +42,16 @@ def check_task(settings: PretrainSettings, cells: Cells, split: Split) -> None:
             f"{name} compares the cells of a minibatch, so two at least are needed, but training.minibatch_size is "
             f"{settings.training.minibatch_size}, with {len(split.train):,} cells to train on and "
             f"{len(split.validation):,} to watch the loss on."
+        )
+    n_steps = -(-len(split.train) // settings.training.minibatch_size) * settings.training.max_epochs
+    if settings.training.minibatch_size > len(split.train):
+        logger.warning(
+            "The minibatch (training.minibatch_size=%s) is larger than the %s training cells, so an epoch is one step "
+            "of the optimizer, %s in all. The paper's sizes, and learning rates made for them, are for millions of "
+            "cells: here take 256, and with training.optimizer=lars a learning rate in proportion.",
+            f"{settings.training.minibatch_size:,}",
+            f"{len(split.train):,}",
+            f"{n_steps:,}",
         )
     if PRETEXT_TASKS[name].moving_target and settings.training.patience:
         logger.warning(
@@ -68,7 +80,7 @@ def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: 
             f"These settings of {pretext.name} need gene programmes: pretext.programs={suited}, or the path of a file. "
             "`selfcell programs` lists those known by name."
         )
-    programs, _ = load_programs(
+    programs, report = load_programs(
         pretext.programs,
         genes,
         min_genes=pretext.program_min_genes,
@@ -76,6 +88,11 @@ def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: 
         min_coverage=pretext.program_min_coverage,
         as_regulons=pretext.uses_regulons,
     )
+    if report.share_of_genes < _FEW_GENES:
+        logger.warning(
+            "Only %.1f %% of the genes are in any programme; the task says little of the others.",
+            100 * report.share_of_genes,
+        )
     return programs
 
 

@@ -27,10 +27,15 @@ def preset(name: str) -> dict[str, Any]:
     InputError
         If there is no preset of this name.
     """
+    return tomllib.loads(preset_text(name))
+
+
+def preset_text(name: str) -> str:
+    """Give the TOML file of a preset; raises what :func:`preset` does."""
     files = _files()
     if name not in files:
         raise InputError(f"Unknown preset {name!r}. {did_you_mean(name, list(files))}")
-    return tomllib.loads(files[name].read_text(encoding="utf-8"))
+    return files[name].read_text(encoding="utf-8").rstrip()
 
 
 def presets() -> dict[str, str]:

@@ -15,7 +15,7 @@ from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refu
 from selfcell.data.splits import Split, split_cells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.pretext.base import Objective, PretextTask
+from selfcell.pretext.base import Objective, PretextTask, TargetNetworkTask
 from selfcell.training.fit import fit, seeded
 from selfcell.training.inputs import check_task, load_task_programs, task_loaders
 from selfcell.training.resume import check_resumable
@@ -96,7 +96,8 @@ def pretrain(
         write_programs(out / "programs.csv", programs, cells.genes)
     loaders = task_loaders(settings, cells, split)
     logger.info(
-        "Training on %s cells x %s genes, watching the loss on %s.",
+        "%s on %s cells x %s genes, watching the loss on %s.",
+        _named(settings),
         f"{len(split.train):,}",
         f"{len(cells.genes):,}",
         f"{len(split.validation):,}",
@@ -108,16 +109,27 @@ def pretrain(
     return load(out)
 
 
+def _named(settings: PretrainSettings) -> str:
+    """Name the task with what sets it apart, for the log."""
+    values = settings.pretext.model_dump(exclude_defaults=True, exclude={"name"})
+    details = ", ".join(
+        f"{name}={value}" for name, value in values.items() if name in {"mask", "likelihood", "programs"}
+    )
+    return f"Training {settings.pretext.name}{f' ({details})' if details else ''}"
+
+
 def _warn_of_stretching(out: Path, settings: PretrainSettings) -> None:
     """Say where more epochs than a run began with lead elsewhere than they would have from the start."""
     before = read_toml(out / "config.toml")["training"]["max_epochs"]
-    moves = PRETEXT_TASKS[settings.pretext.name].moving_target or settings.training.schedule == "cosine"
-    if moves and before != settings.training.max_epochs:
+    task_class = PRETEXT_TASKS[settings.pretext.name]
+    moves = issubclass(task_class, TargetNetworkTask) and task_class.follows_progress
+    has_begun = (out / "checkpoints" / "last.safetensors").exists()
+    if has_begun and before != settings.training.max_epochs and (moves or settings.training.schedule == "cosine"):
         logger.warning(
-            "The run began with %d epochs, and its schedules (training.schedule=%s, the target network) go by the "
-            "share of epochs trained: it will not be what %d epochs from the start would have been.",
+            "The run began with %d epochs, and %s goes by the share of epochs trained: it will not be what %d epochs "
+            "from the start would have been.",
             before,
-            settings.training.schedule,
+            "its target network" if moves else "its learning rate",
             settings.training.max_epochs,
         )
 

@@ -56,6 +56,12 @@ class TrainedModel:
     head_state: dict[str, torch.Tensor]
     """Weights of what was trained beside the encoder: a decoder, or a classifier."""
 
+    def __repr__(self) -> str:
+        what = self.manifest.get("pretext") or self.manifest["kind"]
+        return (
+            f"TrainedModel({what}, {len(self.genes):,} genes to {self.encoder.n_latent} dimensions, {str(self.path)!r})"
+        )
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The classes of a fine-tuned classifier, in the order of its outputs; None for a pre-trained encoder."""

@@ -84,7 +84,7 @@ class TrainingSettings(Settings):
         if self.warmup_epochs >= self.max_epochs:
             raise InputError(
                 f"training.warmup_epochs is {self.warmup_epochs}, but there are {self.max_epochs} epochs in all: the "
-                "learning rate would never be reached."
+                "learning rate would never be reached. Lower training.warmup_epochs or raise training.max_epochs."
             )
         return self
 
@@ -102,7 +102,9 @@ class PretrainSettings(Settings):
     def _of_its_task(cls, value: Any) -> Any:
         if isinstance(value, Settings):
             return value
-        return PRETEXT_TASKS[_task_name(value)].Settings.model_validate(value)
+        settings_class = PRETEXT_TASKS[_task_name(value)].Settings
+        _refuse_settings_of_others(settings_class, _task_name(value), value)
+        return settings_class.model_validate(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +115,22 @@ class PretrainSettings(Settings):
             return values
         moving = PRETEXT_TASKS[_task_name(pretext)].moving_target
         return {**values, "training": {**training, "patience": 0}} if moving else values
+
+
+def _refuse_settings_of_others(settings_class: type[PretextSettings], task: str, value: Any) -> None:
+    """Say which tasks have a setting that this one has not."""
+    for name in value if isinstance(value, dict) else ():
+        steps, _, _ = name.partition(".")
+        if steps in {"views", "second_views"} and steps != name:
+            raise InputError(
+                f"Steps of a view are written whole, not one by one: pretext.{steps}="
+                '[{name="mask_genes", fraction=0.5}] instead of pretext.' + f"{name}."
+            )
+        others = [other for other in PRETEXT_TASKS if name in PRETEXT_TASKS[other].Settings.model_fields]
+        if name not in settings_class.model_fields and others:
+            raise InputError(
+                f"{task} has no setting {name!r}; it is one of {', '.join(others)} (pretext.name={others[0]})."
+            )
 
 
 def _task_name(pretext: Any) -> str:
