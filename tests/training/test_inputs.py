@@ -102,6 +102,7 @@ def test_bad_input_is_refused_before_anything_is_written(adata, tmp_path, gmt, r
         (adata, {"mask": "programs"}, {}, r"need gene programmes: pretext\.programs=msigdb-c8"),
         (adata, {"mask": "program_to_tf"}, {}, r"pretext\.programs=trrust"),
         (adata, {"programs": gmt}, {}, "nothing in these settings of masked_autoencoder uses gene programmes"),
+        (adata, {"program_min_genes": 7}, {}, r"pretext\.program_min_genes is given, but these settings"),
         (adata, {"mask": "programs", "programs": str(unknown)}, {}, "unknown.gmt"),
         (adata, {"mask": "program_to_tf", "programs": str(absent)}, {}, "ABSENT1"),
         (adata, {"mask": "programs", "programs": "msigdb-c88"}, {}, "Did you mean 'msigdb-c8'"),

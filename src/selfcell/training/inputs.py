@@ -66,6 +66,11 @@ def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: 
     """Load the gene programmes that the task asks for; those stored with the run where it is resumed."""
     pretext = settings.pretext
     if not pretext.uses_programs:
+        for name in ("program_min_genes", "program_max_genes", "program_min_coverage"):
+            if getattr(pretext, name) != type(pretext).model_fields[name].default:
+                raise InputError(
+                    f"pretext.{name} is given, but these settings of {pretext.name} use no gene programmes."
+                )
         if pretext.programs is not None:
             raise InputError(
                 f"pretext.programs={pretext.programs} is given, but nothing in these settings of {pretext.name} uses "
