@@ -1,0 +1,1 @@
+"""The atlas on disk: many files of cells made into one that can be streamed."""
