@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfcell.data.loader import MinibatchSampler, cell_loader
+from selfcell.data.loader import cell_loader
 
 
 def minibatch_of(counts, dtype=torch.float32):
@@ -24,29 +24,3 @@ def test_expression_agrees_with_the_dense_formula_in_float64(n_cells, n_genes, s
     minibatch = minibatch_of(counts, dtype=torch.float64)
     np.testing.assert_allclose(minibatch.expression().numpy(), expected, rtol=1e-12)
     np.testing.assert_array_equal(minibatch.library_size.numpy(), library_size[:, 0])
-
-
-def test_every_cell_comes_once_an_epoch_with_its_codes(cells):
-    codes = {"row": np.arange(len(cells))}
-    loader = cell_loader(cells.counts, codes=codes, minibatch_size=64, shuffle_seed=1)
-    rows = torch.cat([minibatch.codes["row"] for minibatch in loader])
-    assert sorted(rows.tolist()) == list(range(len(cells)))
-    dense = torch.cat([minibatch.expression() for minibatch in loader])
-    plain = torch.cat([minibatch.expression() for minibatch in cell_loader(cells.counts, minibatch_size=300)])
-    torch.testing.assert_close(dense, plain[rows])
-    assert len(loader) == 5
-
-
-def test_the_order_depends_on_seed_and_epoch_alone():
-    def order(seed, epoch):
-        sampler = MinibatchSampler(20, minibatch_size=6, shuffle_seed=seed)
-        sampler.set_epoch(epoch)
-        return np.concatenate(list(sampler)).tolist()
-
-    assert order(1, 3) == order(1, 3)
-    assert order(1, 3) != order(1, 4) != order(2, 4)
-    assert order(None, 5) == list(range(20))
-
-
-def test_the_last_minibatch_may_be_smaller():
-    assert [len(rows) for rows in MinibatchSampler(10, minibatch_size=4, shuffle_seed=0)] == [4, 4, 2]

@@ -1,86 +1,220 @@
-"""Minibatches of cells held in memory, shuffled anew each epoch by a seed."""
+"""Minibatches of cells, from memory or from disk: shuffled anew each epoch by a seed, resumable at any minibatch."""
 
-from collections.abc import Iterator, Mapping
+import collections
+import contextlib
+import dataclasses
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from selfcell.core.seeds import numpy_rng
+from selfcell.core.errors import InputError
+from selfcell.data.buffers import BufferPool
+from selfcell.data.kernels import gather_cells
 from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.order import CodeColumn, WholeOrder
+from selfcell.data.rows import CellRows, MemoryRows, RowBuffer
+from selfcell.data.schedule import Cut, Position, Read, Schedule
+
+_MINIBATCHES_AHEAD = 2
 
 
-class CellRows(Dataset[CellMinibatch]):
-    """Cells in memory, taken many at a time by their positions.
+class CellLoader:
+    """Iterates over the minibatches of an epoch.
+
+    The cells of every minibatch depend on the order and the epoch alone, not on threads or timing. :meth:`state_dict`
+    holds a few numbers by which another loader goes on after the last minibatch that was given.
 
     Parameters
     ----------
-    counts
-        Cells x genes, in the encoder's order of genes.
+    rows
+        Where cells come from.
+    schedule
+        Which cells make up which minibatch.
     codes
-        Integer codes per cell to travel along.
-    """
-
-    def __init__(self, counts: sp.csr_matrix, codes: Mapping[str, np.ndarray] | None = None) -> None:
-        self.counts = counts
-        self.codes = dict(codes or {})
-
-    def __len__(self) -> int:
-        return int(self.counts.shape[0])
-
-    def __getitem__(self, rows: np.ndarray) -> CellMinibatch:
-        part = self.counts[rows]
-        return CellMinibatch(
-            values=torch.from_numpy(part.data),
-            gene_index=torch.from_numpy(part.indices.astype(np.int64)),
-            cell_offsets=torch.from_numpy(part.indptr.astype(np.int64)),
-            n_genes=int(self.counts.shape[1]),
-            codes={key: torch.from_numpy(code[rows]) for key, code in self.codes.items()},
-        )
-
-
-class MinibatchSampler(Sampler[np.ndarray]):
-    """Positions of the cells of each minibatch; the last one of an epoch may be smaller.
-
-    The order depends on the seed and the epoch alone, so that a resumed run sees the same minibatches. Lightning calls
-    :meth:`set_epoch`.
-
-    Parameters
-    ----------
-    n_cells
-        Cells in an epoch.
-    minibatch_size
-        Cells per minibatch.
-    shuffle_seed
-        Seed of the order; None keeps the cells in order.
-    min_cells
-        Leave the last minibatch out where it has fewer cells.
+        Integer codes of the cells to travel along, by position.
+    reshuffle
+        Take another order every epoch; otherwise that of the first.
+    n_threads
+        Threads that read ahead; 0 reads when a minibatch is asked for, which is right for data in memory.
+    pin_memory
+        Put minibatches into page-locked memory, for a GPU.
     """
 
     def __init__(
-        self, n_cells: int, *, minibatch_size: int, shuffle_seed: int | None = None, min_cells: int = 1
+        self,
+        rows: CellRows,
+        schedule: Schedule,
+        *,
+        codes: Mapping[str, CodeColumn] | None = None,
+        reshuffle: bool = True,
+        n_threads: int = 0,
+        pin_memory: bool = False,
     ) -> None:
-        n_left = n_cells % minibatch_size
-        self.n_cells = n_cells
-        self.n_used = n_cells if n_left >= min_cells else n_cells - n_left
-        self.minibatch_size = minibatch_size
-        self.shuffle_seed = shuffle_seed
+        self.rows = rows
+        self.schedule = schedule
+        self.codes = dict(codes or {})
+        self.reshuffle = reshuffle
+        self.n_threads = n_threads
         self.epoch = 0
+        self._position = Position()
+        self._told: Position | None = None
+        self._buffers = BufferPool()
+        self._outputs = BufferPool(pin_memory=pin_memory)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration belongs to."""
-        self.epoch = epoch
+    @property
+    def n_cells(self) -> int:
+        """Cells in an epoch, over all processes."""
+        return self.schedule.order.n_cells
+
+    @property
+    def sampler(self) -> "CellLoader":
+        """Itself: where Lightning looks for ``set_epoch``."""
+        return self
 
     def __len__(self) -> int:
-        return -(-self.n_used // self.minibatch_size)
+        """Give the number of minibatches in an epoch."""
+        return len(self.schedule)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.arange(self.n_cells)
-        if self.shuffle_seed is not None:
-            order = numpy_rng(self.shuffle_seed, "order", self.epoch).permutation(self.n_cells)
-        for start in range(0, self.n_used, self.minibatch_size):
-            yield order[start : min(start + self.minibatch_size, self.n_used)]
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next iteration belongs to; else each iteration is the next epoch."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give how far the epoch has got."""
+        return dataclasses.asdict(self._position)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration go on from what :meth:`state_dict` gave."""
+        self._told = Position(**state)
+        self.epoch = self._told.epoch
+
+    def __iter__(self) -> Iterator[CellMinibatch]:
+        start, self._told = self._told, None
+        if start is None or start.epoch != self.epoch:
+            start = Position(self.epoch)
+        if not self.reshuffle:
+            start = dataclasses.replace(start, epoch=0)
+        with contextlib.ExitStack() as stack:
+            made: Any = self._minibatches(start, stack)
+            if self.n_threads:
+                made = stack.enter_context(_Ahead(made))
+            for minibatch, after in made:
+                self._position = after
+                yield minibatch
+        self.epoch += 1
+
+    def _minibatches(self, start: Position, stack: contextlib.ExitStack) -> Iterator[tuple[CellMinibatch, Position]]:
+        pool = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads else None
+        events = self.schedule.events(start)
+        waiting: collections.deque[Read | Cut] = collections.deque()
+        buffers: dict[int, Future[RowBuffer]] = {}
+        while True:
+            reading = sum(not buffer.done() for buffer in buffers.values())
+            while len(waiting) < 2 or (reading < self.n_threads and len(buffers) < self.n_threads + 2):
+                event = next(events, None)
+                if event is None:
+                    break
+                waiting.append(event)
+                if isinstance(event, Read):
+                    buffers[event.group] = self._submit(pool, event.rows)
+                    reading += 1
+            if not waiting:
+                return
+            event = waiting.popleft()
+            if isinstance(event, Cut):
+                yield self._gather(event, {group: buffers[group].result() for group, _ in event.pieces}), event.after
+                last = event.pieces[-1][0] if event.pieces else 0
+                buffers = {group: buffer for group, buffer in buffers.items() if group >= last}
+
+    def _submit(self, pool: ThreadPoolExecutor | None, rows: np.ndarray) -> Future[RowBuffer]:
+        if pool is not None:
+            return pool.submit(self.rows.read, rows, self._buffers)
+        done: Future[RowBuffer] = Future()
+        done.set_result(self.rows.read(rows, self._buffers))
+        return done
+
+    def _gather(self, cut: Cut, buffers: Mapping[int, RowBuffer]) -> CellMinibatch:
+        located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
+        lengths = [buffer.cell_offsets[place + 1] - buffer.cell_offsets[place] for buffer, place in located]
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+        genes = self._outputs.take(int(offsets[-1]), np.int32)
+        values = self._outputs.take(int(offsets[-1]), np.float32)
+        at = 0
+        for (buffer, places), length in zip(located, lengths, strict=True):
+            end = at + int(length.sum())
+            arrays = (buffer.cell_offsets, buffer.gene_index, buffer.values)
+            largest = gather_cells(places, *arrays, genes[at:end], values[at:end])
+            if largest >= self.rows.n_genes:
+                raise InputError(
+                    f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data."
+                )
+            at = end
+        rows = cut.rows
+        return CellMinibatch(
+            values=torch.from_numpy(values),
+            gene_index=torch.from_numpy(genes),
+            cell_offsets=torch.from_numpy(offsets),
+            n_genes=self.rows.n_genes,
+            codes={key: torch.from_numpy(np.asarray(column[rows], np.int64)) for key, column in self.codes.items()},
+        )
+
+
+class _Ahead:
+    """Runs an iterator in a thread, a few items ahead; an error in it is raised where its items are taken."""
+
+    def __init__(self, made: Iterator[Any]) -> None:
+        self.made = made
+        self.items: queue.Queue[Callable[[], Any]] = queue.Queue(maxsize=_MINIBATCHES_AHEAD)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="selfcell-loader", daemon=True)
+
+    def __enter__(self) -> "_Ahead":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+    def __iter__(self) -> Iterator[Any]:
+        with contextlib.suppress(_Ended):
+            while True:
+                yield self.items.get()()
+
+    def _run(self) -> None:
+        try:
+            for item in self.made:
+                if not self._put(functools.partial(_give, item)):
+                    return
+            self._put(functools.partial(_fail, _Ended()))
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that takes the items
+            self._put(functools.partial(_fail, error))
+
+    def _put(self, item: Callable[[], Any]) -> bool:
+        while not self.stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                self.items.put(item, timeout=0.1)
+                return True
+        return False
+
+
+class _Ended(Exception):  # noqa: N818 - nothing is wrong
+    """There are no more items."""
+
+
+def _give(item: Any) -> Any:
+    return item
+
+
+def _fail(error: BaseException) -> None:
+    raise error
 
 
 def cell_loader(
@@ -89,13 +223,26 @@ def cell_loader(
     minibatch_size: int,
     codes: Mapping[str, np.ndarray] | None = None,
     shuffle_seed: int | None = None,
+    positions: np.ndarray | None = None,
     min_cells: int = 1,
-) -> DataLoader[CellMinibatch]:
-    """Make a loader of minibatches; the arguments are those of :class:`CellRows` and :class:`MinibatchSampler`.
+) -> CellLoader:
+    """Make a loader of cells in memory.
 
-    Minibatches are cut in the training process itself: they are quick to make and slow to send between processes.
+    Parameters
+    ----------
+    counts
+        Cells x genes, in the encoder's order of genes.
+    minibatch_size
+        Cells per minibatch; the last one of an epoch has what is left.
+    codes
+        Integer codes per cell to travel along.
+    shuffle_seed
+        Seed of the order; None keeps the cells in order.
+    positions
+        Take these cells only, in this order where they are not shuffled.
+    min_cells
+        Fewer cells than this at the end of an epoch join the minibatch before.
     """
-    sampler = MinibatchSampler(
-        int(counts.shape[0]), minibatch_size=minibatch_size, shuffle_seed=shuffle_seed, min_cells=min_cells
-    )
-    return DataLoader(CellRows(counts, codes), sampler=sampler, batch_size=None)
+    everything = np.arange(counts.shape[0]) if positions is None else positions
+    order = WholeOrder(everything, shuffle_seed=shuffle_seed)
+    return CellLoader(MemoryRows(counts), Schedule(order, minibatch_size, min_cells=min_cells), codes=codes)

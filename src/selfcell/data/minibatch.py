@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfcell.data.counts import TARGET_TOTAL
+from selfcell.data.kernels import scatter_cells
 
 
 @dataclass(slots=True)
@@ -41,18 +42,28 @@ class CellMinibatch:
         size = torch.zeros(self.n_cells, device=self.values.device, dtype=self.values.dtype)
         return size.index_add_(0, self.cell_index, self.values)
 
-    def expression(self) -> Float[Tensor, "n_cells n_genes"]:
-        """``log1p`` of counts scaled to 10,000 per cell, dense. A cell without counts is all zero."""
+    def expression(self, out: Float[Tensor, "n_cells n_genes"] | None = None) -> Float[Tensor, "n_cells n_genes"]:
+        """``log1p`` of counts scaled to 10,000 per cell, dense. A cell without counts is all zero.
+
+        Written into ``out`` where it is given.
+        """
         scale = TARGET_TOTAL / self.library_size.clamp(min=torch.finfo(self.values.dtype).tiny)
         cell_index = self.cell_index
-        dense = torch.zeros((self.n_cells, self.n_genes), device=self.values.device, dtype=self.values.dtype)
-        dense[cell_index, self.gene_index] = torch.log1p(self.values * scale[cell_index])
-        return dense
+        return self._dense(torch.log1p(self.values * scale[cell_index]), out)
 
-    def counts(self) -> Float[Tensor, "n_cells n_genes"]:
-        """Raw counts, dense."""
-        dense = torch.zeros((self.n_cells, self.n_genes), device=self.values.device, dtype=self.values.dtype)
-        dense[self.cell_index, self.gene_index] = self.values
+    def counts(self, out: Float[Tensor, "n_cells n_genes"] | None = None) -> Float[Tensor, "n_cells n_genes"]:
+        """Raw counts, dense; written into ``out`` where it is given, which saves the making of a large array."""
+        return self._dense(self.values, out)
+
+    def _dense(self, values: Tensor, out: Tensor | None) -> Float[Tensor, "n_cells n_genes"]:
+        shape = (self.n_cells, self.n_genes)
+        if values.is_cpu and not values.requires_grad:
+            dense = torch.empty(shape, dtype=values.dtype) if out is None else out
+            parts = (self.cell_offsets, self.gene_index, values, dense)
+            scatter_cells(*(part.numpy() for part in parts))
+            return dense
+        dense = torch.zeros(shape, device=values.device, dtype=values.dtype) if out is None else out.zero_()
+        dense[self.cell_index, self.gene_index] = values
         return dense
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "CellMinibatch":

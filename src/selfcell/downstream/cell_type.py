@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from selfcell.core.config import Settings
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed
-from selfcell.data.loader import cell_loader
+from selfcell.data.loader import CellLoader, cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
@@ -229,14 +229,13 @@ class CellTypeTask(DownstreamTask):
         )
         return classifier, outcome
 
-    def _loader(
-        self, cells: Cells, rows: np.ndarray, *, shuffle_seed: int | None
-    ) -> "torch.utils.data.DataLoader[CellMinibatch]":
+    def _loader(self, cells: Cells, rows: np.ndarray, *, shuffle_seed: int | None) -> CellLoader:
         return cell_loader(
-            cells.counts[rows],
-            codes={"label": self.label_code[rows]},
+            cells.counts,
+            codes={"label": self.label_code},
             minibatch_size=self.settings.training.minibatch_size,
             shuffle_seed=shuffle_seed,
+            positions=rows,
         )
 
 

@@ -6,21 +6,20 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed
-from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.loader import CellLoader
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
@@ -66,8 +65,8 @@ def fit(
     objective: Objective,
     settings: TrainingSettings,
     *,
-    train: DataLoader[CellMinibatch],
-    validation: DataLoader[CellMinibatch] | None,
+    train: CellLoader,
+    validation: CellLoader | None,
     out: Path,
     title: str,
     resume: bool = False,
@@ -102,7 +101,7 @@ def fit(
     InputError
         If there is no GPU although one is asked for, or patience without validation cells.
     """
-    n_cells = len(cast("Sized", train.dataset))
+    n_cells = train.n_cells
     accelerator = _accelerator(settings.device)
     log = EpochLog(out / "log.csv", n_cells=n_cells)
     last = kept = _checkpoint(out, "last", monitor=None)

@@ -4,13 +4,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.genes import GeneTable
-from selfcell.data.loader import cell_loader
-from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.loader import CellLoader, cell_loader
 from selfcell.data.programs import GenePrograms, load_programs, read_stored_programs
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
@@ -101,7 +99,7 @@ def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: 
     return programs
 
 
-def task_loaders(settings: PretrainSettings, cells: Cells, split: Split) -> dict[str, DataLoader[CellMinibatch]]:
+def task_loaders(settings: PretrainSettings, cells: Cells, split: Split) -> dict[str, CellLoader]:
     """Make the loaders of training and validation cells."""
     compares = PRETEXT_TASKS[settings.pretext.name].compares_cells
     validation = split.validation
@@ -113,9 +111,10 @@ def task_loaders(settings: PretrainSettings, cells: Cells, split: Split) -> dict
     seeds = {"train": settings.training.seed, "validation": None}
     return {
         part: cell_loader(
-            cells.counts[rows],
+            cells.counts,
             minibatch_size=size,
-            codes={key: code[rows] for key, code in batch_code.items()},
+            codes=batch_code,
+            positions=rows,
             shuffle_seed=seeds[part],
             min_cells=min_cells,
         )
