@@ -3,10 +3,10 @@
 import collections
 import contextlib
 import dataclasses
-import functools
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +22,7 @@ from selfcell.data.order import CodeColumn, WholeOrder
 from selfcell.data.rows import CellRows, MemoryRows, RowBuffer
 from selfcell.data.schedule import Cut, Position, Read, Schedule
 
-_MINIBATCHES_AHEAD = 2
+_CELLS_AHEAD = 4096
 
 
 class CellLoader:
@@ -104,7 +104,7 @@ class CellLoader:
         with contextlib.ExitStack() as stack:
             made: Any = self._minibatches(start, stack)
             if self.n_threads:
-                made = stack.enter_context(_Ahead(made))
+                made = stack.enter_context(_Ahead(made, max(1, _CELLS_AHEAD // self.schedule.minibatch_size)))
             for minibatch, after in made:
                 self._position = after
                 yield minibatch
@@ -117,7 +117,7 @@ class CellLoader:
         buffers: dict[int, Future[RowBuffer]] = {}
         while True:
             reading = sum(not buffer.done() for buffer in buffers.values())
-            while len(waiting) < 2 or (reading < self.n_threads and len(buffers) < self.n_threads + 2):
+            while len(waiting) < 2 or (reading < self.n_threads and len(buffers) <= self.n_threads):
                 event = next(events, None)
                 if event is None:
                     break
@@ -130,8 +130,7 @@ class CellLoader:
             event = waiting.popleft()
             if isinstance(event, Cut):
                 yield self._gather(event, {group: buffers[group].result() for group, _ in event.pieces}), event.after
-                last = event.pieces[-1][0] if event.pieces else 0
-                buffers = {group: buffer for group, buffer in buffers.items() if group >= last}
+                buffers = {group: buffer for group, buffer in buffers.items() if group >= event.after.group}
 
     def _submit(self, pool: ThreadPoolExecutor | None, rows: np.ndarray) -> Future[RowBuffer]:
         if pool is not None:
@@ -167,11 +166,15 @@ class CellLoader:
 
 
 class _Ahead:
-    """Runs an iterator in a thread, a few items ahead; an error in it is raised where its items are taken."""
+    """Runs an iterator in a thread, some items ahead; an error in it is raised where its items are taken.
 
-    def __init__(self, made: Iterator[Any]) -> None:
+    Items change hands by the lot: each time costs a switch of threads, which is long beside a small minibatch.
+    """
+
+    def __init__(self, made: Iterator[Any], lot: int) -> None:
         self.made = made
-        self.items: queue.Queue[Callable[[], Any]] = queue.Queue(maxsize=_MINIBATCHES_AHEAD)
+        self.lot = lot
+        self.lots: queue.Queue[tuple[list[Any], BaseException | None]] = queue.Queue(maxsize=1)
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._run, name="selfcell-loader", daemon=True)
 
@@ -184,37 +187,37 @@ class _Ahead:
         self.thread.join()
 
     def __iter__(self) -> Iterator[Any]:
-        with contextlib.suppress(_Ended):
-            while True:
-                yield self.items.get()()
+        while True:
+            items, error = self.lots.get()
+            while items:
+                # Taken out, lest the memory of a minibatch be held until the next lot.
+                yield items.pop(0)
+            if isinstance(error, _Ended):
+                return
+            if error is not None:
+                raise error
 
     def _run(self) -> None:
+        items: list[Any] = []
         try:
-            for item in self.made:
-                if not self._put(functools.partial(_give, item)):
+            while not self.stopped.is_set():
+                items = list(itertools.islice(self.made, self.lot))
+                if len(items) < self.lot:
+                    self._put((items, _Ended()))
                     return
-            self._put(functools.partial(_fail, _Ended()))
+                self._put((items, None))
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that takes the items
-            self._put(functools.partial(_fail, error))
+            self._put(([], error))
 
-    def _put(self, item: Callable[[], Any]) -> bool:
+    def _put(self, lot: tuple[list[Any], BaseException | None]) -> None:
         while not self.stopped.is_set():
             with contextlib.suppress(queue.Full):
-                self.items.put(item, timeout=0.1)
-                return True
-        return False
+                self.lots.put(lot, timeout=0.1)
+                return
 
 
 class _Ended(Exception):  # noqa: N818 - nothing is wrong
     """There are no more items."""
-
-
-def _give(item: Any) -> Any:
-    return item
-
-
-def _fail(error: BaseException) -> None:
-    raise error
 
 
 def cell_loader(
