@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfcell.benchmark.evaluate import evaluate as evaluate
     from selfcell.data import datasets as datasets
+    from selfcell.data.atlas.build import append_to_atlas as append_to_atlas
+    from selfcell.data.atlas.build import build_atlas as build_atlas
+    from selfcell.data.stream import stream_cells as stream_cells
     from selfcell.downstream.annotate import annotate as annotate
     from selfcell.downstream.embed import embed as embed
+    from selfcell.downstream.embed_atlas import embed_atlas as embed_atlas
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.report.html import write_report as report
     from selfcell.training.presets import preset as preset
@@ -21,10 +25,14 @@ if TYPE_CHECKING:
     from selfcell.training.run_folder import load as load
 
 _PUBLIC = {
+    "build_atlas": "selfcell.data.atlas.build:build_atlas",
+    "append_to_atlas": "selfcell.data.atlas.build:append_to_atlas",
+    "stream_cells": "selfcell.data.stream:stream_cells",
     "pretrain": "selfcell.training.pretrain:pretrain",
     "preset": "selfcell.training.presets:preset",
     "load": "selfcell.training.run_folder:load",
     "embed": "selfcell.downstream.embed:embed",
+    "embed_atlas": "selfcell.downstream.embed_atlas:embed_atlas",
     "annotate": "selfcell.downstream.annotate:annotate",
     "finetune": "selfcell.downstream.finetune:finetune",
     "evaluate": "selfcell.benchmark.evaluate:evaluate",
@@ -32,7 +40,21 @@ _PUBLIC = {
     "datasets": "selfcell.data.datasets:",
 }
 
-__all__ = ["annotate", "datasets", "embed", "evaluate", "finetune", "load", "preset", "pretrain", "report"]
+__all__ = [
+    "annotate",
+    "append_to_atlas",
+    "build_atlas",
+    "datasets",
+    "embed",
+    "embed_atlas",
+    "evaluate",
+    "finetune",
+    "load",
+    "preset",
+    "pretrain",
+    "report",
+    "stream_cells",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
 from selfcell.data.buffers import BufferPool
+from selfcell.data.kernels import scatter_cells
 from selfcell.data.loader import CellLoader, cell_loader
 from selfcell.data.order import BlockOrder, WeightedOrder, WholeOrder, balanced_weights
 from selfcell.data.permutation import permuted, uniform
 from selfcell.data.rows import MemoryRows, runs_of
-from selfcell.data.schedule import Position, Read, Schedule
+from selfcell.data.schedule import Cut, Position, Read, Schedule
 from selfcell.data.subset import CellSubset
 
 
@@ -81,8 +82,8 @@ def test_the_processes_together_see_every_cell_once_and_the_same_minibatches(
         order = block_order(n_cells, taken=taken, shuffle_seed=seed)
 
     def minibatches(rank, world_size, size):
-        schedule = Schedule(order, size, rank=rank, world_size=world_size)
-        cuts = [event for event in schedule.events(Position(2)) if not isinstance(event, Read)]
+        schedule = Schedule(order, max(size, world_size), rank=rank, world_size=world_size)
+        cuts = [event for event in schedule.events(Position(2)) if isinstance(event, Cut)]
         assert len(cuts) == len(schedule)
         return [cut.rows for cut in cuts]
 
@@ -90,7 +91,7 @@ def test_the_processes_together_see_every_cell_once_and_the_same_minibatches(
     together = [np.concatenate(parts) for parts in zip(*ranks, strict=True)]
     assert sorted(np.concatenate(together)) == np.flatnonzero(taken).tolist()
     assert all(max(sizes) - min(sizes) <= 1 for sizes in zip(*[map(len, rank) for rank in ranks], strict=True))
-    alone = minibatches(0, 1, size * world_size)
+    alone = minibatches(0, 1, max(size, world_size))
     for one, many in zip(alone[:-2], together[:-2], strict=False):
         assert sorted(one) == sorted(many)
 
@@ -101,8 +102,8 @@ def test_a_resumed_epoch_gives_exactly_the_cells_not_yet_seen(size, broken_after
     counts = sp.csr_matrix(np.arange(1, 61)[:, None])
     taken = np.arange(60) % 5 > 0
 
-    def loader(world_size=1, n_threads=0):
-        schedule = Schedule(block_order(60, taken=taken), size, world_size=world_size)
+    def loader(n_threads=0):
+        schedule = Schedule(block_order(60, taken=taken), size)
         made = CellLoader(MemoryRows(counts), schedule, codes={"row": np.arange(60)}, n_threads=n_threads)
         made.set_epoch(4)
         return made
@@ -132,7 +133,7 @@ def test_processes_may_change_in_number_where_the_minibatch_of_all_stays():
     one = Schedule(order, 16)
     position = list(one.cuts(Position()))[1].after
     rest = [set(cut.rows) for cut in one.cuts(position)]
-    two = [[set(cut.rows) for cut in Schedule(order, 8, rank=rank, world_size=2).cuts(position)] for rank in (0, 1)]
+    two = [[set(cut.rows) for cut in Schedule(order, 16, rank=rank, world_size=2).cuts(position)] for rank in (0, 1)]
     assert rest == [a | b for a, b in zip(*two, strict=True)]
 
 
@@ -146,8 +147,10 @@ def test_a_process_reads_its_share_of_the_blocks():
 
 
 def test_too_few_cells_for_the_processes_are_refused():
+    with pytest.raises(InputError, match="2 cells in a minibatch are too few: 4 processes need at least 1 each"):
+        Schedule(WholeOrder(np.arange(9), shuffle_seed=0), 2, world_size=4)
     with pytest.raises(InputError, match="3 cells are too few: 4 processes need at least 1 each"):
-        Schedule(WholeOrder(np.arange(3), shuffle_seed=0), 2, world_size=4)
+        Schedule(WholeOrder(np.arange(3), shuffle_seed=0), 4, world_size=4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,3 +237,12 @@ def test_dense_counts_can_be_written_into_an_array_of_the_users(cells):
         out = torch.full((16, minibatch.n_genes), -1.0)
         assert make(out=out) is out
         assert torch.equal(out, make())
+
+
+def test_threads_that_share_the_cells_write_the_same(monkeypatch):
+    counts = sp.random(50, 30, density=0.2, format="csr", random_state=0)
+    monkeypatch.setattr("selfcell.data.kernels._WORTH_THREADS", 0)
+    for n_threads in (1, 3, 60):
+        out = np.full((50, 30), -1.0)
+        scatter_cells(counts.indptr, counts.indices, counts.data, out, n_threads=n_threads)
+        np.testing.assert_array_equal(out, counts.toarray())

@@ -1,7 +1,7 @@
 import numpy as np
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfcell.data.loader import cell_loader
@@ -13,6 +13,7 @@ def minibatch_of(counts, dtype=torch.float32):
     return minibatch
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 10_000))
 def test_expression_agrees_with_the_dense_formula_in_float64(n_cells, n_genes, seed):
     rng = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ def test_programme_masks_recover_which_genes_belong_together(mask):
     optimizer = torch.optim.AdamW(task.train().parameters(), lr=3e-3)
     loader = cell_loader(cells.counts, minibatch_size=100, shuffle_seed=0)
     for epoch in range(30):
-        loader.sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         for step, minibatch in enumerate(loader):
             generator = torch.Generator().manual_seed(1000 * epoch + step)
             optimizer.zero_grad()

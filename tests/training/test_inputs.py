@@ -127,16 +127,15 @@ def test_log_normalized_values_undone_are_no_counts(adata, tmp_path):
         run(adata, tmp_path / "run", {"likelihood": "poisson"}, data={"scale": "log1p"})
 
 
-def test_a_last_cell_alone_is_left_out_where_cells_are_compared(adata):
+def test_a_last_cell_alone_joins_the_minibatch_before_where_cells_are_compared(adata):
     cells = open_cells(adata)
     donors = cells.obs["donor"]
     split = split_cells(len(cells), donors, validation_fraction=0.2, test_fraction=0.0, seed=0)
-    for name, left_out in (("byol", 1), ("masked_autoencoder", 0)):
-        settings = build(
-            PretrainSettings, {"pretext": {"name": name}, "training": {"minibatch_size": len(split.train) - 1}}
-        )
+    n_train = len(split.train)
+    for name, sizes in (("byol", [n_train]), ("masked_autoencoder", [n_train - 1, 1])):
+        settings = build(PretrainSettings, {"pretext": {"name": name}, "training": {"minibatch_size": n_train - 1}})
         seen = [minibatch.n_cells for minibatch in task_loaders(settings, cells, split)["train"]]
-        assert sum(seen) == len(split.train) - left_out
+        assert seen == sizes
 
 
 def test_views_that_mix_neighbors_are_given_the_batch_of_each_cell(adata, tmp_path):

@@ -1,8 +1,10 @@
 """``selfcell list``, ``selfcell doctor`` and ``--version``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from selfcell.cli.options import ConfigOption, PresetOption, SetOption, gather_settings
 
 _SECTIONS = ("tasks", "presets", "regimes", "baselines", "datasets", "programs", "settings")
 
@@ -97,9 +99,50 @@ def _print_entries(title: str, entries: dict[str, str]) -> None:
 
 
 def doctor(
+    cells: Annotated[
+        str | None,
+        typer.Argument(metavar="[CELLS]", help="A file of cells, an atlas or its URL, to find out what limits on it."),
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    minibatch_size: Annotated[
+        int | None, typer.Option("--minibatch-size", min=1, help="As training.minibatch_size.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure training speed.")] = 5.0,
 ) -> None:
-    """Show what is installed and how fast this machine trains, and check that the cache can be written."""
+    """Show what is installed and how fast this machine trains, and check that the cache can be written.
+
+    With CELLS: how fast they are read, how fast the network takes them, which of the two limits, and what to do.
+
+    Example: selfcell doctor atlas --minibatch-size 1024 --set data.loader_threads=2
+    """
+    settings = gather_settings(config, set_, {"training.minibatch_size": minibatch_size}, preset=preset)
+    if cells is not None:
+        _show_pace(cells, settings, seconds)
+        return
+    if settings:
+        from selfcell.core.errors import InputError
+
+        raise InputError("Settings are measured on cells: selfcell doctor CELLS --set ...")
+    _show_machine(seconds)
+
+
+def _show_pace(cells: str, settings: dict[str, Any], seconds: float) -> None:
+    from selfcell.core.config import build
+    from selfcell.training.bottleneck import measure_pace
+    from selfcell.training.settings import PretrainSettings
+
+    pace = measure_pace(cells, build(PretrainSettings, settings), seconds=seconds)
+    typer.echo(f"{'loader':>14}  {pace.loader:,.0f} cells/s from {pace.source}")
+    typer.echo(f"{'network':>14}  {pace.network:,.0f} cells/s on {pace.device}, minibatches of {pace.minibatch_size:,}")
+    typer.echo(f"{'together':>14}  {pace.together:,.0f} cells/s")
+    typer.echo(f"{'ratio':>14}  {pace.ratio:.2f} (loader to network)")
+    for sentence in pace.advice():
+        typer.echo(sentence)
+
+
+def _show_machine(seconds: float) -> None:
     from selfcell.data.package_index import cache_folder
     from selfcell.training.run_folder import describe_environment
     from selfcell.training.speed import measure_training_speed

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from selfcell.cli import about, data, judging, programs, training, using
+from selfcell.cli import about, atlas, data, judging, programs, training, using
 from selfcell.core.errors import InputError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name)(function)
+app.add_typer(atlas.app, name="atlas")
 
 
 @app.callback()
@@ -44,7 +45,8 @@ def options(
 ) -> None:
     """Self-supervised pre-training for single-cell RNA-seq: does it help on your data, and if so, here is the model.
 
-    CELLS is an .h5ad file, or a .zarr folder in AnnData's layout, with raw counts.
+    CELLS is an .h5ad file, or a .zarr folder in AnnData's layout, with raw counts; for pretrain, embed and doctor also
+    an atlas, or the URL of one.
 
     MODEL and RUN are folders that pretrain or finetune made.
     """

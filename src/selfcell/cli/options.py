@@ -21,6 +21,15 @@ class ScaleChoice(StrEnum):
 
 
 CellsArgument = Annotated[Path, typer.Argument(metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts.")]
+StreamArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts; an atlas, or its URL (https://, s3://)."
+    ),
+]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", metavar="QUERY", help="Which cells, such as \"cell_type == 'B cell'\".")
+]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a finished run.")]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]

@@ -21,13 +21,15 @@ from selfcell.cli.options import (
     ScaleChoice,
     ScaleOption,
     SetOption,
+    StreamArgument,
+    WhereOption,
     gather_settings,
     resumable,
 )
 
 
 def pretrain(
-    cells: CellsArgument,
+    cells: StreamArgument,
     out: RunOption,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -37,7 +39,20 @@ def pretrain(
     layer: LayerOption = None,
     scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
     gene_column: GeneColumnOption = None,
+    where: WhereOption = None,
+    balance: Annotated[
+        str | None, typer.Option("--balance", metavar="COLUMN", help="As data.balance_key: draw its values equally.")
+    ] = None,
+    backed: Annotated[
+        bool | None, typer.Option("--backed", help="As data.backed: stream the file from disk.", show_default=False)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="Processes on this machine, one a GPU. As training.devices.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Machines with so many devices each. As training.nodes.")
+    ] = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -50,8 +65,11 @@ def pretrain(
     Example: selfcell pretrain atlas.h5ad --out runs/byol --donor donor_id --set pretext.name=byol
 
     Example: selfcell pretrain atlas.h5ad --out runs/paper --preset paper-random --set training.minibatch_size=256
+
+    Example: torchrun --nproc-per-node 4 -m selfcell pretrain atlas --out runs/mae --donor donor_id --devices 4
     """
     from selfcell.training.pretrain import pretrain as run
+    from selfcell.training.processes import is_first_process
 
     options = {
         "data.donor_key": donor,
@@ -59,11 +77,18 @@ def pretrain(
         "data.layer": layer,
         "data.scale": None if scale is None else scale.value,
         "data.gene_column": gene_column,
+        "data.where": where,
+        "data.balance_key": balance,
+        "data.backed": backed,
         "training.seed": seed,
+        "training.devices": devices,
+        "training.nodes": nodes,
     }
     settings = gather_settings(config, set_, options, preset=preset)
     with resumable():
         model = run(cells, settings or None, out=out, resume=resume, overwrite=overwrite)
+    if not is_first_process():
+        return
     outcome = model.manifest["fit"]
     typer.echo(
         f"Done: {outcome['epochs']} epochs, validation loss {outcome['validation_loss']:.4f} at epoch "

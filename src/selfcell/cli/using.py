@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from selfcell.cli.options import (
-    CellsArgument,
     FileOption,
     GeneColumnOption,
     LayerOption,
@@ -15,6 +14,8 @@ from selfcell.cli.options import (
     OverwriteOption,
     ScaleChoice,
     ScaleOption,
+    StreamArgument,
+    WhereOption,
     refuse_existing,
     write_adata,
 )
@@ -22,34 +23,50 @@ from selfcell.cli.options import (
 
 def embed(
     model: ModelArgument,
-    cells: CellsArgument,
+    cells: StreamArgument,
     out: FileOption,
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_selfcell",
     layer: LayerOption = None,
     scale: ScaleOption = ScaleChoice.auto,
     gene_column: GeneColumnOption = None,
+    where: WhereOption = None,
     allow_low_overlap: LowOverlapOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a copy of the cells with their embedding in obsm["X_selfcell"].
 
+    Of an atlas, cells are streamed and written with obs and embedding, without their counts.
+
     Example: selfcell embed runs/mae cells.h5ad --out embedded.h5ad
     """
     refuse_existing(out, overwrite=overwrite)
+    from selfcell.core.errors import InputError
+    from selfcell.data.atlas.index import is_atlas, is_url
     from selfcell.data.source import read_adata
     from selfcell.downstream.embed import embed as run
+    from selfcell.downstream.embed_atlas import embed_atlas
     from selfcell.training.run_folder import load
 
-    loaded, adata = load(model), read_adata(cells)
-    run(
-        adata,
-        loaded,
-        key_added=key_added,
-        layer=layer,
-        scale=scale.value,
-        gene_column=gene_column,
-        allow_low_overlap=allow_low_overlap,
-    )
+    loaded = load(model)
+    if is_url(cells) or is_atlas(cells):
+        given = {"layer": layer, "gene-column": gene_column, "scale": None if scale == ScaleChoice.auto else scale}
+        for name in [name for name, value in given.items() if value is not None]:
+            raise InputError(f"An atlas holds counts and genes already: leave --{name} out.")
+        adata = embed_atlas(cells, loaded, key_added=key_added, where=where, allow_low_overlap=allow_low_overlap)
+        typer.echo("The file has obs and the embedding of the cells, and no counts: those are in the atlas.")
+    elif where is not None:
+        raise InputError("--where chooses cells of an atlas; subset a file beforehand.")
+    else:
+        adata = read_adata(cells)
+        run(
+            adata,
+            loaded,
+            key_added=key_added,
+            layer=layer,
+            scale=scale.value,
+            gene_column=gene_column,
+            allow_low_overlap=allow_low_overlap,
+        )
     write_adata(adata, out)
     typer.echo(f'The embedding is in obsm["{key_added}"]; in scanpy: sc.pp.neighbors(adata, use_rep="{key_added}")')
 

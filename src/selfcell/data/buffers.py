@@ -38,5 +38,5 @@ class BufferPool:
                 return self._free.pop(place)
         # What no longer fits gives way, lest the pool grow with every new size.
         del self._free[:-4]
-        room = max(2**12, n_bytes + n_bytes // 8)
+        room = max(2**12, n_bytes + n_bytes // 16)
         return np.asarray(torch.empty(room, dtype=torch.uint8, pin_memory=self.pin_memory).numpy())

@@ -58,7 +58,7 @@ def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scal
     refusals = []
     for address, matrix, var in candidates:
         counts = sp.csr_matrix(matrix, dtype=np.float32)
-        fault = _fault(counts.data, scale=scale)
+        fault = find_fault(counts.data, scale=scale)
         if fault is None:
             if address != "X":
                 logger.info("Counts are taken from %s.", address)
@@ -104,8 +104,8 @@ def _candidates(adata: anndata.AnnData, *, layer: str | None) -> list[tuple[str,
     return usual
 
 
-def _fault(values: np.ndarray, *, scale: Scale) -> str | None:
-    """Say what is wrong with stored values, or None."""
+def find_fault(values: np.ndarray, *, scale: Scale = "auto") -> str | None:
+    """Say what is wrong with stored values, such as ``has negative values``, or None if nothing is."""
     if not np.isfinite(values).all():
         n_wrong = int((~np.isfinite(values)).sum())
         return f"has {n_wrong:,} values that are NaN or infinite"
@@ -141,7 +141,7 @@ def _no_counts_message(adata: anndata.AnnData, refusals: list[str], *, layer: st
     others = [
         key
         for key in adata.layers
-        if key != "counts" and key != layer and _fault(sp.csr_matrix(adata.layers[key]).data, scale="auto") is None
+        if key != "counts" and key != layer and find_fault(sp.csr_matrix(adata.layers[key]).data, scale="auto") is None
     ]
     if others:
         return f"{message} layers[{others[0]!r}] holds counts: pass layer={others[0]!r} (--layer {others[0]})."

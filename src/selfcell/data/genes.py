@@ -18,8 +18,8 @@ REFUSE_OVERLAP = 0.5
 
 _ENSEMBL = re.compile(r"^(ENS(?P<species>[A-Z]{0,6})G\d{11})(\.\d+(_PAR_Y)?)?$")
 _SPECIES = {"": "human", "MUS": "mouse", "RNO": "rat", "DAR": "zebrafish", "MMU": "macaque", "SSC": "pig"}
-_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id")
-_SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id")
+SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol", "symbols")
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class GeneTable:
         named_by_ensembl = is_ensembl(names).mean() > 0.5 if len(names) else False
         ids, symbols = names, [""] * len(names)
         if named_by_ensembl:
-            symbols = _column(var, _SYMBOL_COLUMNS, ensembl=False) or symbols
+            symbols = _column(var, SYMBOL_COLUMNS, ensembl=False) or symbols
         else:
             symbols = names
-            known = _column(var, _ID_COLUMNS, ensembl=True)
+            known = _column(var, ID_COLUMNS, ensembl=True)
             # An id given twice tells the genes apart less well than their names do.
             ids = known if known and len(set(known)) == len(known) else names
         ids = [strip_version(gene_id) for gene_id in ids]

@@ -3,10 +3,15 @@
 They are marked ``no_type_check``, since what checks types at run time in tests cannot be compiled.
 """
 
+import functools
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import no_type_check
 
 import numba
 import numpy as np
+
+_WORTH_THREADS = 2**22
 
 
 @no_type_check
@@ -48,10 +53,10 @@ def gather_cells(
     return largest
 
 
-@no_type_check
-@numba.njit(nogil=True, cache=True)
-def scatter_cells(cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
-    """Write compressed sparse rows into a dense array, zeros included; values in one place are the last one.
+def scatter_cells(
+    cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarray, out: np.ndarray, *, n_threads: int
+) -> None:
+    """Write compressed sparse rows into a dense array, zeros included.
 
     Parameters
     ----------
@@ -59,7 +64,27 @@ def scatter_cells(cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.n
         Compressed sparse rows; every gene must be below the number of columns.
     out
         Cells x genes.
+    n_threads
+        Threads that share the cells, where there are enough of them to be worth it.
     """
+    bounds = np.linspace(0, len(out), 1 + (n_threads if out.nbytes > _WORTH_THREADS else 1)).astype(np.int64)
+    parts = itertools.pairwise(bounds)
+    tasks = [(cell_offsets[start : stop + 1], gene_index, values, out[start:stop]) for start, stop in parts]
+    if len(tasks) == 1:
+        _scatter(*tasks[0])
+        return
+    for done in [_threads(n_threads).submit(_scatter, *task) for task in tasks]:
+        done.result()
+
+
+@functools.cache
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="selfcell-scatter")
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def _scatter(cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
     for cell in range(out.shape[0]):
         row = out[cell]
         row[:] = 0

@@ -73,14 +73,25 @@ class CellLoader:
         """Cells in an epoch, over all processes."""
         return self.schedule.order.n_cells
 
-    @property
-    def sampler(self) -> "CellLoader":
-        """Itself: where Lightning looks for ``set_epoch``."""
-        return self
-
     def __len__(self) -> int:
         """Give the number of minibatches in an epoch."""
         return len(self.schedule)
+
+    def share(self, rank: int, world_size: int) -> "CellLoader":
+        """Give a loader of the share that one of several processes has of each minibatch."""
+        return CellLoader(
+            self.rows,
+            dataclasses.replace(self.schedule, rank=rank, world_size=world_size),
+            codes=self.codes,
+            reshuffle=self.reshuffle,
+            n_threads=self.n_threads,
+            pin_memory=self._outputs.pin_memory,
+        )
+
+    def plan(self, epoch: int = 0) -> Iterator[np.ndarray]:
+        """Give the positions of the cells of each minibatch of an epoch, without reading them."""
+        for cut in self.schedule.cuts(Position(epoch)):
+            yield cut.rows
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration belongs to; else each iteration is the next epoch."""
@@ -162,20 +173,23 @@ class CellLoader:
             cell_offsets=torch.from_numpy(offsets),
             n_genes=self.rows.n_genes,
             codes={key: torch.from_numpy(np.asarray(column[rows], np.int64)) for key, column in self.codes.items()},
+            weight=cut.weight,
         )
 
 
 class _Ahead:
     """Runs an iterator in a thread, some items ahead; an error in it is raised where its items are taken.
 
-    Items change hands by the lot: each time costs a switch of threads, which is long beside a small minibatch.
+    Items change hands by the lot: each time costs a switch of threads, which is long beside a small minibatch. One lot
+    is made while one is used, and no more, for the sake of memory.
     """
 
     def __init__(self, made: Iterator[Any], lot: int) -> None:
         self.made = made
         self.lot = lot
-        self.lots: queue.Queue[tuple[list[Any], BaseException | None]] = queue.Queue(maxsize=1)
-        self.stopped = threading.Event()
+        self.lots: queue.SimpleQueue[tuple[list[Any], BaseException | None]] = queue.SimpleQueue()
+        self.wanted = threading.Semaphore(1)
+        self.stopped = False
         self.thread = threading.Thread(target=self._run, name="selfcell-loader", daemon=True)
 
     def __enter__(self) -> "_Ahead":
@@ -183,12 +197,14 @@ class _Ahead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopped.set()
+        self.stopped = True
+        self.wanted.release()
         self.thread.join()
 
     def __iter__(self) -> Iterator[Any]:
         while True:
             items, error = self.lots.get()
+            self.wanted.release()
             while items:
                 # Taken out, lest the memory of a minibatch be held until the next lot.
                 yield items.pop(0)
@@ -198,22 +214,19 @@ class _Ahead:
                 raise error
 
     def _run(self) -> None:
-        items: list[Any] = []
-        try:
-            while not self.stopped.is_set():
-                items = list(itertools.islice(self.made, self.lot))
-                if len(items) < self.lot:
-                    self._put((items, _Ended()))
-                    return
-                self._put((items, None))
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that takes the items
-            self._put(([], error))
-
-    def _put(self, lot: tuple[list[Any], BaseException | None]) -> None:
-        while not self.stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                self.lots.put(lot, timeout=0.1)
+        error: BaseException | None = None
+        while error is None:
+            self.wanted.acquire()
+            if self.stopped:
                 return
+            items: list[Any] = []
+            try:
+                items.extend(itertools.islice(self.made, self.lot))
+                error = None if len(items) == self.lot else _Ended()
+            except BaseException as raised:  # noqa: BLE001 - it is raised in the thread that takes the items
+                error = raised
+            self.lots.put((items, error))
+            del items
 
 
 class _Ended(Exception):  # noqa: N818 - nothing is wrong

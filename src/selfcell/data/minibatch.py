@@ -24,6 +24,8 @@ class CellMinibatch:
     n_genes: int
     codes: Mapping[str, Int[Tensor, " n_cells"]] = field(default_factory=dict)
     """Codes of the obs columns that were asked for, such as ``label``."""
+    weight: float = 1.0
+    """How much these cells count beside those of other processes, where these have more or fewer cells."""
 
     @property
     def n_cells(self) -> int:
@@ -60,7 +62,7 @@ class CellMinibatch:
         if values.is_cpu and not values.requires_grad:
             dense = torch.empty(shape, dtype=values.dtype) if out is None else out
             parts = (self.cell_offsets, self.gene_index, values, dense)
-            scatter_cells(*(part.numpy() for part in parts))
+            scatter_cells(*(part.numpy() for part in parts), n_threads=torch.get_num_threads())
             return dense
         dense = torch.zeros(shape, device=values.device, dtype=values.dtype) if out is None else out.zero_()
         dense[self.cell_index, self.gene_index] = values
@@ -74,4 +76,5 @@ class CellMinibatch:
             cell_offsets=self.cell_offsets.to(device, non_blocking=non_blocking),
             n_genes=self.n_genes,
             codes={key: code.to(device, non_blocking=non_blocking) for key, code in self.codes.items()},
+            weight=self.weight,
         )

@@ -131,9 +131,7 @@ class WeightedOrder:
         Seed of the draws.
     """
 
-    def __init__(
-        self, order: "WholeOrder | BlockOrder", codes: "CodeColumn", weights: np.ndarray, *, seed: int
-    ) -> None:
+    def __init__(self, order: Order, codes: "CodeColumn", weights: np.ndarray, *, seed: int) -> None:
         self.order = order
         self.codes = codes
         self.weights = weights
@@ -170,3 +168,13 @@ def balanced_weights(n_cells_by_code: np.ndarray) -> np.ndarray:
     occurs = n_cells_by_code > 0
     share = n_cells_by_code.sum() / max(1, int(occurs.sum()))
     return np.where(occurs, share / np.maximum(n_cells_by_code, 1), 0.0)
+
+
+def sizes_in(order: Order, codes: CodeColumn, n_codes: int) -> np.ndarray:
+    """Count the cells of each code in an epoch."""
+    sizes, seen, place = np.zeros(n_codes, dtype=np.int64), 0, 0
+    while seen < order.n_cells:
+        cells = order.group(0, place)
+        sizes += np.bincount(codes[cells], minlength=n_codes)
+        seen, place = seen + len(cells), place + 1
+    return sizes

@@ -44,6 +44,8 @@ class Cut:
     """Group and positions of the cells, in order."""
     after: Position
     """Where the next minibatch begins."""
+    weight: float = 1.0
+    """How many cells there are beside the mean over the processes."""
 
     @property
     def rows(self) -> np.ndarray:
@@ -60,16 +62,19 @@ class Schedule:
     order
         The order of the cells.
     minibatch_size
-        Cells of a minibatch in one process.
+        Cells of a minibatch, of all processes together.
     rank, world_size
         Which process of how many.
     min_cells
         Where fewer cells than this are left for each process at the end of an epoch, they join the minibatch before.
+    equal_shares
+        Give every process as many cells as the others, for losses that compare the cells of all; at the end of an epoch
+        some may have to be left out, fewer than there are processes. Otherwise shares may differ by a cell.
 
     Raises
     ------
     InputError
-        If there are not enough cells for one minibatch.
+        If there are not enough cells for every process, or they cannot be shared equally.
     """
 
     order: Order
@@ -77,17 +82,25 @@ class Schedule:
     rank: int = 0
     world_size: int = 1
     min_cells: int = 1
+    equal_shares: bool = False
 
     def __post_init__(self) -> None:
         """Refuse too few cells."""
-        if self.order.n_cells < self.world_size * self.min_cells:
+        needed = self.world_size * self.min_cells
+        for n_cells, what in ((self.order.n_cells, "cells"), (self.minibatch_size, "cells in a minibatch")):
+            if n_cells < needed:
+                raise InputError(
+                    f"{n_cells:,} {what} are too few: {self.world_size} processes need at least {self.min_cells} each."
+                )
+        if self.equal_shares and self.minibatch_size % self.world_size:
+            fitting = self.minibatch_size // self.world_size * self.world_size
             raise InputError(
-                f"{self.order.n_cells:,} cells are too few: {self.world_size} processes need at least "
-                f"{self.min_cells} each."
+                f"{self.minibatch_size:,} cells in a minibatch (training.minibatch_size) cannot be shared equally by "
+                f"{self.world_size} processes. Take {fitting:,}."
             )
 
     def __len__(self) -> int:
-        whole, left = divmod(self.order.n_cells, self.minibatch_size * self.world_size)
+        whole, left = divmod(self.order.n_cells, self.minibatch_size)
         return max(1, whole + (left >= self.min_cells * self.world_size))
 
     def events(self, start: Position) -> Iterator[Read | Cut]:
@@ -122,12 +135,16 @@ class Schedule:
             offset = 0 if rest is None else n_rows[group] - len(rest)
             is_last = minibatch + 1 == len(self)
             after = Position(start.epoch + 1) if is_last else Position(start.epoch, minibatch + 1, group, offset)
-            yield Cut(self._share(taken, size), after)
+            pieces = self._share(taken, size)
+            n_mine = sum(len(rows) for _, rows in pieces)
+            yield Cut(pieces, after, weight=n_mine * self.world_size / size)
 
     def _size(self, minibatch: int) -> int:
         """Give the cells of a minibatch over all processes; all but the last are of one size."""
-        whole = self.minibatch_size * self.world_size
-        return self.order.n_cells - minibatch * whole if minibatch == len(self) - 1 else whole
+        if minibatch < len(self) - 1:
+            return self.minibatch_size
+        left = self.order.n_cells - minibatch * self.minibatch_size
+        return left // self.world_size * self.world_size if self.equal_shares else left
 
     def _share(self, pieces: list[tuple[int, np.ndarray]], size: int) -> tuple[tuple[int, np.ndarray], ...]:
         """Give the part of a minibatch that belongs to this process."""

@@ -14,8 +14,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
+from selfcell.data.streamed import CodedColumn, query_mask
 
 CellSource: TypeAlias = anndata.AnnData | str | Path
 """What functions that take cells accept: an AnnData, or the path of an .h5ad file or a .zarr folder."""
@@ -51,6 +53,26 @@ class Cells:
         aligned = dataclasses.replace(self, counts=alignment.apply(self.counts), genes=genes, alignment=alignment)
         refuse_empty_cells(aligned)
         return aligned
+
+    def where(self, query: str) -> "Cells":
+        """Keep the cells for which a query over obs columns holds, as in :meth:`pandas.DataFrame.query`.
+
+        Raises
+        ------
+        InputError
+            If the query cannot be understood or holds for no cell.
+        """
+        chosen = np.flatnonzero(query_mask(self.obs, query))
+        if not chosen.size:
+            raise InputError(f"The query {query!r} selects none of the {len(self):,} cells.")
+        return self.subset(chosen)
+
+    def coded(self, key: str, *, role: str) -> CodedColumn:
+        """Give an obs column of names as codes; see :func:`obs_column`."""
+        names, codes, sizes = np.unique(
+            obs_column(self.obs, key, role=role).to_numpy(dtype=str), return_inverse=True, return_counts=True
+        )
+        return CodedColumn(codes.astype(np.int64), tuple(map(str, names)), sizes)
 
     def fingerprint(self) -> str:
         """SHA-256 over counts, genes and cell names: the same cells give the same one, whatever file they lie in."""
@@ -102,9 +124,19 @@ def read_adata(path: str | Path) -> anndata.AnnData:
     Raises
     ------
     InputError
-        If there is no such file, it is of another kind, or it is damaged.
+        If there is no such file, it is of another kind (an atlas, a URL), or it is damaged.
     """
+    if is_url(path):
+        raise InputError(
+            f"{path} is a URL. Cells are read from files on this machine; only atlases are streamed from elsewhere, "
+            "by `selfcell pretrain`, `embed` and `doctor`."
+        )
     path = Path(path)
+    if is_atlas(path):
+        raise InputError(
+            f"{path} is an atlas, but cells in memory are needed here. Write those that are to be used to a file: "
+            f"selfcell atlas export {path} --where QUERY --out FILE.h5ad"
+        )
     readers: dict[str, Callable[[Path], anndata.AnnData]] = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
-from selfcell.core.seeds import numpy_rng
+from selfcell.core.seeds import derive_seed, numpy_rng
+from selfcell.data.permutation import uniform
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,7 @@ def split_cells(
         If the shares leave nothing to train on, or there are too few donors (or cells) to give every part that was
         asked for at least one.
     """
-    n_parts = 1 + (validation_fraction > 0) + (test_fraction > 0)
-    if validation_fraction + test_fraction >= 1:
-        raise InputError(
-            f"Holding out {validation_fraction:g} for validation and {test_fraction:g} for test leaves no cells to "
-            "train on."
-        )
+    n_parts = count_parts(validation_fraction, test_fraction)
     rng = numpy_rng(seed, "split")
     if donors is None:
         if n_cells < 2 * n_parts:
@@ -82,7 +78,42 @@ def split_cells(
         n_validation = round(validation_fraction * n_cells) or int(validation_fraction > 0)
         test, validation, train = np.split(order, [n_test, n_test + n_validation])
         return Split(np.sort(train), np.sort(validation), np.sort(test), unit="cell")
-    return _split_by_donor(donors, validation_fraction, test_fraction, n_parts=n_parts, rng=rng)
+    chosen = choose_donors(
+        donors.value_counts(), str(donors.name), validation_fraction, test_fraction, n_parts=n_parts, rng=rng
+    )
+    return split_of_donors(donors, **chosen)
+
+
+def part_by_rule(positions: np.ndarray, rule: dict[str, int | float]) -> np.ndarray:
+    """Give the part that each cell falls into by its position alone: for cells on disk, split by cell.
+
+    Parameters
+    ----------
+    positions
+        Positions of cells.
+    rule
+        ``seed``, ``validation_fraction`` and ``test_fraction``.
+    """
+    draw = uniform(positions, seed=derive_seed(int(rule["seed"]), "split by position"))
+    bounds = np.cumsum([rule["test_fraction"], rule["validation_fraction"]])
+    parts: np.ndarray = np.array(["test", "validation", "train"])[np.searchsorted(bounds, draw, side="right")]
+    return parts
+
+
+def count_parts(validation_fraction: float, test_fraction: float) -> int:
+    """Give how many parts the shares make.
+
+    Raises
+    ------
+    InputError
+        If they leave nothing to train on.
+    """
+    if validation_fraction + test_fraction >= 1:
+        raise InputError(
+            f"Holding out {validation_fraction:g} for validation and {test_fraction:g} for test leaves no cells to "
+            "train on."
+        )
+    return 1 + (validation_fraction > 0) + (test_fraction > 0)
 
 
 def split_from_json(saved: dict[str, Any], n_cells: int, donors: pd.Series | None) -> Split:
@@ -90,6 +121,10 @@ def split_from_json(saved: dict[str, Any], n_cells: int, donors: pd.Series | Non
 
     Donors that the split does not know are left out of every part.
     """
+    if saved["unit"] == "cell" and "rule" in saved:
+        part = part_by_rule(np.arange(n_cells), saved["rule"])
+        train, validation, test = (np.flatnonzero(part == name) for name in PARTS)
+        return Split(train, validation, test, unit="cell")
     if saved["unit"] == "cell":
         parts = {part: np.asarray(saved["positions"][part], dtype=np.int64) for part in PARTS}
         if any(positions.size and positions.max() >= n_cells for positions in parts.values()):
@@ -119,13 +154,25 @@ def split_of_donors(
     return Split(rows["train"], rows["validation"], rows["test"], unit=str(donors.name), donors=named)
 
 
-def _split_by_donor(
-    donors: pd.Series, validation_fraction: float, test_fraction: float, *, n_parts: int, rng: np.random.Generator
-) -> Split:
-    sizes = donors.value_counts()
+def choose_donors(
+    sizes: pd.Series,
+    key: str,
+    validation_fraction: float,
+    test_fraction: float,
+    *,
+    n_parts: int,
+    rng: np.random.Generator,
+) -> dict[str, list[str]]:
+    """Choose the donors of each part; ``sizes`` are the cells of each donor, ``key`` the column.
+
+    Raises
+    ------
+    InputError
+        If there are fewer donors than parts.
+    """
     names = sorted(sizes.index)
     if len(names) < n_parts:
-        found = f"obs[{donors.name!r}] has only {len(names)} ({', '.join(names)})"
+        found = f"obs[{key!r}] has only {len(names)} ({', '.join(names)})"
         raise InputError(
             f"Splitting into {n_parts} parts by donor needs at least {n_parts} donors, but {found}. "
             "Name another column, or leave the donor out to split by cell, which overstates results on new donors."
@@ -134,6 +181,6 @@ def _split_by_donor(
     chosen: dict[str, list[str]] = {}
     for part, fraction, n_after in (("test", test_fraction, n_parts - 1), ("validation", validation_fraction, 1)):
         chosen[part] = []
-        while fraction > 0 and len(waiting) > n_after and sizes[chosen[part]].sum() < fraction * len(donors):
+        while fraction > 0 and len(waiting) > n_after and sizes[chosen[part]].sum() < fraction * sizes.sum():
             chosen[part].append(waiting.pop(0))
-    return split_of_donors(donors, train=waiting, validation=chosen["validation"], test=chosen["test"])
+    return {"train": waiting, **chosen}

@@ -50,6 +50,12 @@ class CellSubset:
         mask = np.unpackbits(self.bits[first : -(-stop // 8)], bitorder="little")[start - first * 8 : stop - first * 8]
         return np.flatnonzero(mask) + start
 
+    def common(self, other: "CellSubset") -> "CellSubset":
+        """Give the cells that are in both."""
+        if self.bits is None or other.bits is None:
+            return other if self.bits is None else self
+        return CellSubset(self.n_total, self.bits & other.bits)
+
     def positions(self) -> np.ndarray:
         """Give the positions of all cells of the subset, ascending; eight bytes a cell."""
         return self.within(0, self.n_total)

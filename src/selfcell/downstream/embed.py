@@ -13,6 +13,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.loader import cell_loader
 from selfcell.data.source import Cells, open_cells
+from selfcell.data.streamed import StreamedCells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.run_folder import TrainedModel, describe_environment, load
 
@@ -105,7 +106,9 @@ def as_model(model: TrainedModel | str | Path) -> TrainedModel:
     return model if isinstance(model, TrainedModel) else load(model)
 
 
-def write_provenance(adata: anndata.AnnData, key: str, model: TrainedModel, cells: Cells, **more: Any) -> None:
+def write_provenance(
+    adata: anndata.AnnData, key: str, model: TrainedModel, cells: Cells | StreamedCells, **more: Any
+) -> None:
     """Write into ``adata.uns["selfcell"][key]`` what made a result: strings and numbers only, so that it fits .h5ad.
 
     Raises

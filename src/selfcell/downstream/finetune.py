@@ -17,6 +17,7 @@ from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_
 from selfcell.downstream.embed import as_model
 from selfcell.network.encoder import EncoderSettings
 from selfcell.training.pretrain import write_finished_run
+from selfcell.training.processes import refuse_several
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
@@ -100,6 +101,7 @@ def finetune(
         settings = read_toml(out / "config.toml")["cell_type"]
     if not isinstance(settings, CellTypeSettings):
         settings = build(CellTypeSettings, settings or {})
+    refuse_several(settings.training, "Fine-tuning")
     if validation_fraction is None:
         validation_fraction = 0.15 if settings.training.patience else 0.0
     if not 0 <= validation_fraction < 1:

@@ -23,6 +23,7 @@ from selfcell.data.loader import CellLoader
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
+from selfcell.training.processes import SharedLoaders, is_first_process, wait_for_all
 from selfcell.training.progress import CellProgressBar, EpochLog
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 from selfcell.training.settings import TrainingSettings
@@ -34,7 +35,6 @@ _NOTICES = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*GPU available but not used.*",
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
-    r".*You're resuming from a checkpoint that ended before the epoch ended.*",
 )
 
 
@@ -75,7 +75,9 @@ def fit(
     """Train an objective; afterwards it holds the weights of the best validation loss or, without patience, the last.
 
     Writes ``log.csv``, ``tensorboard/`` and ``checkpoints/`` into ``out``. Interrupted at any moment, it continues from
-    the end of the last whole epoch and comes to the same weights as an uninterrupted run.
+    the last checkpoint, which may lie within an epoch, and comes to the same weights as an uninterrupted run.
+
+    With several devices or nodes each process runs this function; see :mod:`selfcell.training.processes`.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ def fit(
     """
     n_cells = train.n_cells
     accelerator = _accelerator(settings.device)
-    log = EpochLog(out / "log.csv", n_cells=n_cells)
+    log = EpochLog(out / "log.csv")
     last = kept = _checkpoint(out, "last", monitor=None)
     callbacks: list[pl.Callback] = [log, CollapseWatch()]
     if settings.patience:
@@ -113,25 +115,32 @@ def fit(
         kept = _checkpoint(out, "best", monitor="validation_loss")
         callbacks += [EarlyStopping("validation_loss", patience=settings.patience), kept]
     callbacks.append(last)
-    if show_progress:
+    if settings.checkpoint_minutes:
+        callbacks.append(_CheckpointWithinEpoch(last.file, seconds=60 * settings.checkpoint_minutes))
+    if show_progress and is_first_process():
         callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
     started = time.perf_counter()
     with _quiet_lightning(), _interruptible(), torch.random.fork_rng():
         trainer = pl.Trainer(
             accelerator=accelerator,
-            devices=1,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip or None,
             callbacks=callbacks,
             plugins=[SafetensorsCheckpointIO()],
             logger=TensorBoardLogger(out, name=None, version="tensorboard"),
             num_sanity_val_steps=0,
+            limit_val_batches=0 if validation is None else None,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         checkpoint = _last_checkpoint(out) if resume else None
         if checkpoint is None or not _is_complete(checkpoint, log.path, settings):
-            trainer.fit(ObjectiveModule(objective, settings), train, validation, ckpt_path=checkpoint)
+            module = ObjectiveModule(objective, settings)
+            trainer.fit(module, datamodule=SharedLoaders(train, validation), ckpt_path=checkpoint)
+    wait_for_all()
     epoch = _load_weights(objective, kept.file)
     rows = pd.read_csv(log.path).set_index("epoch")
     return FitOutcome(
@@ -172,6 +181,31 @@ class _Checkpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
 
 
+class _CheckpointWithinEpoch(pl.Callback):
+    """Saves every so many seconds, but not after an epoch's last step: its losses are not known yet.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    seconds
+        Between two checkpoints.
+    """
+
+    def __init__(self, path: Path, *, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save if it is time; the first process decides for all."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        if trainer.strategy.broadcast(time.monotonic() - self.saved >= self.seconds):
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
+
+
 def _checkpoint(out: Path, name: str, *, monitor: str | None) -> _Checkpoint:
     return _Checkpoint(
         dirpath=out / "checkpoints",
@@ -184,15 +218,16 @@ def _checkpoint(out: Path, name: str, *, monitor: str | None) -> _Checkpoint:
 
 def _last_checkpoint(out: Path) -> Path | None:
     path = out / "checkpoints" / "last.safetensors"
-    # Interrupted within the first epoch: there is nothing to continue from, and nothing is lost by starting again.
+    # Interrupted before the first checkpoint: there is nothing to continue from, and little is lost.
     return path if path.exists() else None
 
 
 def _is_complete(checkpoint: Path, log: Path, settings: TrainingSettings) -> bool:
     """Tell whether a run was broken off after its last epoch, before it was said to be finished."""
-    epochs = int(SafetensorsCheckpointIO().load_checkpoint(checkpoint)["epoch"]) + 1
-    if epochs >= settings.max_epochs:
-        return True
+    progress = SafetensorsCheckpointIO().load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]
+    epochs = int(progress["current"]["processed"])
+    if not 0 < epochs < settings.max_epochs:
+        return epochs > 0
     losses = pd.read_csv(log).head(epochs).get("validation_loss")
     return bool(settings.patience) and losses is not None and epochs - 1 - int(losses.idxmin()) >= settings.patience
 

@@ -2,25 +2,37 @@
 
 import logging
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import torch
+from anndata import AnnData
 
 from selfcell.core.errors import InputError
-from selfcell.core.seeds import numpy_rng
+from selfcell.core.seeds import derive_seed, numpy_rng
+from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.genes import GeneTable
-from selfcell.data.loader import CellLoader, cell_loader
+from selfcell.data.loader import CellLoader
+from selfcell.data.order import Order
 from selfcell.data.programs import GenePrograms, load_programs, read_stored_programs
-from selfcell.data.source import Cells, obs_column
-from selfcell.data.splits import Split
+from selfcell.data.schedule import Schedule
+from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refuse_empty_cells
+from selfcell.data.splits import Split, split_cells
+from selfcell.data.stream import AnyCells, StreamSource, open_any
+from selfcell.data.stream_split import StreamSplit, split_stream
+from selfcell.data.streamed import StreamedCells
+from selfcell.data.subset import CellSubset
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.training.settings import PretrainSettings
+from selfcell.training.settings import DataSettings, PretrainSettings
 
 logger = logging.getLogger(__name__)
+
+TrainingSource: TypeAlias = CellSource | Cells | StreamedCells
 
 _FEW_GENES = 0.05
 
 
-def check_task(settings: PretrainSettings, cells: Cells, split: Split) -> None:
+def check_task(settings: PretrainSettings, cells: AnyCells, split: Split | StreamSplit) -> None:
     """Refuse what the task cannot be trained on, before anything is written."""
     pretext, name = settings.pretext, settings.pretext.name
     if pretext.uses_batches and settings.data.batch_key is None:
@@ -28,7 +40,8 @@ def check_task(settings: PretrainSettings, cells: Cells, split: Split) -> None:
             "A view mixes neighbors of other batches, so a batch column is needed: data.batch_key (--batch COLUMN), or "
             "mix_neighbors with among=all."
         )
-    if pretext.needs_counts and not (cells.scale == "counts" and np.all(cells.counts.data % 1 == 0)):
+    whole = isinstance(cells, StreamedCells) or (cells.scale == "counts" and np.all(cells.counts.data % 1 == 0))
+    if pretext.needs_counts and not whole:
         raise InputError(
             f"With these settings {name} needs raw whole counts, but the values of {cells.counts_address} are "
             f"{'fractional' if cells.scale == 'counts' else 'log-normalized ones, undone'}. Name the layer with the "
@@ -99,31 +112,88 @@ def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: 
     return programs
 
 
-def task_loaders(settings: PretrainSettings, cells: Cells, split: Split) -> dict[str, CellLoader]:
-    """Make the loaders of training and validation cells."""
-    compares = PRETEXT_TASKS[settings.pretext.name].compares_cells
-    validation = split.validation
-    if compares:
-        # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
-        validation = numpy_rng(settings.data.split_seed, "order of validation cells").permutation(validation)
-    batch_code = _batch_codes(settings, cells)
-    size, min_cells = settings.training.minibatch_size, 2 if compares else 1
-    seeds = {"train": settings.training.seed, "validation": None}
-    return {
-        part: cell_loader(
-            cells.counts,
-            minibatch_size=size,
-            codes=batch_code,
-            positions=rows,
-            shuffle_seed=seeds[part],
-            min_cells=min_cells,
+def open_training_cells(cells: TrainingSource, settings: PretrainSettings) -> AnyCells:
+    """Open what is trained on: an atlas and, if asked to, a file as a stream from disk; else into memory.
+
+    Raises
+    ------
+    InputError
+        If there are no counts, cells without any, or no cells left by ``data.where``.
+    """
+    data = settings.data
+    if not isinstance(cells, Cells | StreamedCells):
+        cells = _opened(cells, data)
+    if data.where is not None:
+        cells = cells.where(data.where)
+    if isinstance(cells, Cells):
+        refuse_empty_cells(cells)
+    return cells
+
+
+def _opened(source: CellSource, data: DataSettings) -> AnyCells:
+    atlas = not isinstance(source, AnnData) and (is_url(source) or is_atlas(source))
+    if data.cache_folder is not None and not atlas:
+        raise InputError("data.cache_folder is for an atlas behind a URL: leave it out.")
+    if data.scale == "auto":
+        return open_any(
+            source,
+            layer=data.layer,
+            gene_column=data.gene_column,
+            backed=data.backed,
+            cache_folder=data.cache_folder,
         )
-        for part, rows in (("train", split.train), ("validation", validation))
+    if data.backed or atlas:
+        raise InputError("Cells are streamed from disk as whole counts only: leave data.scale (--scale) out.")
+    return open_cells(source, layer=data.layer, scale=data.scale, gene_column=data.gene_column)
+
+
+def draw_split(cells: AnyCells, settings: PretrainSettings) -> Split | StreamSplit:
+    """Choose the cells of training, validation and test."""
+    data = settings.data
+    if data.donor_key is None:
+        logger.warning(
+            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
+        )
+    shares = data.validation_fraction, data.test_fraction
+    if isinstance(cells, StreamedCells):
+        return split_stream(
+            cells, data.donor_key, validation_fraction=shares[0], test_fraction=shares[1], seed=data.split_seed
+        )
+    donors = None if data.donor_key is None else obs_column(cells.obs, data.donor_key, role="donor")
+    return split_cells(len(cells), donors, validation_fraction=shares[0], test_fraction=shares[1], seed=data.split_seed)
+
+
+def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | StreamSplit) -> dict[str, CellLoader]:
+    """Make the loaders of training and validation cells."""
+    training, data = settings.training, settings.data
+    source = StreamSource(
+        cells,
+        minibatch_size=training.minibatch_size,
+        block_size=data.block_size,
+        buffer_size=data.buffer_size,
+    )
+    compares = PRETEXT_TASKS[settings.pretext.name].compares_cells
+    train = source.order(split.train, shuffle_seed=training.seed)
+    if data.balance_key is not None:
+        train = source.balanced(train, data.balance_key, seed=training.seed)
+    # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
+    validation = _mixed(source, split.validation, data.split_seed) if compares else source.order(split.validation)
+    batch_key = data.batch_key if settings.pretext.uses_batches else None
+    return {
+        part: CellLoader(
+            source.rows,
+            Schedule(order, training.minibatch_size, min_cells=2 if compares else 1, equal_shares=compares),
+            codes={} if batch_key is None else {"batch": cells.coded(batch_key, role="batch").codes},
+            reshuffle=part == "train",
+            n_threads=data.loader_threads if source.on_disk else 0,
+            pin_memory=source.on_disk and torch.cuda.is_available(),
+        )
+        for part, order in (("train", train), ("validation", validation))
     }
 
 
-def _batch_codes(settings: PretrainSettings, cells: Cells) -> dict[str, np.ndarray]:
-    if not settings.pretext.uses_batches or settings.data.batch_key is None:
-        return {}
-    batch = obs_column(cells.obs, settings.data.batch_key, role="batch")
-    return {"batch": np.unique(batch.astype(str), return_inverse=True)[1].astype(np.int64)}
+def _mixed(source: StreamSource, part: np.ndarray | CellSubset, seed: int) -> Order:
+    """Mix cells for a loader that takes the same order every epoch."""
+    if isinstance(part, np.ndarray):
+        return source.order(numpy_rng(seed, "order of validation cells").permutation(part))
+    return source.order(part, shuffle_seed=derive_seed(seed, "order of validation cells"))

@@ -1,13 +1,18 @@
 """The one LightningModule: it trains any objective."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
 from selfcell.core.seeds import derive_seed
+from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.pretext.base import Loss, Objective, TargetNetworkTask
 from selfcell.training.collapse import embedding_spread
@@ -34,40 +39,58 @@ class ObjectiveModule(pl.LightningModule):
         self.objective = objective
         self.settings = settings
 
+    def on_train_epoch_start(self) -> None:
+        """Tell the loader the epoch; it begins when the first minibatch is asked for."""
+        cast("CellLoader", self.trainer.train_dataloader).set_epoch(self.current_epoch)
+
     def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> Tensor:
         """Compute the loss of one step."""
         # Dropout draws from torch's global stream, which nothing but this step may have moved.
-        torch.manual_seed(derive_seed(self.settings.seed, "dropout", self.global_step))
+        torch.manual_seed(derive_seed(self.settings.seed, "dropout", self.global_step, *self._process()))
         loss = self.objective.compute_loss(minibatch, generator=self._generator("masks", self.global_step))
         if not torch.isfinite(loss.total):
             raise FloatingPointError(
                 f"The training loss is {loss.total.item()} at step {self.global_step} (epoch {self.current_epoch}). "
-                "Lower training.learning_rate; the last checkpoint is of the end of the epoch before."
+                "Lower training.learning_rate."
             )
         self._log("train", loss, minibatch)
-        return loss.total
+        # Gradients are averaged over the processes, whatever their numbers of cells.
+        return loss.total * minibatch.weight
 
     def validation_step(self, minibatch: CellMinibatch, batch_idx: int) -> None:
         """Compute the loss on held-out cells, with masks fixed by the place of the minibatch."""
         loss = self.objective.compute_loss(minibatch, generator=self._generator("validation masks", batch_idx))
         self._log("validation", loss, minibatch)
 
-    def on_train_batch_end(self, outputs: object, batch: CellMinibatch, batch_idx: int) -> None:
-        """Let a target network follow, where the task has one, now that the optimizer has made its step."""
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Make a step, and let a target network follow where the task has one; before any checkpoint of the step."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if isinstance(self.objective, TargetNetworkTask):
-            self.objective.update_target(progress=self.global_step / self.trainer.estimated_stepping_batches)
+            n_steps = self.global_step + 1  # this one is not counted yet
+            self.objective.update_target(progress=n_steps / self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Give the optimizer, and a learning rate that changes by the schedule."""
         optimizer = make_optimizer(self.objective.parameters(), self.settings)
-        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // self.settings.max_epochs)
+        # The trainer's own estimate would set the loaders up before they are told where a resumed epoch goes on.
+        steps_per_epoch = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
         factor = functools.partial(learning_rate_factor, settings=self.settings, steps_per_epoch=steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _generator(self, stream: str, place: int) -> torch.Generator:
         generator = torch.Generator(device=self.device)
-        return generator.manual_seed(derive_seed(self.settings.seed, stream, place))
+        return generator.manual_seed(derive_seed(self.settings.seed, stream, place, *self._process()))
+
+    def _process(self) -> tuple[int, ...]:
+        """Give what tells the processes' random numbers apart; the first has those that it would have alone."""
+        return (self.global_rank,) if self.global_rank else ()
 
     def _log(self, part: str, loss: Loss, minibatch: CellMinibatch) -> None:
         values = {"loss": loss.total.detach(), **loss.terms}
@@ -78,4 +101,5 @@ class ObjectiveModule(pl.LightningModule):
             on_step=False,
             on_epoch=True,
             batch_size=minibatch.n_cells,
+            sync_dist=True,
         )

@@ -4,20 +4,28 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import nn
 
 from selfcell.core.atomic import write_text
 from selfcell.core.config import build, read_toml, to_toml
 from selfcell.data.genes import GeneTable
 from selfcell.data.programs import GenePrograms, write_programs
-from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refuse_empty_cells
-from selfcell.data.splits import Split, split_cells
+from selfcell.data.splits import Split
+from selfcell.data.stream import AnyCells
+from selfcell.data.stream_split import StreamSplit
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import Objective, PretextTask, TargetNetworkTask
 from selfcell.training.fit import fit, seeded
-from selfcell.training.inputs import check_task, load_task_programs, task_loaders
+from selfcell.training.inputs import (
+    TrainingSource,
+    check_task,
+    draw_split,
+    load_task_programs,
+    open_training_cells,
+    task_loaders,
+)
+from selfcell.training.processes import check_processes, check_shares, is_first_process, mute_others, wait_for_all
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
     TrainedModel,
@@ -35,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def pretrain(
-    cells: CellSource | Cells,
+    cells: TrainingSource,
     settings: PretrainSettings | dict[str, Any] | None = None,
     *,
     out: str | Path,
@@ -48,14 +56,16 @@ def pretrain(
     Parameters
     ----------
     cells
-        An AnnData, or the path of an .h5ad file or .zarr folder, with raw counts. It is not changed.
+        An AnnData, or the path of an .h5ad file or .zarr folder, with raw counts, or of an atlas, or the URL of one.
+        It is not changed.
     settings
         Settings, or nested mappings with those that differ from the defaults. With ``resume`` they may be left out.
     out
         The run folder to make.
     resume
-        Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs`` and
-        ``training.device`` may differ; a cosine schedule, of learning rate or target network, is stretched then).
+        Go on with an interrupted run in ``out``, on the same cells with the same settings (``training.max_epochs`` may
+        differ, and what is said of the machine; a cosine schedule, of learning rate or target network, is stretched by
+        more epochs).
     overwrite
         Replace a run folder that is there already.
     show_progress
@@ -73,40 +83,41 @@ def pretrain(
         If interrupted; the run can be resumed.
     """
     out = Path(out)
-    if resume and settings is None:
-        read_manifest(out)
-        settings = read_toml(out / "config.toml")
-    if not isinstance(settings, PretrainSettings):
-        settings = build(PretrainSettings, settings or {})
-    check_folder(out, resume=resume, overwrite=overwrite)
-    cells = _opened(cells, settings)
-    split = _draw_split(cells, settings)
+    settings = _resolved(settings, out, resume=resume)
+    check_processes(settings.training)
+    mute_others()
+    if is_first_process():
+        check_folder(out, resume=resume, overwrite=overwrite)
+    cells = open_training_cells(cells, settings)
+    split = draw_split(cells, settings)
     check_task(settings, cells, split)
     programs = load_task_programs(settings, cells.genes, stored=out / "programs.csv" if resume else None)
-    prepare_folder(out, resume=resume, overwrite=overwrite)
+    loaders = task_loaders(settings, cells, split)
+    check_shares(settings.training, loaders)
+    if is_first_process():
+        prepare_folder(out, resume=resume, overwrite=overwrite)
     task = make_task(settings, cells.genes, programs)
     about = _describe(cells, settings, split, programs)
-    if resume:
-        _warn_of_stretching(out, settings)
     if resume and check_resumable(out, about, settings):
         logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
         return load(out)
-    _write_start(out, settings, cells, split, about)
-    if programs is not None:
-        write_programs(out / "programs.csv", programs, cells.genes)
-    loaders = task_loaders(settings, cells, split)
-    logger.info(
-        "%s on %s cells x %s genes, watching the loss on %s.",
-        _named(settings),
-        f"{len(split.train):,}",
-        f"{len(cells.genes):,}",
-        f"{len(split.validation):,}",
-    )
+    if is_first_process():
+        _begin(out, settings, cells, split, about, programs, resume=resume)
     outcome = fit(
         task, settings.training, **loaders, out=out, title="Pre-training", resume=resume, show_progress=show_progress
     )
-    write_finished_run(out, task, {**about, "fit": vars(outcome)})
+    if is_first_process():
+        write_finished_run(out, task, {**about, "fit": vars(outcome)})
+    wait_for_all(lambda: read_manifest(out)["status"] == "finished")
     return load(out)
+
+
+def _resolved(settings: PretrainSettings | dict[str, Any] | None, out: Path, *, resume: bool) -> PretrainSettings:
+    """Give whole settings; those of the run where one is resumed without any."""
+    if resume and settings is None:
+        read_manifest(out)
+        settings = read_toml(out / "config.toml")
+    return settings if isinstance(settings, PretrainSettings) else build(PretrainSettings, settings or {})
 
 
 def _named(settings: PretrainSettings) -> str:
@@ -150,33 +161,9 @@ def write_finished_run(out: Path, objective: Objective, manifest: dict[str, Any]
     write_manifest(out, {**manifest, "status": "finished"})
 
 
-def _opened(cells: CellSource | Cells, settings: PretrainSettings) -> Cells:
-    if not isinstance(cells, Cells):
-        data = settings.data
-        cells = open_cells(cells, layer=data.layer, scale=data.scale, gene_column=data.gene_column)
-    refuse_empty_cells(cells)
-    return cells
-
-
-def _draw_split(cells: Cells, settings: PretrainSettings) -> Split:
-    data = settings.data
-    donors: pd.Series | None = None
-    if data.donor_key is not None:
-        donors = obs_column(cells.obs, data.donor_key, role="donor")
-    else:
-        logger.warning(
-            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
-        )
-    return split_cells(
-        len(cells),
-        donors,
-        validation_fraction=data.validation_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-    )
-
-
-def _describe(cells: Cells, settings: PretrainSettings, split: Split, programs: GenePrograms | None) -> dict[str, Any]:
+def _describe(
+    cells: AnyCells, settings: PretrainSettings, split: Split | StreamSplit, programs: GenePrograms | None
+) -> dict[str, Any]:
     return {
         "kind": "pretrained",
         "pretext": settings.pretext.name,
@@ -197,8 +184,31 @@ def _describe(cells: Cells, settings: PretrainSettings, split: Split, programs: 
     }
 
 
-def _write_start(out: Path, settings: PretrainSettings, cells: Cells, split: Split, about: dict[str, Any]) -> None:
+def _begin(
+    out: Path,
+    settings: PretrainSettings,
+    cells: AnyCells,
+    split: Split | StreamSplit,
+    about: dict[str, Any],
+    programs: GenePrograms | None,
+    *,
+    resume: bool,
+) -> None:
+    """Write what a run begins with, and say what it is."""
+    if resume:
+        _warn_of_stretching(out, settings)
+        # Before the settings: another process that looks meanwhile must not take the run for finished.
+        write_manifest(out, {**about, "status": "training"})
     write_text(out / "config.toml", to_toml(settings))
     write_genes(out / "genes.csv", cells.genes)
     split.write(out / "split.json")
+    if programs is not None:
+        write_programs(out / "programs.csv", programs, cells.genes)
     write_manifest(out, {**about, "status": "training"})
+    logger.info(
+        "%s on %s cells x %s genes, watching the loss on %s.",
+        _named(settings),
+        f"{len(split.train):,}",
+        f"{len(cells.genes):,}",
+        f"{len(split.validation):,}",
+    )

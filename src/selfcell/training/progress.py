@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from selfcell.core.atomic import atomic_path
+from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class CellProgressBar(pl.Callback):
         """Open the bar, at the place a resumed run has reached."""
         self.bar = tqdm(
             total=self.n_cells * self.max_epochs,
-            initial=self.n_cells * trainer.current_epoch,
+            initial=self.n_cells * trainer.current_epoch + _cells_done(trainer),
             desc=self.title,
             unit=" cells",
             unit_scale=True,
@@ -54,8 +55,8 @@ class CellProgressBar(pl.Callback):
         batch: CellMinibatch,
         batch_idx: int,
     ) -> None:
-        """Move the bar by the cells of the step."""
-        self.bar.update(batch.n_cells)
+        """Move the bar by the cells of the step, those of other processes too."""
+        self.bar.update(batch.n_cells * trainer.world_size)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch and the loss beside the bar."""
@@ -75,37 +76,73 @@ class CellProgressBar(pl.Callback):
             self.bar.close()
 
 
+def _cells_done(trainer: pl.Trainer) -> int:
+    """Give about how many cells of the epoch a resumed run has seen already."""
+    n_steps = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+    return round(n_steps / max(1, trainer.num_training_batches) * _epoch_size(trainer)) if n_steps else 0
+
+
+def _epoch_size(trainer: pl.Trainer) -> int:
+    loader = trainer.train_dataloader
+    return loader.n_cells if isinstance(loader, CellLoader) else 0
+
+
 class EpochLog(pl.Callback):
     """Writes ``log.csv``: one row an epoch with all logged terms, the learning rate, seconds and cells per second.
 
-    Written whole after each epoch, atomically. A resumed run goes on from the rows of the epochs that it keeps.
+    Written whole after each epoch, atomically. A resumed run goes on from the rows of the epochs that it keeps. Where
+    an epoch was resumed in its midst, its training terms are means over what came after.
 
     Parameters
     ----------
     path
         The file.
-    n_cells
-        Training cells in an epoch.
     """
 
-    def __init__(self, path: Path, *, n_cells: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.n_cells = n_cells
         self.rows: list[dict[str, float]] = []
+        self.learning_rate = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint within an epoch needs to hold."""
+        return {"learning_rate": self.learning_rate}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again; an epoch that begins anew sets its own."""
+        self.learning_rate = float(state_dict["learning_rate"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the rows of the epochs before the checkpoint that was resumed from."""
+        """Keep the rows of the epochs before the checkpoint that was resumed from, and start the clock."""
+        self._start_clock()
         if trainer.current_epoch > 0 and self.path.exists():
             logged = pd.read_csv(self.path)
             self.rows = logged[logged["epoch"] <= trainer.current_epoch].to_dict("records")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and keep the learning rate before the scheduler moves it."""
-        self.started = time.perf_counter()
+        self._start_clock()
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def _start_clock(self) -> None:
+        self.started = time.perf_counter()
+        self.n_cells = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: CellMinibatch,
+        batch_idx: int,
+    ) -> None:
+        """Count the cells, those of other processes too."""
+        self.n_cells += batch.n_cells * trainer.world_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of the epoch."""
+        if not trainer.is_global_zero:
+            return
         seconds = time.perf_counter() - self.started
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {

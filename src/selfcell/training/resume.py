@@ -8,7 +8,15 @@ from selfcell.core.config import Settings, build, read_toml
 from selfcell.core.errors import InputError
 from selfcell.training.run_folder import read_manifest
 
-FREE = ("training.max_epochs", "training.device")
+FREE = (
+    "training.max_epochs",
+    "training.device",
+    "training.devices",
+    "training.nodes",
+    "training.checkpoint_minutes",
+    "data.loader_threads",
+    "data.cache_folder",
+)
 """Ends of the addresses of settings that may differ when a run is resumed."""
 
 

@@ -26,6 +26,21 @@ class DataSettings(Settings):
     """Column of obs with the donor. Held-out cells are then of other donors; else they are split by cell."""
     batch_key: str | None = None
     """Column of obs with the batch: the experiment a cell comes from. Only views that mix neighbors use it."""
+    where: str | None = None
+    """Only cells for which this holds, written as for pandas: tissue == 'lung' and n_genes > 500."""
+    balance_key: str | None = None
+    """Column of obs whose values are drawn equally often, whatever their share of the cells. An epoch stays as long."""
+    backed: bool = False
+    """Read a file from disk while training, instead of holding it in memory; an atlas always is."""
+    block_size: int | None = Field(default=None, ge=1)
+    """On disk: neighbouring cells that are read at one go; 128 of an atlas and 32 of a file, which may lie sorted."""
+    buffer_size: int | None = Field(default=None, ge=1)
+    """On disk: cells held in memory and shuffled together; 4,096 of an atlas and 8,192 of a file."""
+    loader_threads: int = Field(default=1, ge=1)
+    """On disk: threads that read ahead. They change no number."""
+    cache_folder: str | None = None
+    """With an atlas behind a URL: folder to keep what was fetched, for later epochs. It may grow to the atlas's
+    size."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.9)
     """Share of the cells on which the loss is watched, between 0 and 0.9."""
     test_fraction: float = Field(default=0.0, ge=0, lt=0.9)
@@ -42,7 +57,8 @@ class TrainingSettings(Settings):
     max_epochs: int = Field(default=100, ge=1)
     """Passes over the training cells at most."""
     minibatch_size: int = Field(default=256, ge=1)
-    """Cells per optimizer step. The paper's 8,192 suits millions of cells; thousands need smaller ones."""
+    """Cells per optimizer step, of all devices together. The paper's 8,192 suits millions of cells; thousands need
+    smaller ones."""
     optimizer: Literal["adamw", "lars"] = "adamw"
     """adamw, or lars, made for very large minibatches: momentum, and steps in proportion to each weight's norm."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -67,6 +83,12 @@ class TrainingSettings(Settings):
     """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
     keeps the last ones. Pretext tasks whose loss is measured against something that training moves (byol and its kin)
     take 0 unless it is set."""
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    """Minutes between checkpoints within an epoch, for --resume; 0 makes them at the end of each epoch only."""
+    devices: int = Field(default=1, ge=1)
+    """Processes on this machine, one a GPU, that share each minibatch."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines with `devices` each; torchrun and SLURM are recognised."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train: auto takes a CUDA GPU where there is one; gpu takes Apple's as well."""
 

@@ -13,6 +13,7 @@ atlas as it was when it was opened, whatever is being appended.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,8 @@ from selfcell.data.genes import GeneTable
 FORMAT_VERSION = 1
 INDEX_NAME = "atlas.json"
 SHARD_FOLDER = "shards"
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Codec = Literal["none", "lz4", "zstd"]
 """How arrays of a shard are compressed: not at all and each in one chunk, which reads fastest from a fast disk; or in
@@ -124,6 +127,11 @@ def gene_index_dtype(n_genes: int) -> np.dtype[Any]:
     return np.dtype("<u2" if n_genes <= 65_536 else "<u4")
 
 
+def is_url(path: object) -> bool:
+    """Tell whether a path is a URL, even one whose slashes :class:`pathlib.Path` has merged."""
+    return _URL.match(str(path)) is not None
+
+
 def is_atlas(path: str | Path) -> bool:
     """Tell whether a folder is an atlas (a finished one)."""
     return (Path(path) / INDEX_NAME).is_file()
@@ -163,6 +171,11 @@ def parse_index(text: str, *, place: str) -> AtlasIndex:
 
 
 def _index_text(atlas: Path) -> str:
+    if is_url(atlas):
+        raise InputError(
+            f"{atlas} is a URL, but a folder is needed here: only `selfcell pretrain`, `embed` and `doctor` read an "
+            "atlas from elsewhere."
+        )
     path = atlas / INDEX_NAME
     if path.is_file():
         return path.read_text(encoding="utf-8")

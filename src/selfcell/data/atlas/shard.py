@@ -57,9 +57,13 @@ def write_shard(
         matrix = group.create_group("X")
         shape = [len(obs), len(genes)]
         matrix.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
-        _write_array(matrix, "data", values.astype(values_dtype, copy=False), codec)
-        _write_array(matrix, "indices", gene_index.astype(gene_index_dtype(len(genes)), copy=False), codec)
-        _write_array(matrix, "indptr", cell_offsets.astype("<i8", copy=False), codec)
+        arrays = {
+            "data": values.astype(values_dtype, copy=False),
+            "indices": gene_index.astype(gene_index_dtype(len(genes)), copy=False),
+            "indptr": cell_offsets.astype("<i8", copy=False),
+        }
+        for name, array in arrays.items():
+            _write_array(matrix, name, array, codec=codec, folder=unfinished / "X")
         _write_frames(group, obs, genes)
         entry = ShardEntry(
             name=path.name,
@@ -78,10 +82,11 @@ def write_shard(
 def checksums(shard: Path) -> dict[str, str]:
     """Give SHA-256 of every file of a shard, by its path in the shard."""
     files = sorted(file for file in shard.rglob("*") if file.is_file())
-    return {file.relative_to(shard).as_posix(): _sha256(file) for file in files}
+    return {file.relative_to(shard).as_posix(): sha256_of(file) for file in files}
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Give SHA-256 of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(_READ_AT_ONCE):
@@ -94,7 +99,7 @@ def _narrowest(values: np.ndarray) -> np.dtype[Any]:
     return np.dtype(np.min_scalar_type(largest)).newbyteorder("<")
 
 
-def _write_array(group: zarr.Group, name: str, array: np.ndarray, codec: Codec) -> None:
+def _write_array(group: zarr.Group, name: str, array: np.ndarray, *, codec: Codec, folder: Path) -> None:
     """Write a one-dimensional array; uncompressed, its chunk ``c/0`` is the array as it lies in memory."""
     chunk = max(1, len(array) if codec == "none" else min(VALUES_PER_CHUNK, len(array)))
     whole = max(1, -(-len(array) // chunk)) * chunk
@@ -108,12 +113,19 @@ def _write_array(group: zarr.Group, name: str, array: np.ndarray, codec: Codec) 
         compressors=None if codec == "none" else BloscCodec(cname=codec, clevel=5, shuffle=BloscShuffle.bitshuffle),
         filters=None,
     )
-    written[:] = array
+    if codec == "none":
+        # Zarr would copy it twice, and write nothing where all is zero.
+        file = folder / name / "c" / "0"
+        file.parent.mkdir(parents=True)
+        array.tofile(file)
+    else:
+        written[:] = array
 
 
 def _write_frames(group: zarr.Group, obs: pd.DataFrame, genes: GeneTable) -> None:
     var = pd.DataFrame({"feature_name": list(genes.names)}, index=pd.Index(genes.ids, dtype=object))
-    with warnings.catch_warnings():
+    # An array of zeros has a file too, which can be read by place.
+    with warnings.catch_warnings(), zarr.config.set({"array.write_empty_chunks": True}):
         warnings.filterwarnings("ignore", message=".*autosharding.*")
         # Uncompressed and in one chunk, so that codes can be read by their place.
         write_elem(group, "obs", obs, dataset_kwargs={"chunks": (max(1, len(obs)),), "compressors": None})

@@ -1,0 +1,218 @@
+"""``selfcell atlas``: build, append, info, verify, export."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from selfcell.cli.options import (
+    GeneColumnOption,
+    LayerOption,
+    LowOverlapOption,
+    OverwriteOption,
+    refuse_existing,
+    write_adata,
+)
+
+if TYPE_CHECKING:
+    from selfcell.data.atlas.index import AtlasIndex
+
+app = typer.Typer(no_args_is_help=True, help="Make one atlas of many files of cells, to train on as a stream.")
+
+AtlasArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the atlas.")]
+InputsArgument = Annotated[
+    list[Path], typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
+]
+MemoryOption = Annotated[
+    str, typer.Option("--memory", help="To stay under, all workers together (with --dask, each), such as 2GB.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes to read and write with.")]
+DaskOption = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that sees the same files."),
+]
+
+
+@app.command()
+def build(
+    inputs: InputsArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    genes: Annotated[
+        str,
+        typer.Option(help="intersection or union of the inputs' genes; or a list of genes, a run folder, an atlas."),
+    ] = "intersection",
+    gene_aliases: Annotated[
+        bool, typer.Option("--gene-aliases", help="Match former gene symbols too, by a table that is fetched once.")
+    ] = False,
+    allow_low_overlap: LowOverlapOption = False,
+    layer: LayerOption = None,
+    gene_column: GeneColumnOption = None,
+    obs: Annotated[
+        list[str] | None, typer.Option("--obs", metavar="COLUMN", help="Column of obs to keep; left out: all.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Name a column of obs otherwise.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse inputs that lack a column of obs or have it of another kind.")
+    ] = False,
+    duplicates: Annotated[
+        Literal["report", "drop"], typer.Option(help="Cells that stand there twice, name and counts alike.")
+    ] = "report",
+    primary_only: Annotated[
+        bool, typer.Option("--primary-only", help="Leave out cells whose is_primary_data is False.")
+    ] = False,
+    codec: Annotated[
+        Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none reads fastest from a fast disk.")
+    ] = "none",
+    shard_cells: Annotated[
+        int, typer.Option("--shard-cells", min=1, help="Cells in a shard, about; fewer where memory is short.")
+    ] = 65_536,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order of the cells.")] = 0,
+    memory: MemoryOption = "2GB",
+    workers: WorkersOption = 1,
+    dask: DaskOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make an atlas: cells of many files, in random order, in shards.
+
+    Interrupted, it goes on when the same command is given again.
+
+    Example: selfcell atlas build a.h5ad b.h5ad --out atlas
+    """
+    from selfcell.data.atlas.build import build_atlas
+
+    settings: dict[str, Any] = {
+        "genes": genes,
+        "gene_aliases": gene_aliases,
+        "allow_low_overlap": allow_low_overlap,
+        "layer": layer,
+        "gene_column": gene_column,
+        "obs": obs or None,
+        "rename": _renames(rename or []),
+        "strict": strict,
+        "duplicates": duplicates,
+        "primary_only": primary_only,
+        "codec": codec,
+        "shard_cells": shard_cells,
+        "seed": seed,
+    }
+    with _resumable():
+        index = build_atlas(inputs, out, memory=memory, workers=workers, dask=dask, overwrite=overwrite, **settings)
+    typer.echo(f"Wrote {out} ({index.n_cells:,} cells in {len(index.shards):,} shards).")
+
+
+@app.command()
+def append(
+    atlas: AtlasArgument,
+    inputs: InputsArgument,
+    memory: MemoryOption = "2GB",
+    workers: WorkersOption = 1,
+    dask: DaskOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Drop an unfinished append of other inputs.")] = False,
+) -> None:
+    """Add cells to an atlas, by the settings of its build; whoever has it open goes on with what it was."""
+    from selfcell.data.atlas.build import append_to_atlas
+
+    with _resumable():
+        index = append_to_atlas(atlas, inputs, memory=memory, workers=workers, dask=dask, restart=restart)
+    typer.echo(f"{atlas} now has {index.n_cells:,} cells in {len(index.shards):,} shards.")
+
+
+@app.command()
+def info(atlas: AtlasArgument) -> None:
+    """Say what an atlas holds."""
+    from selfcell.data.atlas.index import SHARD_FOLDER, read_index
+
+    index = read_index(atlas)
+    shards = [file for file in (atlas / SHARD_FOLDER).rglob("*") if file.is_file()]
+    n_bytes = sum(file.stat().st_size for file in shards)
+    typer.secho(str(atlas), bold=True)
+    typer.echo(f"  {index.n_cells:,} cells x {len(index.genes['id']):,} genes, {len(index.shards):,} shards")
+    per_cell = max(index.n_cells, 1)
+    typer.echo(
+        f"  {n_bytes / 1e9:,.2f} GB: {n_bytes / per_cell:,.0f} bytes a cell, "
+        f"{index.n_values / per_cell:,.0f} genes a cell, codec {index.codec}, shuffled by seed {index.shuffle_seed}"
+    )
+    if (atlas / ".build").is_dir():
+        typer.echo("  an append is not finished: give its command again to go on")
+    _show_obs(index)
+    _show_sources(index)
+
+
+def _show_obs(index: "AtlasIndex") -> None:
+    typer.echo("  obs:")
+    for name, column in index.obs_columns.items():
+        kind = f"{len(column.categories):,} categories" if column.kind == "category" else column.kind
+        typer.echo(f"    {name}: {kind}")
+
+
+def _show_sources(index: "AtlasIndex") -> None:
+    typer.echo("  sources:")
+    for source in index.sources:
+        genes, cells = source.report.get("genes", {}), source.report.get("cells", {})
+        typer.echo(
+            f"    {source.path}: {source.n_cells:,} of {cells.get('n_cells', source.n_cells):,} cells, counts from "
+            f"{source.report.get('counts', '?')}, {genes.get('n_matched', 0):,} of {genes.get('n_genes', 0):,} genes"
+        )
+        words = {"n_empty": "without counts", "n_not_primary": "not primary data", "n_duplicates": "twice"}
+        told = [f"{cells[key]:,} {word}" for key, word in words.items() if cells.get(key)]
+        if told:
+            typer.echo(f"      cells {', '.join(told)}")
+
+
+@app.command()
+def verify(atlas: AtlasArgument) -> None:
+    """Check every file of an atlas; ends with exit code 1 where something is wrong."""
+    from tqdm import tqdm
+
+    from selfcell.data.atlas.index import read_index
+    from selfcell.data.atlas.verify import verify_atlas
+
+    index = read_index(atlas)
+    with tqdm(desc="Checking", total=index.n_cells, unit="cell", unit_scale=True, disable=None) as bar:
+        faults = verify_atlas(atlas, bar.update)
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        typer.echo(f"{len(faults):,} faults. Copy these shards again, or build the atlas anew.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"All is well: {index.n_cells:,} cells in {len(index.shards):,} shards.")
+
+
+@app.command()
+def export(
+    atlas: AtlasArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")],
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="QUERY", help="Which cells, such as \"cell_type == 'B cell'\".")
+    ] = None,
+    max_cells: Annotated[int | None, typer.Option("--max-cells", min=1, help="To stop after; a random part.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write some cells of an atlas to an .h5ad file; they must fit in memory."""
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.data.atlas.export import export_cells
+
+    write_adata(export_cells(atlas, where=where, max_cells=max_cells), out)
+
+
+def _renames(pairs: list[str]) -> dict[str, str]:
+    from selfcell.core.errors import InputError
+
+    wrong = [pair for pair in pairs if not all(pair.partition("="))]
+    if wrong:
+        raise InputError(f"--rename takes OLD=NEW, but got {wrong[0]!r}.")
+    return {old: new for old, _, new in (pair.partition("=") for pair in pairs)}
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Say how to go on when a build is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Give the same command again to go on.", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,201 @@
+"""Minibatches of cells from anywhere: an AnnData in memory, a file, an atlas."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import anndata
+import numpy as np
+
+from selfcell.core.errors import InputError
+from selfcell.data.atlas.cells import open_atlas
+from selfcell.data.atlas.index import is_atlas, is_url
+from selfcell.data.backed import BackedRows, open_backed
+from selfcell.data.loader import CellLoader
+from selfcell.data.order import BlockOrder, Order, WeightedOrder, WholeOrder, balanced_weights, sizes_in
+from selfcell.data.rows import MemoryRows
+from selfcell.data.schedule import Schedule
+from selfcell.data.source import Cells, open_cells
+from selfcell.data.streamed import StreamedCells
+from selfcell.data.subset import CellSubset
+
+AnyCells: TypeAlias = Cells | StreamedCells
+"""Open cells: in memory, or on disk."""
+
+BLOCK_SIZE, BUFFER_SIZE = 128, 4096
+"""Of an atlas, whose cells are shuffled."""
+FILE_BLOCK_SIZE, FILE_BUFFER_SIZE = 32, 8192
+"""Of a file as it is, whose cells may lie sorted by type or donor."""
+
+
+def stream_cells(
+    cells: anndata.AnnData | str | Path | Cells | StreamedCells,
+    *,
+    minibatch_size: int,
+    shuffle_seed: int | None = 0,
+    codes: Sequence[str] = (),
+    where: str | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
+    balance_key: str | None = None,
+    weights: Mapping[str, Mapping[str, float]] | None = None,
+    backed: bool = False,
+    block_size: int | None = None,
+    buffer_size: int | None = None,
+    n_threads: int = 1,
+    pin_memory: bool = False,
+) -> CellLoader:
+    """Iterate over cells in minibatches, each iteration another epoch.
+
+    Parameters
+    ----------
+    cells
+        An AnnData, the path of a file, the path or URL of an atlas, or cells that are open already.
+    minibatch_size
+        Cells of a minibatch; the last of an epoch has what is left.
+    shuffle_seed
+        Seed of the order; None keeps the cells in order.
+    codes
+        Columns of ``obs`` whose codes come along in :attr:`CellMinibatch.codes`. What they stand for:
+        ``cells.coded(key, role="...").names``.
+    where
+        Only cells for which this holds, written as for :meth:`pandas.DataFrame.query`.
+    only
+        Only cells with these values in columns of ``obs``, such as ``{"donor_id": ["d1", "d2"]}``.
+    balance_key
+        Column of ``obs`` whose values are drawn equally often.
+    weights
+        Column of ``obs``, and for its values how often such a cell comes beside others; those not named have 1.
+    backed
+        Read a file from disk while it is streamed; an atlas always is.
+    block_size, buffer_size
+        On disk: cells read at one go, and cells shuffled together; left out, 128 and 4,096 of an atlas, 32 and 8,192 of
+        a file.
+    n_threads
+        On disk: threads that read ahead. They change no number.
+    pin_memory
+        Put minibatches into page-locked memory, for a GPU.
+
+    Examples
+    --------
+    >>> loader = stream_cells("atlas", minibatch_size=1024, codes=["cell_type"], where="tissue == 'lung'")
+    >>> for minibatch in loader:
+    ...     expression = minibatch.expression()
+    """
+    if not isinstance(cells, Cells | StreamedCells):
+        cells = open_any(cells, backed=backed)
+    if where is not None:
+        cells = cells.where(where)
+    source = StreamSource(cells, minibatch_size=minibatch_size, block_size=block_size, buffer_size=buffer_size)
+    order = source.order(source.everything(only or {}), shuffle_seed=shuffle_seed)
+    if balance_key is not None and weights is not None:
+        raise InputError("balance_key and weights contradict each other: give one of them.")
+    if balance_key is not None:
+        order = source.balanced(order, balance_key, seed=shuffle_seed or 0)
+    for key, weight in (weights or {}).items():
+        order = source.weighted(order, key, weight, seed=shuffle_seed or 0)
+    return CellLoader(
+        source.rows,
+        Schedule(order, minibatch_size),
+        codes={key: cells.coded(key, role="code").codes for key in codes},
+        reshuffle=shuffle_seed is not None,
+        n_threads=n_threads if source.on_disk else 0,
+        pin_memory=pin_memory,
+    )
+
+
+def open_any(
+    source: anndata.AnnData | str | Path,
+    *,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    backed: bool = False,
+    cache_folder: str | Path | None = None,
+) -> AnyCells:
+    """Open an atlas and, if asked to, a file as a stream from disk; else into memory.
+
+    Raises
+    ------
+    InputError
+        If there are no counts, or what is asked for does not go together.
+    """
+    if not isinstance(source, anndata.AnnData) and (is_url(source) or is_atlas(source)):
+        given = {"layer": layer, "gene_column": gene_column}
+        for name in [name for name, value in given.items() if value is not None]:
+            raise InputError(f"An atlas knows where its counts and genes are: leave {name} out.")
+        return open_atlas(source, cache_folder=cache_folder)
+    if backed and isinstance(source, anndata.AnnData):
+        raise InputError("Only a file can be read from disk while it is streamed: give its path, or leave backed out.")
+    if backed:
+        return open_backed(source, layer=layer, gene_column=gene_column)
+    return open_cells(source, layer=layer, gene_column=gene_column)
+
+
+class StreamSource:
+    """Open cells, as what loaders are made of.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    minibatch_size
+        Cells of a minibatch; no fewer are shuffled together.
+    block_size, buffer_size
+        On disk: cells read at one go, and cells shuffled together.
+    """
+
+    def __init__(
+        self, cells: AnyCells, *, minibatch_size: int, block_size: int | None = None, buffer_size: int | None = None
+    ) -> None:
+        self.cells = cells
+        self.on_disk = isinstance(cells, StreamedCells)
+        self.rows = cells.rows if isinstance(cells, StreamedCells) else MemoryRows(cells.counts)
+        is_file = isinstance(self.rows, BackedRows)
+        self.block_size = block_size or (FILE_BLOCK_SIZE if is_file else BLOCK_SIZE)
+        self.buffer_size = max(minibatch_size, buffer_size or (FILE_BUFFER_SIZE if is_file else BUFFER_SIZE))
+
+    def everything(self, only: Mapping[str, Sequence[str]]) -> np.ndarray | CellSubset:
+        """Give the cells that have certain values in columns of ``obs``."""
+        cells = self.cells
+        part: np.ndarray | CellSubset = cells.subset if isinstance(cells, StreamedCells) else np.arange(len(cells))
+        for key, names in only.items():
+            column = cells.coded(key, role="what cells are chosen by")
+            unknown = [name for name in names if name not in column.names]
+            if unknown:
+                raise InputError(f"No cell has {unknown[0]!r} in obs[{key!r}].")
+            wanted = np.isin(np.array(column.names, dtype=object), list(names))
+            if isinstance(part, CellSubset):
+                part = part.common(self.cells.of_codes(column, names))  # type: ignore[union-attr]
+            else:
+                part = part[wanted[column.codes[part]]]
+        return part
+
+    def order(self, part: np.ndarray | CellSubset, *, shuffle_seed: int | None = None) -> Order:
+        """Give the order of some of the cells: an exact shuffle in memory, one by blocks on disk."""
+        if isinstance(part, np.ndarray):
+            return WholeOrder(part, shuffle_seed=shuffle_seed)
+        return BlockOrder(
+            self.rows.boundaries,
+            part,
+            shuffle_seed=shuffle_seed,
+            block_size=self.block_size,
+            buffer_size=self.buffer_size,
+        )
+
+    def balanced(self, order: Order, key: str, *, seed: int) -> Order:
+        """Draw the values of a column of ``obs`` equally often."""
+        column = self.cells.coded(key, role="what is balanced")
+        weights = balanced_weights(sizes_in(order, column.codes, len(column.names)))
+        return WeightedOrder(order, column.codes, weights, seed=seed)
+
+    def weighted(self, order: Order, key: str, weights: Mapping[str, float], *, seed: int) -> Order:
+        """Draw the values of a column of ``obs`` as often as their weights say."""
+        column = self.cells.coded(key, role="what is weighted")
+        unknown = [name for name in weights if name not in column.names]
+        if unknown or any(weight < 0 for weight in weights.values()):
+            wrong = f"no cell has {unknown[0]!r} there" if unknown else "weights must not be negative"
+            raise InputError(f"The weights of obs[{key!r}] cannot be used: {wrong}.")
+        given = np.array([float(weights.get(name, 1.0)) for name in column.names])
+        sizes = sizes_in(order, column.codes, len(column.names))
+        if not (given * sizes).sum():
+            raise InputError(f"The weights of obs[{key!r}] leave no cell.")
+        return WeightedOrder(order, column.codes, given * sizes.sum() / (given * sizes).sum(), seed=seed)

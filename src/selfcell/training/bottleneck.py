@@ -1,0 +1,180 @@
+"""What holds up training on some cells: the reading of them, or the network; for ``selfcell doctor CELLS``."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from selfcell.core.errors import InputError
+from selfcell.data.atlas.index import is_url
+from selfcell.data.backed import BackedRows
+from selfcell.data.loader import CellLoader
+from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.stream import AnyCells
+from selfcell.data.streamed import StreamedCells
+from selfcell.pretext.base import PretextTask, TargetNetworkTask
+from selfcell.training.inputs import (
+    TrainingSource,
+    check_task,
+    draw_split,
+    load_task_programs,
+    open_training_cells,
+    task_loaders,
+)
+from selfcell.training.pretrain import make_task
+from selfcell.training.settings import PretrainSettings
+
+_KEPT = 8
+_CLEAR = 1.2
+"""How many times faster one must be than the other, for the other to be named alone."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Cells per second of the parts of training, each by itself, and together."""
+
+    source: str
+    """``memory``, ``file``, ``atlas`` or ``remote atlas``."""
+    device: str
+    n_threads: int
+    minibatch_size: int
+    loader: float
+    """Reading alone."""
+    network: float
+    """Steps of the optimizer on minibatches held in memory."""
+    together: float
+    """Both, as in training."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the loader is than the network."""
+        return self.loader / self.network
+
+    @property
+    def limit(self) -> str:
+        """What holds up training: ``loader``, ``network``, or ``both`` where neither stands out."""
+        if self.ratio >= _CLEAR:
+            return "network"
+        return "loader" if self.ratio <= 1 / _CLEAR else "both"
+
+    def advice(self) -> list[str]:
+        """Say what limits, and what to do about it."""
+        if self.limit == "network":
+            return [f"The network limits: the loader is {self.ratio:.1f} times as fast.", *self._for_network()]
+        if self.limit == "loader":
+            return [
+                f"The loader limits: the network is {1 / self.ratio:.1f} times as fast.",
+                *self._for_loader(),
+            ]
+        return ["Loader and network are about as fast as each other.", *self._for_loader()]
+
+    def _for_network(self) -> list[str]:
+        if self.device == "cpu":
+            return ["Train on a GPU, or take a smaller network (--set network.hidden_sizes=[256])."]
+        larger = "A larger minibatch uses a GPU better: --set training.minibatch_size="
+        return [f"{larger}{4 * self.minibatch_size}."] if self.minibatch_size < 4096 else ["More GPUs would help."]
+
+    def _for_loader(self) -> list[str]:
+        if self.source == "memory":
+            return ["A larger minibatch takes less time per cell: --set training.minibatch_size=..."]
+        if self.source == "file":
+            return ["Build an atlas, which is read many times faster: selfcell atlas build FILE --out DIR."]
+        said = [f"Read with more threads: --set data.loader_threads={2 * self.n_threads}."]
+        if self.source == "remote atlas":
+            said.append("Keep what was fetched for later epochs: --set data.cache_folder=DIR; or copy the atlas here.")
+            said.append("Read more cells at one go: --set data.block_size=1024.")
+        return said
+
+
+def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds: float) -> Pace:
+    """Measure how fast some cells can be trained on: the loader, the network, and both.
+
+    Nothing is written. The network is trained from its random weights, on one device.
+
+    Parameters
+    ----------
+    source, settings
+        As for :func:`selfcell.pretrain`.
+    seconds
+        How long to measure, a third for each; at least two minibatches are taken.
+
+    Raises
+    ------
+    InputError
+        As :func:`selfcell.pretrain` does.
+    """
+    cells = open_training_cells(source, settings)
+    split = draw_split(cells, settings)
+    check_task(settings, cells, split)
+    programs = load_task_programs(settings, cells.genes, stored=None)
+    loader = task_loaders(settings, cells, split)["train"]
+    device = _device(settings.training.device)
+    with torch.random.fork_rng():
+        steps = _Steps(make_task(settings, cells.genes, programs), device)
+        kept = list(itertools.islice(loader, _KEPT))
+        steps(kept[0])
+        share = seconds / 3
+        loaded = _cells_per_second(_endless(loader), share, device=device)
+        trained = _cells_per_second(map(steps, itertools.cycle(kept)), share, device=device)
+        together = _cells_per_second(map(steps, _endless(loader)), share, device=device)
+    return Pace(
+        source=_kind(source, cells),
+        device=device,
+        n_threads=settings.data.loader_threads,
+        minibatch_size=settings.training.minibatch_size,
+        loader=loaded,
+        network=trained,
+        together=together,
+    )
+
+
+class _Steps:
+    """Makes an optimizer step on a minibatch, as training does but for the schedule."""
+
+    def __init__(self, task: PretextTask, device: str) -> None:
+        self.task = task.to(device).train()
+        self.device = device
+        self.optimizer = torch.optim.AdamW(task.parameters(), fused=True)
+        self.generator = torch.Generator(device=device).manual_seed(0)
+
+    def __call__(self, minibatch: CellMinibatch) -> CellMinibatch:
+        self.optimizer.zero_grad()
+        moved = minibatch.to(self.device, non_blocking=True)
+        self.task.compute_loss(moved, generator=self.generator).total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.task.parameters(), 1.0)
+        self.optimizer.step()
+        if isinstance(self.task, TargetNetworkTask):
+            self.task.update_target(progress=0.0)
+        return minibatch
+
+
+def _cells_per_second(minibatches: Iterable[CellMinibatch], seconds: float, *, device: str) -> float:
+    n_cells, started = 0, time.perf_counter()
+    for place, minibatch in enumerate(minibatches):
+        n_cells += minibatch.n_cells
+        if place and time.perf_counter() - started > seconds:
+            break
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return n_cells / (time.perf_counter() - started)
+
+
+def _endless(loader: CellLoader) -> Iterator[CellMinibatch]:
+    while True:
+        yield from loader
+
+
+def _device(wanted: str) -> str:
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise InputError("training.device=gpu, but torch finds no CUDA GPU to measure on. Take auto or cpu.")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _kind(source: TrainingSource, cells: AnyCells) -> str:
+    if not isinstance(cells, StreamedCells):
+        return "memory"
+    if isinstance(cells.rows, BackedRows):
+        return "file"
+    return "remote atlas" if is_url(source) else "atlas"

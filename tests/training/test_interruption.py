@@ -1,0 +1,176 @@
+"""Training that was cut off within an epoch: the cells not yet seen, and then bit for bit the same weights."""
+
+import os
+import runpy
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from selfcell.core.config import build
+from selfcell.data.atlas.build import build_atlas
+from selfcell.data.simulate import simulate_cells
+from selfcell.training.pretrain import pretrain
+from selfcell.training.run_folder import read_manifest
+from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
+from selfcell.training.settings import PretrainSettings
+
+WORKER = Path(__file__).parent / "recorded_training.py"
+recording = SimpleNamespace(**runpy.run_path(str(WORKER)))
+EVERY_STEP = {"checkpoint_minutes": 1e-9, "minibatch_size": 40, "max_epochs": 3}
+STEPS = 6
+"""Of an epoch: 234 training cells."""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The same kind of cells in memory, in a file and in an atlas."""
+    folder = tmp_path_factory.mktemp("sources")
+    adata = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+    adata.write_h5ad(folder / "cells.h5ad")
+    build_atlas([folder / "cells.h5ad"], folder / "atlas", shard_cells=70)
+    return {"memory": folder / "cells.h5ad", "file": folder / "cells.h5ad", "atlas": folder / "atlas"}
+
+
+def settings_for(source, **sections):
+    sections["training"] = EVERY_STEP | sections.get("training", {})
+    sections["network"] = {"dropout": 0.1} | sections.get("network", {})
+    sections["data"] = ({"backed": True} if source == "file" else {}) | sections.get("data", {})
+    pretext = sections.pop("pretext", {"name": "masked_autoencoder"})
+    return {**recording.changed(**sections), "pretext": pretext}
+
+
+def break_off(cells, settings, out, *, at):
+    with recording.recorded(break_at=at) as record, pytest.raises(recording.Broken):
+        pretrain(cells, build(PretrainSettings, settings), out=out, show_progress=False)
+    return record
+
+
+def same(first, second):
+    return first.parameters.keys() == second.parameters.keys() and all(
+        torch.equal(first.parameters[name], second.parameters[name]) for name in first.parameters
+    )
+
+
+def log_of(run, *, drop=()):
+    return pd.read_csv(run / "log.csv").drop(columns=["seconds", "cells_per_second", *drop])
+
+
+def check_goes_on(cells, settings, tmp_path, *, at):
+    """Train with and without a break, and compare everything but the means over the epoch that was cut."""
+    whole = recording.train(cells, settings, tmp_path / "whole")
+    broken = break_off(cells, settings, tmp_path / "run", at=at)
+    rest = recording.train(cells, settings, tmp_path / "run", resume=True)
+    assert broken.cells + rest.cells == whole.cells
+    assert same(rest, whole)
+    found, expected = log_of(tmp_path / "run"), log_of(tmp_path / "whole")
+    epoch = at // STEPS
+    cut = found.columns[found.columns.str.startswith("train_")]
+    if at % STEPS:
+        found.loc[epoch, cut], expected.loc[epoch, cut] = 0.0, 0.0
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    fits = [{**read_manifest(tmp_path / name)["fit"], "seconds": 0} for name in ("whole", "run")]
+    assert fits[0] == fits[1]
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 9, 13, 17])
+def test_a_run_goes_on_where_it_was_broken_off(sources, tmp_path, at):
+    check_goes_on(sources["memory"], settings_for("memory"), tmp_path, at=at)
+
+
+@pytest.mark.parametrize("source", ["file", "atlas"])
+def test_a_stream_goes_on_where_it_was_broken_off(sources, tmp_path, source):
+    check_goes_on(sources[source], settings_for(source, data={"loader_threads": 2}), tmp_path, at=9)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"schedule": "cosine", "warmup_epochs": 2},
+        {"optimizer": "lars", "learning_rate": 0.2},
+        {"learning_rate": 0.05, "learning_rate_decay": 1.0, "patience": 2, "max_epochs": 12},
+    ],
+)
+def test_schedules_optimizers_and_early_stopping_go_on(sources, tmp_path, training):
+    check_goes_on(sources["memory"], settings_for("memory", training=training), tmp_path, at=8)
+
+
+@pytest.mark.parametrize("name", ["byol", "moco", "dino", "nnclr", "barlow_twins"])
+def test_targets_that_move_go_on(sources, tmp_path, name):
+    settings = recording.of_task(name, 1)
+    settings["training"] |= EVERY_STEP
+    check_goes_on(sources["atlas"], settings, tmp_path, at=8)
+
+
+def test_balanced_cells_go_on(sources, tmp_path):
+    settings = settings_for("atlas", data={"balance_key": "cell_type"})
+    check_goes_on(sources["atlas"], settings, tmp_path, at=10)
+
+
+def test_a_run_broken_off_in_its_last_epoch_is_not_taken_for_whole(sources, tmp_path):
+    settings = settings_for("memory", training={"patience": 5})
+    break_off(sources["memory"], settings, tmp_path / "run", at=15)
+    checkpoint = SafetensorsCheckpointIO().load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert checkpoint["global_step"] == 15 and checkpoint["epoch"] == 2
+    (position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert position == {"epoch": 2, "minibatch": 3, "group": 0, "offset": 120}
+    rest = recording.train(sources["memory"], settings, tmp_path / "run", resume=True)
+    assert len(rest.cells) == 234 - 120
+    assert read_manifest(tmp_path / "run")["fit"]["steps"] == 18
+
+
+def test_no_checkpoint_is_made_after_the_last_step_of_an_epoch_before_its_losses_are_known(sources, tmp_path):
+    break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=6)
+    checkpoint = SafetensorsCheckpointIO().load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1
+    assert len(log_of(tmp_path / "run")) == 1
+
+
+def test_checkpoints_within_epochs_can_be_left_out_and_come_back(sources, tmp_path):
+    broken = break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=9)
+    without = settings_for("memory", training={"checkpoint_minutes": 0.0})
+    rest = recording.train(sources["memory"], without, tmp_path / "run", resume=True)
+    assert same(rest, recording.train(sources["memory"], without, tmp_path / "whole"))
+    assert len(broken.cells) == 234 + 120
+    break_off(sources["memory"], without, tmp_path / "early", at=3)
+    assert not list((tmp_path / "early" / "checkpoints").glob("*"))
+
+
+KILLED = """
+    import os, runpy, signal, sys
+    worker = runpy.run_path({worker!r})
+    from selfcell.training.module import ObjectiveModule
+    step = ObjectiveModule.training_step
+    def training_step(self, minibatch, batch_idx):
+        if self.global_step == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, minibatch, batch_idx)
+    ObjectiveModule.training_step = training_step
+    worker["pretrain"]({cells!r}, {settings!r}, out={out!r}, show_progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["memory", "atlas"])
+def test_a_run_killed_within_an_epoch_goes_on_with_the_cells_not_yet_seen(sources, tmp_path, source):
+    settings, out = settings_for(source), tmp_path / "run"
+    values = {"worker": str(WORKER), "cells": str(sources[source]), "settings": settings, "out": str(out)}
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED.format(**values))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert killed.returncode == -9, killed.stderr
+    whole = recording.train(sources[source], settings, tmp_path / "whole")
+    rest = recording.train(sources[source], settings, out, resume=True)
+    assert rest.cells == whole.cells[234 + 3 * 40 :]
+    assert same(rest, whole)
+    losses = [log_of(tmp_path / name)["validation_loss"].tolist() for name in ("whole", "run")]
+    assert losses[0] == losses[1]
