@@ -149,7 +149,7 @@ class _Rows:
 
 
 _SCDATASET_FETCH = 16_384
-"""Cells at a time: minibatch 64 and fetch factor 256, as its paper recommends, with blocks of 16."""
+"""Cells at a time, in blocks of 16."""
 
 
 def _scdataset(task: Task, *, layout: str) -> Epoch:

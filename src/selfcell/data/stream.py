@@ -121,7 +121,8 @@ def open_any(
     if not isinstance(source, anndata.AnnData) and (is_url(source) or is_atlas(source)):
         given = {"layer": layer, "gene_column": gene_column}
         for name in [name for name, value in given.items() if value is not None]:
-            raise InputError(f"An atlas knows where its counts and genes are: leave {name} out.")
+            option = name.replace("_", "-")
+            raise InputError(f"An atlas knows where its counts and genes are: leave {name} (--{option}) out.")
         return open_atlas(source, cache_folder=cache_folder)
     if backed and isinstance(source, anndata.AnnData):
         raise InputError("Only a file can be read from disk while it is streamed: give its path, or leave backed out.")
@@ -183,7 +184,7 @@ class StreamSource:
 
     def balanced(self, order: Order, key: str, *, seed: int) -> Order:
         """Draw the values of a column of ``obs`` equally often."""
-        column = self.cells.coded(key, role="what is balanced")
+        column = self.cells.coded(key, role="balance_key")
         weights = balanced_weights(sizes_in(order, column.codes, len(column.names)))
         return WeightedOrder(order, column.codes, weights, seed=seed)
 

@@ -126,6 +126,8 @@ def fit(
             devices=settings.devices,
             num_nodes=settings.nodes,
             strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
+            # Torch has none for the CPU.
+            sync_batchnorm=accelerator != "cpu" and settings.devices * settings.nodes > 1,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip or None,
             callbacks=callbacks,
