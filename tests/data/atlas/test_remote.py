@@ -239,3 +239,8 @@ def test_training_and_embedding_from_a_url_are_those_from_the_folder(tmp_path, d
     assert pace.source == "remote atlas"
     with pytest.raises(InputError, match=r"data\.cache_folder"):
         selfcell.pretrain(tmp_path / "a.h5ad", settings, out=tmp_path / "file", show_progress=False)
+
+
+def test_credentials_in_a_url_are_not_shown() -> None:
+    files = remote_files.RemoteFiles("https://user:secret@127.0.0.1:9/atlas")
+    assert files.url == "https://127.0.0.1:9/atlas"

@@ -71,10 +71,11 @@ class RemoteFiles:
     """
 
     def __init__(self, url: str, cache: BlockCache | None = None) -> None:
-        self.url = url.rstrip("/")
+        # As it is shown: a name and a password before the host are left out.
+        self.url = re.sub(r"//[^/@]*@", "//", url.rstrip("/"))
         self.cache = cache or BlockCache()
         self._answered = False
-        self._fs, self._root = _file_system(self.url)
+        self._fs, self._root = _file_system(url.rstrip("/"))
 
     def read_into(self, parts: Sequence[Part]) -> None:
         """Read many parts, as many at once as memory allows; blocks that follow one another by one request."""
