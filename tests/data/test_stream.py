@@ -9,9 +9,11 @@ import torch
 
 import selfcell
 from selfcell.core.errors import InputError
+from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.loader import CellLoader
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.stream import open_any, stream_cells
+from selfcell.data.stream_split import split_stream
 
 PLACES = ("memory", "file", "atlas")
 
@@ -135,3 +137,14 @@ def test_a_plan_is_what_comes(places):
     loader = stream(places, "atlas")
     assert [minibatch.n_cells for minibatch in loader] == [len(rows) for rows in loader.plan()]
     assert sorted(np.concatenate(list(loader.plan(epoch=3)))) == list(range(300))
+
+
+def test_cells_of_a_donor_that_is_not_known_are_warned_of(adata, tmp_path, caplog):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    other = adata[:50].copy()
+    del other.obs["donor"]
+    other.obs_names = [f"other {name}" for name in other.obs_names]
+    other.write_h5ad(tmp_path / "b.h5ad")
+    selfcell.build_atlas([tmp_path / "a.h5ad", tmp_path / "b.h5ad"], tmp_path / "atlas")
+    split_stream(open_atlas(tmp_path / "atlas"), "donor", validation_fraction=0.1, seed=0)
+    assert "50 of 350 cells are of donor 'unknown'" in caplog.text

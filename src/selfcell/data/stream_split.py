@@ -1,5 +1,6 @@
 """Parts of cells on disk that share no donor; what :mod:`selfcell.data.splits` is for cells in memory."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import pandas as pd
 from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
+from selfcell.data.atlas.obs import UNKNOWN
 from selfcell.data.splits import PARTS, choose_donors, count_parts, part_by_rule
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ def split_stream(
         )
     column = cells.coded(donor_key, role="donor")
     sizes = pd.Series(column.sizes, index=list(column.names))
+    if sizes.get(UNKNOWN, 0):
+        logger.warning(
+            "%s of %s cells are of donor %r, as cells are whose input lacks the column: they are taken for one donor. "
+            "Leave them out: --where \"%s != '%s'\".",
+            f"{sizes[UNKNOWN]:,}",
+            f"{len(cells):,}",
+            UNKNOWN,
+            donor_key,
+            UNKNOWN,
+        )
     rng = numpy_rng(seed, "split")
     chosen = choose_donors(sizes[sizes > 0], donor_key, validation_fraction, test_fraction, n_parts=n_parts, rng=rng)
     train, validation, test = (cells.of_codes(column, chosen[part]) for part in PARTS)
