@@ -1,7 +1,6 @@
 """The commands as a user types them, on simulated cells, end to end."""
 
 import json
-import logging
 import subprocess
 import sys
 
@@ -9,32 +8,7 @@ import anndata
 import numpy as np
 import pytest
 
-from selfcell.cli import app
-
 SMALL = ["--set", "network.hidden_sizes=[64]", "--set", "network.n_latent=16", "--set", "training.device=cpu"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process; give its exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["selfcell", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    yield call
-    logger = logging.getLogger("selfcell")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
-
-
-@pytest.fixture
-def file(adata, tmp_path):
-    path = tmp_path / "cells.h5ad"
-    adata.write_h5ad(path)
-    return path
 
 
 def test_pretrain_embed_annotate_finetune_evaluate_report(run, file, tmp_path, adata):

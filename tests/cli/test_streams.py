@@ -1,43 +1,16 @@
 """Commands on an atlas: those that stream it, and those that send the user to an export."""
 
-import logging
-import sys
-
 import anndata
 import numpy as np
 import pytest
 
 import selfcell
-from selfcell.cli import app
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.training.bottleneck import Pace, measure_pace
 from selfcell.training.settings import PretrainSettings
 
 SMALL = ["--set", "network.hidden_sizes=[16]", "--set", "network.n_latent=8", "--set", "training.device=cpu"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process; give its exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["selfcell", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    yield call
-    logger = logging.getLogger("selfcell")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
-
-
-@pytest.fixture
-def file(adata, tmp_path):
-    path = tmp_path / "cells.h5ad"
-    adata.write_h5ad(path)
-    return path
 
 
 @pytest.fixture
