@@ -30,13 +30,13 @@ def files(tmp_path: Path) -> list[Path]:
 def test_an_atlas_from_build_to_export(tmp_path: Path, files: list[Path]) -> None:
     out = tmp_path / "atlas"
     built = _run("build", files[0], "--out", out, "--obs", "type", "--rename", "cell_type=type", "--shard-cells", 30)
-    assert f"Wrote {out} (50 cells in 2 shards)." in built
-    assert "now has 100 cells in 4 shards." in _run("append", out, files[1])
+    assert f"Wrote {out}: 50 cells in 2 shards, 0." in built
+    assert "now has 100 cells in 4 shards, 0." in _run("append", out, files[1])
     told = _run("info", out)
     assert "100 cells x 30 genes, 4 shards" in told
-    assert "type: 4 categories" in told and "donor" not in told
-    assert "b.h5ad: 50 of 50 cells, counts from X, 30 of 30 genes" in told
-    assert "All is well: 100 cells in 4 shards." in _run("verify", out)
+    assert "type: type " in told and "donor" not in told
+    assert "b.h5ad: 50 of 50 cells; counts from X; 30 of its 30 genes" in told
+    assert "All is well: 100 cells in 4 shards, " in _run("verify", out)
     _run("export", out, "--out", tmp_path / "part.h5ad", "--where", "type == 'type 1'", "--max-cells", 7)
     part = anndata.read_h5ad(tmp_path / "part.h5ad")
     assert part.n_obs == 7 and set(part.obs["type"]) == {"type 1"}

@@ -90,7 +90,7 @@ def test_pretrain_chooses_and_balances_cells_of_an_atlas_or_file(run, atlas, fil
     where = ["--where", f"cell_type != '{kind}'", "--set", "training.minibatch_size=32"]
     for name, source in (("atlas", [atlas]), ("file", [file, "--backed"])):
         code, out, err = run("pretrain", *source, "--out", tmp_path / "runs" / name, *where, *common)
-        assert code == 0 and "Done: 1 epochs" in out, err
+        assert code == 0 and "Done: 1 epoch, " in out, err
         manifest = selfcell.load(tmp_path / "runs" / name).manifest
         assert manifest["data"]["n_cells"] == (adata.obs["cell_type"] != kind).sum()
 
@@ -127,5 +127,5 @@ def test_a_file_read_from_disk_is_named_as_such(file):
     ],
 )
 def test_the_advice_fits_what_limits(source, device, loader, limit, said):
-    pace = Pace(source, device, 2, 256, loader=float(loader), network=100.0, together=10.0)
+    pace = Pace(source, device, 2, 256, (60, 8, 4), loader=float(loader), network=100.0, together=10.0)
     assert pace.limit == limit and said in " ".join(pace.advice())

@@ -27,7 +27,7 @@ def test_the_nearest_name_is_found_whatever_the_case():
 
 
 def test_long_lists_are_cut():
-    assert did_you_mean("x", [f"column{n}" for n in range(50)]).endswith("and 20 more.")
+    assert did_you_mean("x", [f"column{n}" for n in range(50)]).endswith("and 30 more.")
 
 
 def test_data_sets_name_their_facts():

@@ -65,9 +65,10 @@ def test_cells_are_chosen_by_a_query_and_by_their_values(places, place):
 @pytest.mark.parametrize("place", PLACES)
 def test_codes_stand_for_the_names_of_each_cell(places, adata, place):
     cells = open_any(places[place], backed=place == "file")
-    names = np.array(cells.coded("cell_type", role="label").names, dtype=object)
     kind_of = dict(zip((row.tobytes() for row in adata.X.toarray()), adata.obs["cell_type"], strict=True))
-    for minibatch in stream_cells(cells, minibatch_size=50, codes=["cell_type"]):
+    loader = stream_cells(cells, minibatch_size=50, codes=["cell_type"])
+    names = np.array(loader.names["cell_type"], dtype=object)
+    for minibatch in loader:
         found = names[minibatch.codes["cell_type"].numpy()]
         assert [kind_of[row.tobytes()] for row in minibatch.counts().numpy()] == found.tolist()
 
@@ -105,7 +106,7 @@ def test_types_can_be_balanced_or_weighted(places, place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"where": "cell_typ == 'x'"}, "names no column of obs|cannot be understood"),
+        ({"where": "cell_typ == 'x'"}, "no such column in obs.*Did you mean 'cell_type'"),
         ({"where": "total > 1e9"}, "selects none of the 300 cells"),
         ({"where": "total + 1"}, "true or false for each cell|cannot be understood"),
         ({"codes": ["celltype"]}, "There is no column 'celltype'.*Did you mean 'cell_type'"),

@@ -15,6 +15,8 @@ from unittest import mock
 import torch
 
 from selfcell.core.config import build
+from selfcell.data.atlas.build import build_atlas
+from selfcell.data.simulate import simulate_cells
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.pretrain import pretrain
@@ -87,8 +89,24 @@ def recorded(*, break_at: int | None = None) -> Iterator[Record]:
 def train(cells: Any, settings: dict[str, Any], out: Path, **options: Any) -> Record:
     """Train, and give the record."""
     with recorded() as record:
-        pretrain(cells, build(PretrainSettings, settings), out=out, show_progress=False, **options)
+        pretrain(cells, build(PretrainSettings, settings), out=out, **{"show_progress": False, **options})
     return record
+
+
+def break_off(cells: Any, settings: dict[str, Any], out: Path, *, at: int) -> Record:
+    """Train up to a step of the optimizer, and leave it there."""
+    with recorded(break_at=at) as record, contextlib.suppress(Broken):
+        pretrain(cells, build(PretrainSettings, settings), out=out, show_progress=False)
+        raise AssertionError(f"the training has no step {at}")
+    return record
+
+
+def write_sources(folder: Path) -> Any:
+    """Write some cells as a file and as an atlas, and give them."""
+    adata = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+    adata.write_h5ad(folder / "cells.h5ad")
+    build_atlas([folder / "cells.h5ad"], folder / "atlas", shard_cells=70)
+    return adata
 
 
 def main() -> None:

@@ -12,13 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from selfcell.core.config import build
-from selfcell.data.atlas.build import build_atlas
-from selfcell.data.simulate import simulate_cells
-from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
-from selfcell.training.settings import PretrainSettings
 
 WORKER = Path(__file__).parent / "recorded_training.py"
 recording = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -31,9 +26,7 @@ STEPS = 6
 def sources(tmp_path_factory):
     """The same kind of cells in memory, in a file and in an atlas."""
     folder = tmp_path_factory.mktemp("sources")
-    adata = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
-    adata.write_h5ad(folder / "cells.h5ad")
-    build_atlas([folder / "cells.h5ad"], folder / "atlas", shard_cells=70)
+    recording.write_sources(folder)
     return {"memory": folder / "cells.h5ad", "file": folder / "cells.h5ad", "atlas": folder / "atlas"}
 
 
@@ -43,12 +36,6 @@ def settings_for(source, **sections):
     sections["data"] = ({"backed": True} if source == "file" else {}) | sections.get("data", {})
     pretext = sections.pop("pretext", {"name": "masked_autoencoder"})
     return {**recording.changed(**sections), "pretext": pretext}
-
-
-def break_off(cells, settings, out, *, at):
-    with recording.recorded(break_at=at) as record, pytest.raises(recording.Broken):
-        pretrain(cells, build(PretrainSettings, settings), out=out, show_progress=False)
-    return record
 
 
 def same(first, second):
@@ -64,7 +51,7 @@ def log_of(run, *, drop=()):
 def check_goes_on(cells, settings, tmp_path, *, at):
     """Train with and without a break, and compare everything but the means over the epoch that was cut."""
     whole = recording.train(cells, settings, tmp_path / "whole")
-    broken = break_off(cells, settings, tmp_path / "run", at=at)
+    broken = recording.break_off(cells, settings, tmp_path / "run", at=at)
     rest = recording.train(cells, settings, tmp_path / "run", resume=True)
     assert broken.cells + rest.cells == whole.cells
     assert same(rest, whole)
@@ -79,8 +66,30 @@ def check_goes_on(cells, settings, tmp_path, *, at):
 
 
 @pytest.mark.parametrize("at", [1, 5, 6, 9, 13, 17])
-def test_a_run_goes_on_where_it_was_broken_off(sources, tmp_path, at):
+def test_a_run_goes_on_where_it_was_broken_off_and_says_where(sources, tmp_path, at, caplog):
+    caplog.set_level("INFO", "selfcell")
     check_goes_on(sources["memory"], settings_for("memory"), tmp_path, at=at)
+    within = f" at minibatch {at % STEPS + 1}" if at % STEPS else ""
+    assert f"Going on in epoch {at // STEPS + 1}{within}." in caplog.messages
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_says_so(sources, tmp_path, caplog):
+    caplog.set_level("INFO", "selfcell")
+    settings = settings_for("memory", training={"checkpoint_minutes": 0})
+    whole = recording.train(sources["memory"], settings, tmp_path / "whole")
+    recording.break_off(sources["memory"], settings, tmp_path / "run", at=STEPS - 1)
+    assert same(recording.train(sources["memory"], settings, tmp_path / "run", resume=True), whole)
+    assert "Nothing was saved yet: training begins anew." in caplog.messages
+
+
+def test_where_no_terminal_looks_on_lines_tell_how_far_the_epoch_is(sources, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", "selfcell")
+    monkeypatch.setattr("selfcell.training.progress._SECONDS_BETWEEN_LINES", 0.0)
+    settings = settings_for("memory", training={"max_epochs": 1, "minibatch_size": 100})
+    recording.train(sources["memory"], settings, tmp_path / "run", show_progress=True)
+    lines = [message for message in caplog.messages if "cells/s" in message]
+    assert lines[0].startswith("Pre-training: epoch 1, 100 of 234 cells, ") and lines[0].endswith(" left in the epoch")
+    assert len(lines) == 3
 
 
 @pytest.mark.parametrize("source", ["file", "atlas"])
@@ -114,7 +123,7 @@ def test_balanced_cells_go_on(sources, tmp_path):
 
 def test_a_run_broken_off_in_its_last_epoch_is_not_taken_for_whole(sources, tmp_path):
     settings = settings_for("memory", training={"patience": 5})
-    break_off(sources["memory"], settings, tmp_path / "run", at=15)
+    recording.break_off(sources["memory"], settings, tmp_path / "run", at=15)
     checkpoint = SafetensorsCheckpointIO().load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")
     assert checkpoint["global_step"] == 15 and checkpoint["epoch"] == 2
     (position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
@@ -125,19 +134,19 @@ def test_a_run_broken_off_in_its_last_epoch_is_not_taken_for_whole(sources, tmp_
 
 
 def test_no_checkpoint_is_made_after_the_last_step_of_an_epoch_before_its_losses_are_known(sources, tmp_path):
-    break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=6)
+    recording.break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=6)
     checkpoint = SafetensorsCheckpointIO().load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")
     assert checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1
     assert len(log_of(tmp_path / "run")) == 1
 
 
 def test_checkpoints_within_epochs_can_be_left_out_and_come_back(sources, tmp_path):
-    broken = break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=9)
+    broken = recording.break_off(sources["memory"], settings_for("memory"), tmp_path / "run", at=9)
     without = settings_for("memory", training={"checkpoint_minutes": 0.0})
     rest = recording.train(sources["memory"], without, tmp_path / "run", resume=True)
     assert same(rest, recording.train(sources["memory"], without, tmp_path / "whole"))
     assert len(broken.cells) == 234 + 120
-    break_off(sources["memory"], without, tmp_path / "early", at=3)
+    recording.break_off(sources["memory"], without, tmp_path / "early", at=3)
     assert not list((tmp_path / "early" / "checkpoints").glob("*"))
 
 

@@ -135,9 +135,13 @@ def _show_pace(cells: str, settings: dict[str, Any], seconds: float) -> None:
 
     pace = measure_pace(cells, build(PretrainSettings, settings), seconds=seconds)
     typer.echo(f"{'loader':>14}  {pace.loader:,.0f} cells/s from {pace.source}")
-    typer.echo(f"{'network':>14}  {pace.network:,.0f} cells/s on {pace.device}, minibatches of {pace.minibatch_size:,}")
+    layers = "-".join(map(str, pace.layers))
+    typer.echo(
+        f"{'network':>14}  {pace.network:,.0f} cells/s on {pace.device}, layers {layers}, minibatches of "
+        f"{pace.minibatch_size:,}"
+    )
     typer.echo(f"{'together':>14}  {pace.together:,.0f} cells/s")
-    typer.echo(f"{'ratio':>14}  {pace.ratio:.2f} (loader to network)")
+    typer.echo(f"{'ratio':>14}  {pace.ratio:.2g} (loader to network)")
     for sentence in pace.advice():
         typer.echo(sentence)
 

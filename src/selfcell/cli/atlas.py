@@ -18,6 +18,9 @@ from selfcell.cli.options import (
 
 if TYPE_CHECKING:
     from selfcell.data.atlas.index import AtlasIndex
+    from selfcell.data.streamed import CodedColumn
+
+_SHOWN_VALUES = 6
 
 app = typer.Typer(no_args_is_help=True, help="Make one atlas of many files of cells, to train on as a stream.")
 
@@ -26,7 +29,8 @@ InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
 ]
 MemoryOption = Annotated[
-    str, typer.Option("--memory", help="To stay under, all workers together (with --dask, each), such as 2GB.")
+    str,
+    typer.Option("--memory", help="Most memory to use, all workers together (with --dask, each of them), such as 2GB."),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes to read and write with.")]
 DaskOption = Annotated[
@@ -50,16 +54,21 @@ def build(
     layer: LayerOption = None,
     gene_column: GeneColumnOption = None,
     obs: Annotated[
-        list[str] | None, typer.Option("--obs", metavar="COLUMN", help="Column of obs to keep; left out: all.")
+        list[str] | None,
+        typer.Option(
+            "--obs", metavar="COLUMN", help="Column of obs to keep, all if left out; give as often as needed."
+        ),
     ] = None,
     rename: Annotated[
-        list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Name a column of obs otherwise.")
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Name a column of obs otherwise; give as often as needed."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse inputs that lack a column of obs or have it of another kind.")
     ] = False,
     duplicates: Annotated[
-        Literal["report", "drop"], typer.Option(help="Cells that stand there twice, name and counts alike.")
+        Literal["report", "drop"],
+        typer.Option(help="Cells of one name with equal counts: report and keep them, or drop all but the first."),
     ] = "report",
     primary_only: Annotated[
         bool, typer.Option("--primary-only", help="Leave out cells whose is_primary_data is False.")
@@ -101,7 +110,8 @@ def build(
     }
     with _resumable():
         index = build_atlas(inputs, out, memory=memory, workers=workers, dask=dask, overwrite=overwrite, **settings)
-    typer.echo(f"Wrote {out} ({index.n_cells:,} cells in {len(index.shards):,} shards).")
+    typer.echo(f"Wrote {out}: {_told(index, out)}.")
+    typer.echo(f"Next: selfcell atlas info {out}, or selfcell pretrain {out} --out RUN --donor COLUMN")
 
 
 @app.command()
@@ -118,49 +128,77 @@ def append(
 
     with _resumable():
         index = append_to_atlas(atlas, inputs, memory=memory, workers=workers, dask=dask, restart=restart)
-    typer.echo(f"{atlas} now has {index.n_cells:,} cells in {len(index.shards):,} shards.")
+    typer.echo(f"{atlas} now has {_told(index, atlas)}.")
 
 
 @app.command()
 def info(atlas: AtlasArgument) -> None:
-    """Say what an atlas holds."""
-    from selfcell.data.atlas.index import SHARD_FOLDER, read_index
+    """Say what an atlas holds: size, obs columns with their commonest values, and where the cells came from."""
+    from selfcell.core.words import counted
+    from selfcell.data.atlas.build import is_being_changed
+    from selfcell.data.atlas.index import read_index
 
     index = read_index(atlas)
-    shards = [file for file in (atlas / SHARD_FOLDER).rglob("*") if file.is_file()]
-    n_bytes = sum(file.stat().st_size for file in shards)
+    n_bytes, per_cell = _bytes_of(atlas), max(index.n_cells, 1)
     typer.secho(str(atlas), bold=True)
-    typer.echo(f"  {index.n_cells:,} cells x {len(index.genes['id']):,} genes, {len(index.shards):,} shards")
-    per_cell = max(index.n_cells, 1)
+    typer.echo(f"  {index.n_cells:,} cells x {len(index.genes['id']):,} genes, {counted(len(index.shards), 'shard')}")
     typer.echo(
-        f"  {n_bytes / 1e9:,.2f} GB: {n_bytes / per_cell:,.0f} bytes a cell, "
-        f"{index.n_values / per_cell:,.0f} genes a cell, codec {index.codec}, shuffled by seed {index.shuffle_seed}"
+        f"  {_size(n_bytes)}: {n_bytes / per_cell:,.0f} bytes a cell, {index.n_values / per_cell:,.0f} genes a cell, "
+        f"{'uncompressed' if index.codec == 'none' else index.codec}, shuffled by seed {index.shuffle_seed}"
     )
-    if (atlas / ".build").is_dir():
+    if is_being_changed(atlas):
         typer.echo("  an append is not finished: give its command again to go on")
-    _show_obs(index)
+    _show_obs(atlas, index)
     _show_sources(index)
 
 
-def _show_obs(index: "AtlasIndex") -> None:
+def _show_obs(atlas: Path, index: "AtlasIndex") -> None:
+    from selfcell.data.atlas.cells import open_atlas
+
+    cells = open_atlas(atlas)
+    lacking = dict.fromkeys(index.obs_columns, 0)
+    for source in index.sources:
+        for name in source.report.get("obs", {}).get("filled", {}):
+            lacking[name] += source.n_cells
     typer.echo("  obs:")
     for name, column in index.obs_columns.items():
-        kind = f"{len(column.categories):,} categories" if column.kind == "category" else column.kind
-        typer.echo(f"    {name}: {kind}")
+        what = {"number": "numbers", "bool": "true or false", "string": "text"}.get(column.kind) or ""
+        told = [what] if what else _commonest(*cells.count_values(name))
+        if lacking[name]:
+            told.append(f"no such column for {lacking[name]:,} cells")
+        typer.echo(f"    {name}: {'; '.join(told)}")
+
+
+def _commonest(column: "CodedColumn", n_missing: int) -> list[str]:
+    sizes = sorted(zip(column.sizes.tolist(), column.names, strict=True), key=lambda value: -value[0])
+    shown = ", ".join(f"{name} ({size:,})" for size, name in sizes[:_SHOWN_VALUES])
+    more = f" and {len(sizes) - _SHOWN_VALUES:,} more" if len(sizes) > _SHOWN_VALUES else ""
+    return [f"{shown}{more}"] * bool(sizes) + [f"no value for {n_missing:,} cells"] * bool(n_missing)
 
 
 def _show_sources(index: "AtlasIndex") -> None:
+    from selfcell.core.config import build as build_settings
+    from selfcell.data.atlas.passes import tell_fate
+    from selfcell.data.atlas.settings import AtlasSettings
+
+    settings = build_settings(AtlasSettings, index.settings)
     typer.echo("  sources:")
     for source in index.sources:
-        genes, cells = source.report.get("genes", {}), source.report.get("cells", {})
+        report = source.report
         typer.echo(
-            f"    {source.path}: {source.n_cells:,} of {cells.get('n_cells', source.n_cells):,} cells, counts from "
-            f"{source.report.get('counts', '?')}, {genes.get('n_matched', 0):,} of {genes.get('n_genes', 0):,} genes"
+            f"    {source.path}: {tell_fate(report['cells'], settings)}; counts from {report['counts']}; "
+            f"{report['genes']['n_matched']:,} of its {report['genes']['n_genes']:,} genes"
         )
-        words = {"n_empty": "without counts", "n_not_primary": "not primary data", "n_duplicates": "twice"}
-        told = [f"{cells[key]:,} {word}" for key, word in words.items() if cells.get(key)]
-        if told:
-            typer.echo(f"      cells {', '.join(told)}")
+
+
+def _bytes_of(atlas: Path) -> int:
+    from selfcell.data.atlas.index import SHARD_FOLDER
+
+    return sum(file.stat().st_size for file in (atlas / SHARD_FOLDER).rglob("*") if file.is_file())
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 @app.command()
@@ -168,6 +206,7 @@ def verify(atlas: AtlasArgument) -> None:
     """Check every file of an atlas; ends with exit code 1 where something is wrong."""
     from tqdm import tqdm
 
+    from selfcell.core.words import counted
     from selfcell.data.atlas.index import read_index
     from selfcell.data.atlas.verify import verify_atlas
 
@@ -177,9 +216,9 @@ def verify(atlas: AtlasArgument) -> None:
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
-        typer.echo(f"{len(faults):,} faults. Copy these shards again, or build the atlas anew.", err=True)
+        typer.echo(f"{counted(len(faults), 'fault')}. Copy these shards again, or build the atlas anew.", err=True)
         raise typer.Exit(1)
-    typer.echo(f"All is well: {index.n_cells:,} cells in {len(index.shards):,} shards.")
+    typer.echo(f"All is well: {_told(index, atlas)}.")
 
 
 @app.command()
@@ -197,6 +236,12 @@ def export(
     from selfcell.data.atlas.export import export_cells
 
     write_adata(export_cells(atlas, where=where, max_cells=max_cells), out)
+
+
+def _told(index: "AtlasIndex", atlas: Path) -> str:
+    from selfcell.core.words import counted
+
+    return f"{counted(index.n_cells, 'cell')} in {counted(len(index.shards), 'shard')}, {_size(_bytes_of(atlas))}"
 
 
 def _renames(pairs: list[str]) -> dict[str, str]:

@@ -68,6 +68,7 @@ def pretrain(
 
     Example: torchrun --nproc-per-node 4 -m selfcell pretrain atlas --out runs/mae --donor donor_id --devices 4
     """
+    from selfcell.core.words import counted
     from selfcell.training.pretrain import pretrain as run
     from selfcell.training.processes import is_first_process
 
@@ -91,7 +92,7 @@ def pretrain(
         return
     outcome = model.manifest["fit"]
     typer.echo(
-        f"Done: {outcome['epochs']} epochs, validation loss {outcome['validation_loss']:.4f} at epoch "
+        f"Done: {counted(outcome['epochs'], 'epoch')}, validation loss {outcome['validation_loss']:.4f} at epoch "
         f"{outcome['kept_epoch']}. The run is in {out}."
     )
     typer.echo(f"Next: selfcell embed {out} {cells} --out embedded.h5ad, or selfcell report {out}")
@@ -123,6 +124,7 @@ def finetune(
 
     Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
     """
+    from selfcell.core.words import counted
     from selfcell.downstream.finetune import finetune as run
 
     settings = gather_settings(config, set_)
@@ -147,5 +149,5 @@ def finetune(
     outcome = trained.manifest["fit"]
     watched = outcome["validation_loss"]
     loss = "" if watched is None else f", validation loss {watched:.4f}"
-    typer.echo(f"Done: {outcome['epochs']} epochs{loss}. The run is in {out}.")
+    typer.echo(f"Done: {counted(outcome['epochs'], 'epoch')}{loss}. The run is in {out}.")
     typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

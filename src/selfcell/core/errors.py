@@ -2,6 +2,8 @@
 
 import difflib
 
+_SHOWN = 20
+
 
 class InputError(ValueError):
     """Something given by the user cannot be worked with; the message says what, where and how to mend it.
@@ -25,5 +27,5 @@ def did_you_mean(given: str, known: list[str]) -> str:
     lowered = {name.lower(): name for name in known}
     near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.6)
     hint = f"Did you mean {lowered[near[0]]!r}? " if near else ""
-    listed = ", ".join(known[:30]) + (f" and {len(known) - 30} more" if len(known) > 30 else "")
+    listed = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
     return f"{hint}Known: {listed}."

@@ -23,8 +23,8 @@ SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "g
 
 
 @dataclass(frozen=True)
-class GeneTable:
-    """The genes of some cells or of an encoder, in the order of the columns.
+class GeneNames:
+    """What genes are called, in the order of the columns.
 
     ``ids`` are Ensembl ids without version where they are known, else the names; ``symbols`` are empty where unknown.
     """
@@ -39,6 +39,11 @@ class GeneTable:
     def names(self) -> tuple[str, ...]:
         """What to show people: the symbol where it is known, else the id."""
         return tuple(symbol or gene_id for gene_id, symbol in zip(self.ids, self.symbols, strict=True))
+
+
+@dataclass(frozen=True)
+class GeneTable(GeneNames):
+    """The genes of some cells or of an encoder, each of them once."""
 
     def to_frame(self) -> pd.DataFrame:
         """Columns ``id`` and ``symbol``, as in a run's ``genes.csv``."""

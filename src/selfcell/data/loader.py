@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +39,8 @@ class CellLoader:
         Which cells make up which minibatch.
     codes
         Integer codes of the cells to travel along, by position.
+    names
+        What the codes stand for; kept as an attribute for whoever reads the minibatches.
     reshuffle
         Take another order every epoch; otherwise that of the first.
     n_threads
@@ -53,6 +55,7 @@ class CellLoader:
         schedule: Schedule,
         *,
         codes: Mapping[str, CodeColumn] | None = None,
+        names: Mapping[str, Sequence[str]] | None = None,
         reshuffle: bool = True,
         n_threads: int = 0,
         pin_memory: bool = False,
@@ -60,6 +63,7 @@ class CellLoader:
         self.rows = rows
         self.schedule = schedule
         self.codes = dict(codes or {})
+        self.names = dict(names or {})
         self.reshuffle = reshuffle
         self.n_threads = n_threads
         self.epoch = 0
@@ -83,6 +87,7 @@ class CellLoader:
             self.rows,
             dataclasses.replace(self.schedule, rank=rank, world_size=world_size),
             codes=self.codes,
+            names=self.names,
             reshuffle=self.reshuffle,
             n_threads=self.n_threads,
             pin_memory=self._outputs.pin_memory,

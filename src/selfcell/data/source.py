@@ -17,7 +17,8 @@ from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
-from selfcell.data.streamed import CodedColumn, query_mask
+from selfcell.data.obs_query import no_cells_message, query_mask
+from selfcell.data.streamed import CodedColumn
 
 CellSource: TypeAlias = anndata.AnnData | str | Path
 """What functions that take cells accept: an AnnData, or the path of an .h5ad file or a .zarr folder."""
@@ -64,7 +65,8 @@ class Cells:
         """
         chosen = np.flatnonzero(query_mask(self.obs, query))
         if not chosen.size:
-            raise InputError(f"The query {query!r} selects none of the {len(self):,} cells.")
+            named = [name for name in self.obs.columns if str(name) in query]
+            raise InputError(no_cells_message(query, [self.obs[named]]))
         return self.subset(chosen)
 
     def coded(self, key: str, *, role: str) -> CodedColumn:

@@ -55,8 +55,8 @@ def stream_cells(
     shuffle_seed
         Seed of the order; None keeps the cells in order.
     codes
-        Columns of ``obs`` whose codes come along in :attr:`CellMinibatch.codes`. What they stand for:
-        ``cells.coded(key, role="...").names``.
+        Columns of ``obs`` whose codes come along in :attr:`CellMinibatch.codes`; what they stand for is in the loader's
+        ``names``.
     where
         Only cells for which this holds, written as for :meth:`pandas.DataFrame.query`.
     only
@@ -80,6 +80,7 @@ def stream_cells(
     >>> loader = stream_cells("atlas", minibatch_size=1024, codes=["cell_type"], where="tissue == 'lung'")
     >>> for minibatch in loader:
     ...     expression = minibatch.expression()
+    ...     first_type = loader.names["cell_type"][minibatch.codes["cell_type"][0]]
     """
     if not isinstance(cells, Cells | StreamedCells):
         cells = open_any(cells, backed=backed)
@@ -93,10 +94,12 @@ def stream_cells(
         order = source.balanced(order, balance_key, seed=shuffle_seed or 0)
     for key, weight in (weights or {}).items():
         order = source.weighted(order, key, weight, seed=shuffle_seed or 0)
+    coded = {key: cells.coded(key, role="code") for key in codes}
     return CellLoader(
         source.rows,
         Schedule(order, minibatch_size),
-        codes={key: cells.coded(key, role="code").codes for key in codes},
+        codes={key: column.codes for key, column in coded.items()},
+        names={key: column.names for key, column in coded.items()},
         reshuffle=shuffle_seed is not None,
         n_threads=n_threads if source.on_disk else 0,
         pin_memory=pin_memory,

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.buffers import BufferPool
 from selfcell.data.genes import Alignment, GeneTable, align_genes
+from selfcell.data.obs_query import no_cells_message, query_mask
 from selfcell.data.order import CodeColumn
 from selfcell.data.rows import AlignedRows, CellRows
 from selfcell.data.subset import CellSubset
@@ -37,7 +38,7 @@ class ObsSource(Protocol):
 
 @dataclass(frozen=True)
 class CodedColumn:
-    """An obs column as integer codes, for cells that all have a value in it."""
+    """An obs column as integer codes."""
 
     codes: CodeColumn
     names: tuple[str, ...]
@@ -101,11 +102,12 @@ class StreamedCells:
             If the query cannot be understood or holds for no cell.
         """
         named = [name for name in self.obs.columns if name in query]
-        if not named:
-            raise InputError(f"The query {query!r} names no column of obs. {did_you_mean(query, self.obs.columns)}")
-        masks = (query_mask(frame, query) for frame in self.obs.frames(named))
+        # With no column there is one frame without cells, on which the query is checked all the same.
+        frames = self.obs.frames(named) if named else iter([pd.DataFrame()])
+        masks = (query_mask(frame, query, columns=self.obs.columns) for frame in frames)
         chosen = CellSubset.from_masks(len(self.rows), masks).common(self.subset)
-        chosen.require_cells(f"The query {query!r}")
+        if not len(chosen):
+            raise InputError(no_cells_message(query, self.obs.frames(named)))
         return replace(self, subset=chosen)
 
     def coded(self, key: str, *, role: str) -> CodedColumn:
@@ -120,17 +122,22 @@ class StreamedCells:
             raise InputError(
                 f"There is no column {key!r} in obs to use as {role}. {did_you_mean(key, self.obs.columns)}"
             )
+        column, n_missing = self.count_values(key)
+        if n_missing:
+            raise InputError(
+                f"{n_missing:,} of {len(self):,} cells have no value in obs[{key!r}], used as {role}. "
+                f'Leave these cells out (--where "{key} == {key}"), or give them a value of their own.'
+            )
+        return column
+
+    def count_values(self, key: str) -> tuple[CodedColumn, int]:
+        """Give an obs column of names as codes, and how many cells have no value in it, whose code is -1."""
         codes, names = self.obs.coded(key)
         sizes = np.zeros(len(names) + 1, dtype=np.int64)
         for start in range(0, self.subset.n_total, _CODES_AT_ONCE):
             cells = self.subset.within(start, min(start + _CODES_AT_ONCE, self.subset.n_total))
             sizes += np.bincount(codes[cells] + 1, minlength=len(sizes))
-        if sizes[0]:
-            raise InputError(
-                f"{sizes[0]:,} of {len(self):,} cells have no value in obs[{key!r}], used as {role}. "
-                f'Leave these cells out (--where "{key} == {key}"), or give them a value of their own.'
-            )
-        return CodedColumn(codes, names, sizes[1:])
+        return CodedColumn(codes, names, sizes[1:]), int(sizes[0])
 
     def of_codes(self, column: CodedColumn, names: Sequence[str]) -> CellSubset:
         """Give the cells in use that have one of some names in a column."""
@@ -172,24 +179,3 @@ class FrameObs:
     def frames(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Give the columns of all cells at once."""
         yield self.obs[list(columns)]
-
-
-def query_mask(obs: pd.DataFrame, query: str) -> np.ndarray:
-    """Tell for each cell whether a query over obs columns holds.
-
-    Raises
-    ------
-    InputError
-        If pandas cannot make sense of it.
-    """
-    try:
-        found: Any = obs.eval(query, engine="python")
-    except Exception as error:
-        raise InputError(
-            f"The query {query!r} cannot be understood ({error}). It is written as for pandas, for example "
-            "\"tissue == 'lung' and n_genes > 500\"; columns: " + ", ".join(map(str, obs.columns[:20])) + "."
-        ) from error
-    mask: np.ndarray = np.asarray(found)
-    if mask.dtype != bool or mask.shape != (len(obs),):
-        raise InputError(f"The query {query!r} must be true or false for each cell, but gives {mask.dtype} values.")
-    return mask

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from selfcell.core.errors import InputError
-
 _AT_ONCE = 2**20
 
 
@@ -59,14 +57,3 @@ class CellSubset:
     def positions(self) -> np.ndarray:
         """Give the positions of all cells of the subset, ascending; eight bytes a cell."""
         return self.within(0, self.n_total)
-
-    def require_cells(self, what: str) -> None:
-        """Refuse a subset without cells.
-
-        Raises
-        ------
-        InputError
-            Saying that ``what`` selects none.
-        """
-        if not len(self):
-            raise InputError(f"{what} selects none of the {self.n_total:,} cells.")

@@ -40,6 +40,8 @@ class Pace:
     device: str
     n_threads: int
     minibatch_size: int
+    layers: tuple[int, ...]
+    """Values in each layer of the encoder, the genes first."""
     loader: float
     """Reading alone."""
     network: float
@@ -62,10 +64,10 @@ class Pace:
     def advice(self) -> list[str]:
         """Say what limits, and what to do about it."""
         if self.limit == "network":
-            return [f"The network limits: the loader is {self.ratio:.1f} times as fast.", *self._for_network()]
+            return [f"The network limits: the loader is {_times(self.ratio)} as fast.", *self._for_network()]
         if self.limit == "loader":
             return [
-                f"The loader limits: the network is {1 / self.ratio:.1f} times as fast.",
+                f"The loader limits: the network is {_times(1 / self.ratio)} as fast.",
                 *self._for_loader(),
             ]
         return ["Loader and network are about as fast as each other.", *self._for_loader()]
@@ -86,6 +88,10 @@ class Pace:
             said.append("Keep what was fetched for later epochs: --set data.cache_folder=DIR; or copy the atlas here.")
             said.append("Read more cells at one go: --set data.block_size=1024.")
         return said
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.1f} times" if ratio < 10 else f"{ratio:,.0f} times"
 
 
 def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds: float) -> Pace:
@@ -124,6 +130,7 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
         device=device,
         n_threads=settings.data.loader_threads,
         minibatch_size=settings.training.minibatch_size,
+        layers=(len(cells.genes), *settings.network.hidden_sizes, settings.network.n_latent),
         loader=loaded,
         network=trained,
         together=together,

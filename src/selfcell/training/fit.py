@@ -25,8 +25,11 @@ from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.processes import SharedLoaders, is_first_process, wait_for_all
 from selfcell.training.progress import CellProgressBar, EpochLog
+from selfcell.training.resume import Reached
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 from selfcell.training.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 _NOTICES = (
     r".*does not have many workers.*",
@@ -139,7 +142,10 @@ def fit(
             enable_model_summary=False,
         )
         checkpoint = _last_checkpoint(out) if resume else None
-        if checkpoint is None or not _is_complete(checkpoint, log.path, settings):
+        reached = Reached.of(checkpoint)
+        if resume and is_first_process():
+            logger.info("%s", reached)
+        if not reached.is_end(log.path, settings):
             module = ObjectiveModule(objective, settings)
             trainer.fit(module, datamodule=SharedLoaders(train, validation), ckpt_path=checkpoint)
     wait_for_all()
@@ -222,16 +228,6 @@ def _last_checkpoint(out: Path) -> Path | None:
     path = out / "checkpoints" / "last.safetensors"
     # Interrupted before the first checkpoint: there is nothing to continue from, and little is lost.
     return path if path.exists() else None
-
-
-def _is_complete(checkpoint: Path, log: Path, settings: TrainingSettings) -> bool:
-    """Tell whether a run was broken off after its last epoch, before it was said to be finished."""
-    progress = SafetensorsCheckpointIO().load_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]
-    epochs = int(progress["current"]["processed"])
-    if not 0 < epochs < settings.max_epochs:
-        return epochs > 0
-    losses = pd.read_csv(log).head(epochs).get("validation_loss")
-    return bool(settings.patience) and losses is not None and epochs - 1 - int(losses.idxmin()) >= settings.patience
 
 
 def _load_weights(objective: Objective, path: Path) -> int:

@@ -124,7 +124,9 @@ def open_training_cells(cells: TrainingSource, settings: PretrainSettings) -> An
     if not isinstance(cells, Cells | StreamedCells):
         cells = _opened(cells, data)
     if data.where is not None:
+        n_before = len(cells)
         cells = cells.where(data.where)
+        logger.info("%s of %s cells are used: those for which %s.", f"{len(cells):,}", f"{n_before:,}", data.where)
     if isinstance(cells, Cells):
         refuse_empty_cells(cells)
     return cells
@@ -150,10 +152,6 @@ def _opened(source: CellSource, data: DataSettings) -> AnyCells:
 def draw_split(cells: AnyCells, settings: PretrainSettings) -> Split | StreamSplit:
     """Choose the cells of training, validation and test."""
     data = settings.data
-    if data.donor_key is None:
-        logger.warning(
-            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
-        )
     shares = data.validation_fraction, data.test_fraction
     if isinstance(cells, StreamedCells):
         return split_stream(
@@ -176,6 +174,7 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
     train = source.order(split.train, shuffle_seed=training.seed)
     if data.balance_key is not None:
         train = source.balanced(train, data.balance_key, seed=training.seed)
+        logger.info("Each value of obs[%r] is drawn as often as any other.", data.balance_key)
     # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
     validation = _mixed(source, split.validation, data.split_seed) if compares else source.order(split.validation)
     batch_key = data.batch_key if settings.pretext.uses_batches else None

@@ -13,6 +13,7 @@ from selfcell.data.programs import GenePrograms, write_programs
 from selfcell.data.splits import Split
 from selfcell.data.stream import AnyCells
 from selfcell.data.stream_split import StreamSplit
+from selfcell.data.streamed import StreamedCells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import Objective, PretextTask, TargetNetworkTask
@@ -89,6 +90,10 @@ def pretrain(
     if is_first_process():
         check_folder(out, resume=resume, overwrite=overwrite)
     cells = open_training_cells(cells, settings)
+    if settings.data.donor_key is None:
+        logger.warning(
+            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
+        )
     split = draw_split(cells, settings)
     check_task(settings, cells, split)
     programs = load_task_programs(settings, cells.genes, stored=out / "programs.csv" if resume else None)
@@ -205,10 +210,13 @@ def _begin(
     if programs is not None:
         write_programs(out / "programs.csv", programs, cells.genes)
     write_manifest(out, {**about, "status": "training"})
+    n_processes = settings.training.devices * settings.training.nodes
     logger.info(
-        "%s on %s cells x %s genes, watching the loss on %s.",
+        "%s on %s cells x %s genes, watching the loss on %s%s%s.",
         _named(settings),
         f"{len(split.train):,}",
         f"{len(cells.genes):,}",
         f"{len(split.validation):,}",
+        ", streamed from disk" if isinstance(cells, StreamedCells) else "",
+        f", in {n_processes} processes" if n_processes > 1 else "",
     )

@@ -10,10 +10,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from selfcell.core.atomic import atomic_path
+from selfcell.core.words import in_words
 from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class CellProgressBar(pl.Callback):
@@ -44,8 +47,10 @@ class CellProgressBar(pl.Callback):
             unit_scale=True,
             dynamic_ncols=True,
             mininterval=0.5,
-            disable=None,  # where no terminal looks on; a line an epoch is logged instead
+            disable=None,  # where no terminal looks on; lines are logged instead
         )
+        self.n_done = 0
+        self.started = self.told = time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -57,6 +62,24 @@ class CellProgressBar(pl.Callback):
     ) -> None:
         """Move the bar by the cells of the step, those of other processes too."""
         self.bar.update(batch.n_cells * trainer.world_size)
+        self.n_done += batch.n_cells * trainer.world_size
+        if self.bar.disable and time.monotonic() - self.told > _SECONDS_BETWEEN_LINES:
+            self._tell(trainer)
+
+    def _tell(self, trainer: pl.Trainer) -> None:
+        """Log how far the epoch is, for those who read a file."""
+        self.told = time.monotonic()
+        pace = self.n_done / (self.told - self.started)
+        in_epoch = min(_cells_done(trainer), self.n_cells)
+        logger.info(
+            "%s: epoch %d, %s of %s cells, %s cells/s, %s left in the epoch",
+            self.title,
+            trainer.current_epoch + 1,
+            f"{in_epoch:,}",
+            f"{self.n_cells:,}",
+            f"{pace:,.0f}",
+            in_words((self.n_cells - in_epoch) / pace),
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch and the loss beside the bar."""

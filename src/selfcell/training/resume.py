@@ -1,12 +1,17 @@
-"""Whether an interrupted run may go on, and whether there is anything left to do."""
+"""Whether an interrupted run may go on, and how far it got."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from selfcell.core.config import Settings, build, read_toml
 from selfcell.core.errors import InputError
 from selfcell.training.run_folder import read_manifest
+from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
+from selfcell.training.settings import TrainingSettings
 
 FREE = (
     "training.max_epochs",
@@ -47,6 +52,40 @@ def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> 
         _require_same(address.replace("data.", "data's "), _flat(manifest).get(address), value)
     epochs = next(address for address in given if address.endswith("training.max_epochs"))
     return bool(manifest["status"] == "finished" and given[epochs] <= before[epochs])
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far an interrupted training got."""
+
+    epochs: int
+    """Whole ones."""
+    minibatches: int
+    """Of the epoch after them."""
+
+    @classmethod
+    def of(cls, checkpoint: Path | None) -> "Reached":
+        """Read it from a checkpoint, if there is one."""
+        if checkpoint is None:
+            return cls(0, 0)
+        progress = SafetensorsCheckpointIO().load_checkpoint(checkpoint)["loops"]["fit_loop"]
+        within = progress["epoch_loop.batch_progress"]
+        minibatches = 0 if within["is_last_batch"] else within["current"]["processed"]
+        return cls(int(progress["epoch_progress"]["current"]["processed"]), int(minibatches))
+
+    def is_end(self, log: Path, settings: TrainingSettings) -> bool:
+        """Tell whether the last epoch was done, although the run was not said to be finished."""
+        if not 0 < self.epochs < settings.max_epochs:
+            return self.epochs > 0
+        losses = pd.read_csv(log).head(self.epochs).get("validation_loss")
+        since_best = 0 if losses is None else self.epochs - 1 - int(losses.idxmin())
+        return bool(settings.patience) and since_best >= settings.patience
+
+    def __str__(self) -> str:
+        if not self.epochs and not self.minibatches:
+            return "Nothing was saved yet: training begins anew."
+        within = f" at minibatch {self.minibatches + 1:,}" if self.minibatches else ""
+        return f"Going on in epoch {self.epochs + 1}{within}."
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

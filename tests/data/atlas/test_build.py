@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
 from selfcell.data.atlas import passes, runs, scatter
-from selfcell.data.atlas.build import append_to_atlas, build_atlas
+from selfcell.data.atlas.build import append_to_atlas, build_atlas, is_being_changed
+from selfcell.data.atlas.cells import open_atlas
+from selfcell.data.atlas.export import export_cells
 from selfcell.data.atlas.index import CategoryColumn
 from selfcell.data.atlas.kernels import copy_rows, remap_rows
 from selfcell.data.atlas.settings import memory_for_cells, parse_memory
@@ -117,7 +119,34 @@ def test_columns_that_an_input_lacks_are_filled_or_refused(tmp_path: Path, disk:
         build_atlas(files, tmp_path / "strict", strict=True)
     build_atlas(files, tmp_path / "atlas")
     obs = anndata.read_zarr(tmp_path / "atlas/shards/000000.zarr").obs
-    assert set(obs["donor"][obs.index.str.startswith("b")]) == {"unknown"}
+    of_second = obs.index.str.startswith("b")
+    assert set(obs["donor"][of_second]) == {"unknown"}
+    assert obs["is_big"][of_second].isna().all() and obs["is_big"][~of_second].mean() == 0.5
+    assert len(open_atlas(tmp_path / "atlas").where("is_big == True")) == 30
+    assert len(open_atlas(tmp_path / "atlas").where("not is_big")) == 30
+    assert list(read_h5ad_of(tmp_path, where="is_big")["is_big"]) == [True] * 30
+
+
+def read_h5ad_of(folder: Path, *, where: str) -> pd.DataFrame:
+    """Export some cells and read them back, since not every table can be written."""
+    export_cells(folder / "atlas", where=where).write_h5ad(folder / "part.h5ad")
+    return anndata.read_h5ad(folder / "part.h5ad").obs
+
+
+def test_nothing_is_left_of_a_build_or_append_that_was_refused(tmp_path: Path, disk: SimpleNamespace) -> None:
+    files = [tmp_path / name for name in ("a.h5ad", "b.h5ad")]
+    disk.write_cells(files[0], age=np.arange(60.0), is_primary_data=[False] * 60)
+    disk.write_cells(files[1], age=["old"] * 60)
+    with pytest.raises(InputError, match="No input has a column"):
+        build_atlas(files[:1], tmp_path / "atlas", obs=["sex"])
+    assert not list((tmp_path / "atlas").iterdir())
+    with pytest.raises(InputError, match="No cell is left"):
+        build_atlas(files[:1], tmp_path / "atlas", primary_only=True)
+    assert not (tmp_path / "atlas/.build").exists()
+    build_atlas(files[:1], tmp_path / "atlas")
+    with pytest.raises(InputError, match="holds numbers, but that of some new inputs holds names"):
+        append_to_atlas(tmp_path / "atlas", files[1:])
+    assert not (tmp_path / "atlas/.build").exists() and not is_being_changed(tmp_path / "atlas")
 
 
 def test_truth_values_stay_truth_values(tmp_path: Path, disk: SimpleNamespace) -> None:

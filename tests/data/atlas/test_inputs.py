@@ -95,10 +95,10 @@ def test_columns_with_missing_values_are_read(tmp_path: Path) -> None:
         index=cells.obs_names,
     )
     with _open(files.write_csr(tmp_path, cells)) as source:
-        assert source.obs_kinds == {"n": "number", "yes": "category", "sure": "bool", "cluster": "category"}
+        assert source.obs_kinds == {"n": "number", "yes": "bool", "sure": "bool", "cluster": "category"}
         obs = source.obs(list(source.obs_kinds))
     np.testing.assert_array_equal(obs["n"], [1, np.nan, 3, 4])
-    assert obs["yes"].tolist() == ["True", np.nan, "False", "True"]
+    assert obs["yes"].tolist() == [True, pd.NA, False, True]
     assert obs["sure"].tolist() == [True, True, False, True]
     assert obs["cluster"].tolist() == ["1", "2", np.nan, "1"]
 

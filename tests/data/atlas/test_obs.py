@@ -92,13 +92,13 @@ def test_two_columns_of_one_name_are_refused(make: _Maker) -> None:
 def test_a_missing_column_is_filled_aloud_or_refused(make: _Maker, caplog: pytest.LogCaptureFixture) -> None:
     inputs = make({"type": ["T"], "age": [1.0], "good": [True]}, {"other": ["x", "y"]})
     plan, reports = _plan(inputs, keep=["type", "age", "good"])
-    assert plan.columns["good"] == _categories("True", "unknown")
+    assert plan.columns["good"] == ValueColumn(kind="bool")
     assert plan.columns["type"] == _categories("T", "unknown")
     frame = plan.frame(inputs[1])
-    assert frame["type"].tolist() == frame["good"].tolist() == ["unknown", "unknown"]
-    assert frame["age"].isna().all()
-    assert plan.frame(inputs[0])["good"].tolist() == ["True"]
-    assert reports[1]["filled"] == {"type": "unknown", "age": "NaN", "good": "unknown"}
+    assert frame["type"].tolist() == ["unknown", "unknown"]
+    assert frame["age"].isna().all() and frame["good"].isna().all()
+    assert plan.frame(inputs[0])["good"].tolist() == [True]
+    assert reports[1]["filled"] == {"type": "unknown", "age": "NaN", "good": "no value"}
     assert reports[1]["left_out"] == ["other"]
     assert "1.h5ad lacks columns of obs, which are filled: type (unknown), age (NaN)" in caplog.text
     with pytest.raises(InputError, match=r"1 of 2 inputs have no column 'type' in obs; the first is .*1\.h5ad"):
@@ -130,7 +130,7 @@ def test_truth_values_stay_what_they_are(make: _Maker) -> None:
     inputs = make({"good": [True, False]})
     plan, _ = _plan(inputs)
     assert plan.columns["good"] == ValueColumn(kind="bool")
-    assert plan.frame(inputs[0])["good"].dtype == bool
+    assert plan.frame(inputs[0])["good"].tolist() == [True, False]
 
 
 def test_an_append_keeps_the_old_columns(make: _Maker) -> None:
@@ -146,9 +146,18 @@ def test_an_append_keeps_the_old_columns(make: _Maker) -> None:
     assert reports[0]["left_out"] == ["new"]
 
 
-@pytest.mark.parametrize("kind", ["number", "bool"])
-def test_an_append_of_another_kind_is_refused(kind: str, make: _Maker) -> None:
-    with pytest.raises(InputError, match=rf"obs\['type'\] of the atlas is of kind {kind}, but .* have category"):
+def test_an_append_may_lack_numbers_truth_values_and_what_was_renamed(make: _Maker) -> None:
+    previous = {"sure": ValueColumn(kind="bool"), "age": ValueColumn(kind="number"), "type": _categories("B")}
+    inputs = make({"type": ["T"]}, {"old": ["NK"]})
+    plan, _ = _plan(inputs, previous=previous, rename={"old": "type", "older": "type"})
+    frames = [plan.frame(source) for source in inputs]
+    assert all(frame[["sure", "age"]].isna().all(axis=None) for frame in frames)
+    assert [frame["type"].tolist() for frame in frames] == [["T"], ["NK"]]
+
+
+@pytest.mark.parametrize(("kind", "held"), [("number", "numbers"), ("bool", "truth values")])
+def test_an_append_of_another_kind_is_refused(kind: str, held: str, make: _Maker) -> None:
+    with pytest.raises(InputError, match=rf"obs\['type'\] of the atlas holds {held}, but .* inputs holds names"):
         _plan(make({"type": ["NK"]}), previous={"type": ValueColumn(kind=kind)})
 
 

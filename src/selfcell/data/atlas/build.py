@@ -5,9 +5,11 @@ the runs and shuffled. The lot of a cell depends on the seed, its input and its 
 byte for byte, whatever the memory, the number of workers and the interruptions.
 """
 
+import datetime
 import logging
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from selfcell.data.atlas.index import INDEX_NAME, SHARD_FOLDER, AtlasIndex, is_a
 from selfcell.data.atlas.inputs import fingerprint
 from selfcell.data.atlas.lock import LOCK_NAME, locked
 from selfcell.data.atlas.passes import (
+    BUILD_FOLDER,
+    PLAN_NAME,
     Workshop,
     duplicates_of,
     gather_all,
@@ -97,6 +101,11 @@ def build_atlas(
         return _carry_out(shop, paths, options, atlas=None, previous=previous)
 
 
+def is_being_changed(atlas: str | Path) -> bool:
+    """Tell whether an append to an atlas goes on, or was interrupted."""
+    return (Path(atlas) / BUILD_FOLDER / PLAN_NAME).is_file()
+
+
 def append_to_atlas(
     atlas: str | Path,
     inputs: Sequence[str | Path],
@@ -149,6 +158,7 @@ def _carry_out(
     shop: Workshop, inputs: list[Path], settings: AtlasSettings, *, atlas: AtlasIndex | None, previous: SavedPlan | None
 ) -> AtlasIndex:
     """Plan, do both passes, and make the result the atlas."""
+    started = time.monotonic()
     try:
         shutil.rmtree(shop.scratch, ignore_errors=True)
         shop.scratch.mkdir(parents=True)
@@ -172,6 +182,7 @@ def _carry_out(
         duplicates, dropped = duplicates_of(plan, shop, runs)
         sources = source_entries(plan, shop, settings, duplicates)
         if not sum(source.n_cells for source in sources):
+            shop.plan.unlink()  # going on would come to the same
             raise InputError("No cell is left: none has counts in the atlas's genes, or all are left out on request.")
         shards = gather_all(plan, shop, settings, runs, dropped if settings.duplicates == "drop" else None)
         index = AtlasIndex(
@@ -186,7 +197,12 @@ def _carry_out(
         index.write(shop.atlas)
     except OSError as error:
         raise explained(error, shop.atlas) from error
+    finally:
+        if not shop.plan.is_file():
+            # Refused or interrupted before there was anything to go on from.
+            shutil.rmtree(shop.folder, ignore_errors=True)
     _clean(shop)
+    logger.info("It took %s.", datetime.timedelta(seconds=round(time.monotonic() - started)))
     return index
 
 

@@ -10,6 +10,7 @@ import zarr
 
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.index import SHARD_FOLDER, CategoryColumn, read_index
+from selfcell.data.obs_query import query_mask
 
 
 def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int | None = None) -> anndata.AnnData:
@@ -34,7 +35,7 @@ def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int 
     for shard in index.shards:
         group: Any = zarr.open_group(Path(atlas) / SHARD_FOLDER / shard.name, mode="r")
         obs: pd.DataFrame = anndata.io.read_elem(group["obs"])
-        rows = np.arange(len(obs)) if where is None else _query(obs, where)
+        rows = np.arange(len(obs)) if where is None else np.flatnonzero(query_mask(obs, where))
         rows = rows if max_cells is None else rows[: max_cells - n_found]
         if rows.size:
             for name, column in index.obs_columns.items():
@@ -46,19 +47,8 @@ def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int 
         if n_found == max_cells:
             break
     if not parts:
-        raise InputError(f"No cell of {atlas} fits {where!r}. See the columns: selfcell atlas info {atlas}")
+        raise InputError(f"No cell of {atlas} fits {where!r}. See columns and values: selfcell atlas info {atlas}")
     whole = anndata.concat(parts, merge="first")
     # Numbers as other tools expect them: they seldom take narrow unsigned integers.
     whole.X = whole.X.astype(np.float32)
     return whole
-
-
-def _query(obs: pd.DataFrame, where: str) -> np.ndarray:
-    try:
-        chosen = obs.assign(_place=np.arange(len(obs))).query(where, engine="python")
-    except Exception as error:
-        raise InputError(
-            f"The query {where!r} cannot be read: {error}. Write it like \"cell_type == 'B cell' and n_genes > 500\"; "
-            f"columns: {', '.join(map(str, obs.columns))}."
-        ) from error
-    return np.asarray(chosen["_place"], dtype=np.int64)

@@ -94,7 +94,10 @@ def match_to_vocabulary(
     """
     targets = _Targets.of(vocabulary, aliases)
     known = is_ensembl(genes.ids)
-    found = [targets.find(*gene) for gene in zip(genes.ids, genes.symbols, known, strict=True)]
+    found = [
+        targets.find(gene_id, symbol, has_id=bool(has_id))
+        for gene_id, symbol, has_id in zip(genes.ids, genes.symbols, known, strict=True)
+    ]
     direct = {column for column, how in found if how in {"id", "symbol"}}
     found = [(-1, "ambiguous") if how == "alias" and column in direct else (column, how) for column, how in found]
     columns = np.array([column for column, _ in found], dtype=np.int64)
@@ -167,7 +170,7 @@ class _Targets:
             ambiguous=aliases.ambiguous | {symbol for symbol, n_times in times.items() if symbol and n_times > 1},
         )
 
-    def find(self, gene_id: str, symbol: str, has_id: bool | np.bool_) -> tuple[int, str]:  # noqa: FBT001
+    def find(self, gene_id: str, symbol: str, *, has_id: bool) -> tuple[int, str]:
         """Give the position of a gene, or -1, and how it was found."""
         if not gene_id:
             return -1, "none"
@@ -190,8 +193,8 @@ def _judge(
     report: dict[str, Any], genes: InputGenes, vocabulary: GeneTable, *, origin: str, allow_low_overlap: bool
 ) -> None:
     facts = (
-        f"{report['n_matched']:,} of the {len(genes):,} genes of {origin} ({report['share_of_genes']:.0%}) are among "
-        f"the {len(vocabulary):,} of the atlas ({report['share_of_vocabulary']:.0%} of which they make up)"
+        f"{report['n_matched']:,} of the {len(genes):,} genes of {origin} ({report['share_of_genes']:.0%}) are in the "
+        f"atlas, {report['share_of_vocabulary']:.0%} of whose {len(vocabulary):,} genes it thereby has"
     )
     # A short list may be found whole in an input of many genes.
     share = max(report["share_of_genes"], report["share_of_vocabulary"])

@@ -6,26 +6,12 @@ import numpy as np
 import pandas as pd
 
 from selfcell.core.errors import InputError, did_you_mean
-from selfcell.data.genes import ID_COLUMNS, SYMBOL_COLUMNS, is_ensembl, strip_version
+from selfcell.data.genes import ID_COLUMNS, SYMBOL_COLUMNS, GeneNames, is_ensembl, strip_version
 
 
 @dataclass(frozen=True)
-class InputGenes:
-    """The genes of an input file, in the order of its columns; duplicates are allowed.
-
-    ``ids`` are Ensembl ids without version where they are known, else the names; ``symbols`` are empty where unknown.
-    """
-
-    ids: tuple[str, ...]
-    symbols: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What to show people: the symbol where it is known, else the id."""
-        return tuple(symbol or gene_id for gene_id, symbol in zip(self.ids, self.symbols, strict=True))
+class InputGenes(GeneNames):
+    """The genes of an input file; some may stand there more than once."""
 
     def subset(self, columns: np.ndarray) -> "InputGenes":
         """Give those of some columns."""

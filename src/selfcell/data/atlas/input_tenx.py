@@ -8,13 +8,12 @@ from typing import IO, Any
 import h5py
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.count_blocks import SparseRows
 from selfcell.data.atlas.input_parts import Candidate, InputParts
 from selfcell.data.atlas.table_columns import NamesOnly, as_strings
-from selfcell.data.atlas.transpose import Entries, RowsOnDisk
+from selfcell.data.atlas.transpose import Entries, RowsOnDisk, Transposed
 
 _LINES = 2**19
 _GENES = ("features.tsv", "genes.tsv")
@@ -69,7 +68,7 @@ def open_tenx_folder(folder: Path, *, scratch: Path, memory_bytes: int) -> Input
     return InputParts({"X": Candidate("matrix", lambda: matrix, lambda: genes)}, NamesOnly(names), matrix.close)
 
 
-class MatrixMarket:
+class MatrixMarket(Transposed):
     """A sparse matrix as text, genes x cells or the other way round; made into rows on disk when it is first read.
 
     Raises
@@ -80,14 +79,15 @@ class MatrixMarket:
 
     def __init__(self, path: Path, *, n_cells: int, n_genes: int, scratch: Path, memory_bytes: int) -> None:
         self._path = path
-        self.shape = (n_cells, n_genes)
         self._head, n_rows, n_columns, self._n_entries = _read_head(path)
         if (n_rows, n_columns) not in {(n_genes, n_cells), (n_cells, n_genes)}:
             raise ValueError(
                 f"{path.name} is {n_rows:,} x {n_columns:,}, but there are {n_genes:,} genes and {n_cells:,} barcodes"
             )
         self._genes_first = (n_rows, n_columns) == (n_genes, n_cells)
-        self._rows = RowsOnDisk(scratch, shape=self.shape, n_entries=self._n_entries, memory_bytes=memory_bytes)
+        shape = n_cells, n_genes
+        rows = RowsOnDisk(scratch, shape=shape, n_entries=self._n_entries, memory_bytes=memory_bytes)
+        super().__init__(shape=shape, rows=rows)
 
     def sample(self) -> np.ndarray:
         """Give the first stored values: a text has no places to jump to."""
@@ -95,18 +95,6 @@ class MatrixMarket:
             return np.empty(0)
         with _open(self._path) as stream:
             return np.asarray(self._table(stream, nrows=_LINES // 4)["value"])
-
-    def read(self, start: int, stop: int) -> sp.csr_matrix:
-        """Give cells ``start`` to ``stop``, checked and canonical, uint32."""
-        return self._rows.of(self._entries()).read(start, stop)
-
-    def block_size(self, memory_bytes: int) -> int:
-        """Give the most cells such that wherever a block begins, its values fit."""
-        return self._rows.of(self._entries()).block_size(memory_bytes)
-
-    def close(self) -> None:
-        """Remove what was written."""
-        self._rows.close()
 
     def _table(self, stream: Any, **options: Any) -> Any:
         return pd.read_csv(

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _HDF5 = {".h5ad", ".h5", ".hdf5", ".loom"}
 _GENES_ARE = "Gene Expression"
 _MIB = 2**20
+_NO_COUNTS = "Name the layer that has them (--layer NAME); a file without raw counts cannot be used."
 
 
 class CellInput:
@@ -78,7 +79,7 @@ class CellInput:
                 raise InputError(
                     f"{self.path}: {self.counts_address} {error.fault}; the first such cell is "
                     f"{self.names()[error.cell]!r}. Raw counts are needed: whole numbers, none negative. "
-                    "Name the layer that has them (--layer NAME), or leave this file out."
+                    f"{_NO_COUNTS}"
                 ) from error
         return block if self._kept is None else sp.csr_matrix(block[:, self._kept])
 
@@ -254,9 +255,7 @@ def _choose_counts(parts: InputParts, layer: str | None) -> tuple[Candidate, Cou
     # Looked for only now: a mistaken guess must never be taken in silence.
     others = [key for key in parts.candidates if key not in parts.usual and key != layer and _holds_counts(parts, key)]
     remedy = (
-        f"layers[{others[0]!r}] holds counts: pass layer={others[0]!r} (--layer {others[0]})."
-        if others
-        else "Name the layer that has them (--layer NAME), or leave this file out."
+        f"layers[{others[0]!r}] holds counts: pass layer={others[0]!r} (--layer {others[0]})." if others else _NO_COUNTS
     )
     raise InputError(f"Raw counts are needed, but {'; '.join(refusals)}. {remedy}")
 

@@ -19,6 +19,8 @@ UNKNOWN = "unknown"
 """The value of cells whose file lacks a column of names. Where a file has the column but no value, it is missing."""
 MOST_CATEGORIES = 65_536
 """Columns of more names than these hold them as strings."""
+_FILLED = {"number": "NaN", "bool": "no value"}
+_KINDS = {"category": "names", "string": "names", "number": "numbers", "bool": "truth values"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ObsPlan:
         Returns
         -------
         Indexed by the names of the cells. Columns of names are categoricals with all categories of the plan, or, where
-        there are too many, strings with ``""`` for a missing one; numbers are float64.
+        there are too many, strings with ``""`` for a missing one; numbers are float64, truth values ``boolean``.
 
         Raises
         ------
@@ -63,8 +65,8 @@ def plan_obs(
 ) -> tuple[ObsPlan, list[dict[str, Any]]]:
     """Plan the columns of an atlas.
 
-    A column of names that an input lacks is filled with ``unknown``, one of numbers with NaN, and one of truth values
-    becomes one of names. A column of which some inputs have names and others numbers is one of names.
+    A column of names that an input lacks is filled with ``unknown``; one of numbers or of truth values has no value for
+    its cells. A column of which some inputs have names and others numbers is one of names.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def plan_obs(
     keep
         Names of the columns to take, as they are in the atlas; None for all.
     rename
-        Name in an input to name in the atlas; applied where an input has it.
+        Name in an input to name in the atlas; applied where an input has it. No input of a build having it is an error.
     strict
         Refuse columns that some inputs lack or have of another kind.
     previous
@@ -127,7 +129,8 @@ def _wanted(
     previous: dict[str, ObsColumn] | None,
 ) -> list[str]:
     everywhere = list(dict.fromkeys(column for source in inputs for column in source.obs_kinds))
-    for column in rename:
+    # An append takes over the names that the build's inputs needed, which its own may not.
+    for column in rename if previous is None else ():
         if column not in everywhere:
             raise InputError(
                 f"No input has a column {column!r} in obs to be renamed. {did_you_mean(column, everywhere)}"
@@ -165,17 +168,17 @@ def _plan_column(
     before: ObsColumn | None,
 ) -> ObsColumn:
     if before is not None and before.kind != "category":
-        wrong = kinds - {before.kind} - ({None} if before.kind == "number" else set())
+        wrong = kinds - {before.kind, None}
         if before.kind != "string" and wrong:
-            have = " and ".join(sorted(kind or "nothing" for kind in wrong))
+            theirs = " and ".join(_KINDS[str(kind)] for kind in sorted(map(str, wrong)))
             raise InputError(
-                f"obs[{name!r}] of the atlas is of kind {before.kind}, but some of the new inputs have {have} there. "
-                "Rename the column that is meant (--rename OLD=NEW), or build the atlas anew with all inputs."
+                f"obs[{name!r}] of the atlas holds {_KINDS[before.kind]}, but that of some new inputs holds {theirs}. "
+                "Change the column in these files, or build the atlas anew with all inputs."
             )
         return before
     if before is None and kinds - {None} == {"number"}:
         return ValueColumn(kind="number")
-    if before is None and kinds == {"bool"}:
+    if before is None and kinds - {None} == {"bool"}:
         return ValueColumn(kind="bool")
     categories = dict.fromkeys(before.categories if isinstance(before, CategoryColumn) else ())
     for source, own in zip(inputs, owns, strict=True):
@@ -202,8 +205,8 @@ def _as_names(column: pd.Series) -> pd.Categorical:
 def _fill(column: pd.Series | None, planned: ObsColumn, n_cells: int, *, where: str) -> Any:
     if planned.kind == "number":
         return np.full(n_cells, np.nan) if column is None else column.to_numpy(dtype=np.float64)
-    if planned.kind == "bool" and column is not None:
-        return column.to_numpy(dtype=bool)
+    if planned.kind == "bool":
+        return pd.array([None] * n_cells if column is None else column, dtype="boolean")
     names = pd.Categorical([UNKNOWN] * n_cells) if column is None else _as_names(column)
     if not isinstance(planned, CategoryColumn):
         return np.append(np.array(names.categories, dtype=object), "")[names.codes]
@@ -219,7 +222,7 @@ def _report(source: CellInput, own: dict[str, str], columns: dict[str, ObsColumn
     lacking = {name: column for name, column in columns.items() if name not in own}
     return {
         "columns": {name: own.get(name) for name in columns},
-        "filled": {name: "NaN" if column.kind == "number" else UNKNOWN for name, column in lacking.items()},
+        "filled": {name: _FILLED.get(column.kind, UNKNOWN) for name, column in lacking.items()},
         "made_names": {
             name: source.obs_kinds[own[name]]
             for name, column in columns.items()

@@ -25,6 +25,7 @@ from selfcell.data.atlas.settings import AtlasSettings
 
 logger = logging.getLogger(__name__)
 
+BUILD_FOLDER, PLAN_NAME = ".build", "plan.json"
 _RECORD_BYTES = 100
 _SHARE_COMPRESSED = 0.5
 _TRIES = 3
@@ -43,12 +44,12 @@ class Workshop:
     @property
     def folder(self) -> Path:
         """What goes when the build is finished."""
-        return self.atlas / ".build"
+        return self.atlas / BUILD_FOLDER
 
     @property
     def plan(self) -> Path:
         """The plan."""
-        return self.folder / "plan.json"
+        return self.folder / PLAN_NAME
 
     @property
     def runs(self) -> Path:
@@ -224,7 +225,7 @@ def source_entries(
     for source, base, runs, report in zip(plan.saved.inputs, plan.saved.first_cells, found, plan.reports, strict=True):
         begin, end = np.searchsorted(duplicates, [base, base + source.n_cells])
         fate = _fate([run for *_, run in runs], int(end - begin), dropped=settings.duplicates == "drop")
-        logger.info("%s: %s.", source.path, _sentence(fate, settings))
+        logger.info("%s: %s.", source.path, tell_fate(fate, settings))
         entries.append(
             SourceEntry(
                 path=source.path,
@@ -243,7 +244,8 @@ def _fate(runs: Sequence[RunFile], n_duplicates: int, *, dropped: bool) -> dict[
     return counted | {"n_duplicates": n_duplicates, "n_taken": n_kept - n_duplicates * dropped}
 
 
-def _sentence(fate: dict[str, int], settings: AtlasSettings) -> str:
+def tell_fate(fate: dict[str, int], settings: AtlasSettings) -> str:
+    """Say what became of the cells of an input, as its entry in the atlas reports it."""
     parts = [f"{fate['n_taken']:,} of {fate['n_cells']:,} cells"]
     if fate["n_empty"]:
         parts.append(f"{fate['n_empty']:,} without counts in the atlas's genes dropped")

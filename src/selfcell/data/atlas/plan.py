@@ -22,7 +22,7 @@ from selfcell.data.atlas.obs import ObsPlan, plan_obs
 from selfcell.data.atlas.scatter import explained, refuse_changed
 from selfcell.data.atlas.settings import AtlasSettings, describe_differences
 from selfcell.data.atlas.vocabulary import GeneMatch, make_vocabulary, match_to_vocabulary, read_vocabulary
-from selfcell.data.genes import GeneTable
+from selfcell.data.genes import WARN_OVERLAP, GeneTable
 
 logger = logging.getLogger(__name__)
 
@@ -214,8 +214,26 @@ def _vocabulary(settings: AtlasSettings, sources: Sequence[CellInput], aliases: 
     if settings.genes == "union":
         return make_vocabulary(names, "union", aliases=aliases)
     if settings.genes == "intersection":
-        return make_vocabulary(names, "intersection", aliases=aliases)
+        common = make_vocabulary(names, "intersection", aliases=aliases)
+        _warn_of_loss(common, sources)
+        return common
     return read_vocabulary(Path(settings.genes))
+
+
+def _warn_of_loss(common: GeneTable, sources: Sequence[CellInput]) -> None:
+    """Say so where few genes are in all inputs."""
+    by_size = sorted(sources, key=lambda source: len(source.genes))
+    fewest, most = by_size[0], by_size[-1]
+    if len(common) < WARN_OVERLAP * len(most.genes):
+        logger.warning(
+            "Only the %s genes that all inputs have are kept: %s has %s genes, %s has %s. Keep all with --genes union, "
+            "or give a list (--genes FILE).",
+            f"{len(common):,}",
+            most.path,
+            f"{len(most.genes):,}",
+            fewest.path,
+            f"{len(fewest.genes):,}",
+        )
 
 
 def _new_plan(

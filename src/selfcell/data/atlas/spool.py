@@ -49,7 +49,7 @@ def _pack(column: pd.Series, kind: ObsColumn) -> np.ndarray:
     return _pack_text(column)
 
 
-def _unpack(values: np.ndarray, kind: ObsColumn) -> pd.Categorical | pd.Series | np.ndarray:
+def _unpack(values: np.ndarray, kind: ObsColumn) -> pd.Categorical | pd.arrays.BooleanArray | np.ndarray:
     if isinstance(kind, CategoryColumn):
         return pd.Categorical.from_codes(values, categories=list(kind.categories))
     if kind.kind == "bool":

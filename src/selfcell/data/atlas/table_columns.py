@@ -22,7 +22,7 @@ class TableColumns(Protocol):
         """Give the names of the rows."""
 
     def column(self, key: str) -> Any:
-        """Give a column: a Categorical of strings, or an array of numbers or of truth values."""
+        """Give a column: a Categorical of strings, or an array of numbers or of truth values, some perhaps missing."""
 
 
 class NamesOnly:
@@ -107,18 +107,15 @@ def _encoding(node: Any) -> str:
 
 
 def _kind(node: Any) -> str | None:
-    encoding = _encoding(node)
-    if encoding == "nullable-boolean":
-        # There is no third truth value.
-        return "category" if np.asarray(node["mask"][:]).any() else "bool"
     return {
         "categorical": "category",
+        "nullable-boolean": "bool",
         "nullable-string-array": "category",
         "string": "category",
         "nullable-integer": "number",
         "number": "number",
         "bool": "bool",
-    }.get(encoding)
+    }.get(_encoding(node))
 
 
 def _read_nullable_integer(group: Any) -> np.ndarray:
@@ -128,7 +125,7 @@ def _read_nullable_integer(group: Any) -> np.ndarray:
 
 def _read_nullable_boolean(group: Any) -> Any:
     values, mask = np.asarray(group["values"][:], dtype=bool), np.asarray(group["mask"][:], dtype=bool)
-    return as_categories(np.where(mask, -1, values.astype(np.int64)), ["False", "True"]) if mask.any() else values
+    return pd.arrays.BooleanArray(values, mask) if mask.any() else values
 
 
 def _read_strings(node: Any) -> pd.Categorical:

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,24 @@ _CHUNK = 2**20
 _MOST_BUCKETS = 256
 
 
-class SparseColumns:
-    """Compressed sparse columns in three arrays; made into rows in ``scratch`` when they are first read."""
+class Transposed(ABC):
+    """Counts that do not lie by cell; made into rows in ``scratch`` when they are first read.
 
-    def __init__(
-        self, data: Any, indices: Any, indptr: Any, *, shape: tuple[int, int], scratch: Path, memory_bytes: int
-    ) -> None:
+    Parameters
+    ----------
+    shape
+        Cells and genes.
+    rows
+        Where they are put.
+    """
+
+    def __init__(self, *, shape: tuple[int, int], rows: "RowsOnDisk") -> None:
         self.shape = shape
-        self._stored = SparseRows(data, indices, indptr, shape=(shape[1], shape[0]))
-        self._data, self._indices, self._indptr = data, indices, np.asarray(indptr[:], dtype=np.int64)
-        self._rows = RowsOnDisk(scratch, shape=shape, n_entries=int(self._indptr[-1]), memory_bytes=memory_bytes)
+        self._rows = rows
 
+    @abstractmethod
     def sample(self) -> np.ndarray:
-        """Give stored values from several places."""
-        return sample_values(self._data)
+        """Give some of the stored values."""
 
     def read(self, start: int, stop: int) -> sp.csr_matrix:
         """Give cells ``start`` to ``stop``, checked and canonical, uint32."""
@@ -56,6 +61,27 @@ class SparseColumns:
     def close(self) -> None:
         """Remove what was written."""
         self._rows.close()
+
+    @abstractmethod
+    def _entries(self) -> Iterator[Entries]:
+        """Read all of them, in any order."""
+
+
+class SparseColumns(Transposed):
+    """Compressed sparse columns in three arrays."""
+
+    def __init__(
+        self, data: Any, indices: Any, indptr: Any, *, shape: tuple[int, int], scratch: Path, memory_bytes: int
+    ) -> None:
+        SparseRows(data, indices, indptr, shape=(shape[1], shape[0]))  # checks that they fit each other
+        self._data, self._indices, self._indptr = data, indices, np.asarray(indptr[:], dtype=np.int64)
+        n_entries = int(self._indptr[-1])
+        rows = RowsOnDisk(scratch, shape=shape, n_entries=n_entries, memory_bytes=memory_bytes)
+        super().__init__(shape=shape, rows=rows)
+
+    def sample(self) -> np.ndarray:
+        """Give stored values from several places."""
+        return sample_values(self._data)
 
     def _entries(self) -> Iterator[Entries]:
         for start in range(0, int(self._indptr[-1]), _CHUNK):
