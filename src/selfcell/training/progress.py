@@ -39,9 +39,10 @@ class CellProgressBar(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, at the place a resumed run has reached."""
+        self.begun_at = self.n_cells * trainer.current_epoch + _cells_done(trainer)
         self.bar = tqdm(
             total=self.n_cells * self.max_epochs,
-            initial=self.n_cells * trainer.current_epoch + _cells_done(trainer),
+            initial=self.begun_at,
             desc=self.title,
             unit=" cells",
             unit_scale=True,
@@ -70,7 +71,7 @@ class CellProgressBar(pl.Callback):
         """Log how far the epoch is, for those who read a file."""
         self.told = time.monotonic()
         pace = self.n_done / (self.told - self.started)
-        in_epoch = min(_cells_done(trainer), self.n_cells)
+        in_epoch = min(self.begun_at + self.n_done - self.n_cells * trainer.current_epoch, self.n_cells)
         logger.info(
             "%s: epoch %d, %s of %s cells, %s cells/s, %s left in the epoch",
             self.title,
