@@ -182,8 +182,8 @@ def test_what_is_appended_meanwhile_changes_nothing(disk, tmp_path, monkeypatch)
         ({"donor_key": "doner"}, r"no column 'doner' in obs to use as donor\. Did you mean 'donor'"),
         ({"donor_key": "n_counts"}, "holds a number for each cell, not one of a few names"),
         ({"where": "assay == 'none'"}, "selects none of the 300 cells"),
-        ({"where": "tissue == 'lung'"}, "names no column of obs"),
-        ({"where": "assay ="}, "cannot be understood"),
+        ({"where": "tissue == 'lung'"}, "no such column in obs"),
+        ({"where": "assay ="}, "sets a value"),
         ({"balance_key": "kind"}, "no column 'kind' in obs to use as balance_key"),
     ],
 )
