@@ -72,6 +72,12 @@ def test_shares_that_leave_nothing_to_train_on_are_refused():
         split_cells(100, None, validation_fraction=0.5, test_fraction=0.6, seed=0)
 
 
+@pytest.mark.parametrize(("n_cells", "share"), [(6, 0.45), (10, 0.475), (100, 0.495)])
+def test_shares_that_round_to_all_cells_are_refused(n_cells, share):
+    with pytest.raises(InputError, match="leaves none to train on"):
+        split_cells(n_cells, None, validation_fraction=share, test_fraction=share, seed=0)
+
+
 def test_too_few_cells_are_refused():
     with pytest.raises(InputError, match="3 cells are too few to split into 2 parts"):
         split_cells(3, None, validation_fraction=0.1, seed=0)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -11,9 +12,11 @@ import selfcell
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.loader import CellLoader
+from selfcell.data.order import BlockOrder
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.stream import open_any, stream_cells
 from selfcell.data.stream_split import split_stream
+from selfcell.data.subset import CellSubset
 
 PLACES = ("memory", "file", "atlas")
 
@@ -103,6 +106,29 @@ def test_types_can_be_balanced_or_weighted(places, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["memory", "atlas"])
+def test_weights_of_two_columns_are_multiplied(places, adata, place):
+    weights = {"cell_type": {"type 0": 0.25}, "donor": {"donor 1": 0.25}}
+    loader = stream(places, place, codes=["cell_type", "donor"], weights=weights)
+    expected = adata.obs["cell_type"].map({"type 0": 0.25}).astype(float).fillna(1.0)
+    expected *= adata.obs["donor"].map({"donor 1": 0.25}).astype(float).fillna(1.0)
+    sizes = expected.groupby([adata.obs["cell_type"], adata.obs["donor"]], observed=True).sum() / expected.sum()
+    drawn = Counter()
+    for _ in range(60):
+        for minibatch in loader:
+            codes = [[loader.names[key][code] for code in minibatch.codes[key]] for key in ("cell_type", "donor")]
+            drawn.update(zip(*codes, strict=True))
+    found = pd.Series(drawn) / drawn.total()
+    pd.testing.assert_series_equal(found.sort_index(), sizes.sort_index(), check_names=False, atol=0.01)
+
+
+def test_cells_in_order_come_in_groups_of_the_buffer_wherever_they_lie():
+    subset = CellSubset.from_masks(10_000, [np.arange(10_000) < 2_000])
+    order = BlockOrder(np.array([0, 10_000]), subset, shuffle_seed=None, block_size=50, buffer_size=400)
+    sizes = [len(order.group(0, place)) for place in range(order.n_groups)]
+    assert max(sizes) == 400 and sum(sizes) == 2_000
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

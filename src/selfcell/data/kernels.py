@@ -46,7 +46,8 @@ def gather_cells(
         target_counts = out_values[at : at + n_values]
         for entry in range(n_values):
             target_genes[entry] = genes[entry]
-            largest = max(largest, genes[entry])
+            # A negative one is a very large one, too.
+            largest = max(largest, np.int64(np.uint32(genes[entry])))
         for entry in range(n_values):
             target_counts[entry] = counts[entry]
         at += n_values

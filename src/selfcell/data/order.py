@@ -4,6 +4,7 @@ An order is a function of its seed and the epoch alone. So a run can be resumed 
 and goes through the cells that it would have gone through.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -84,11 +85,12 @@ class BlockOrder:
         self.n_cells = len(subset)
         self.shuffle_seed = shuffle_seed
         self.block_size = block_size
-        share = len(subset) / max(1, int(boundaries[-1]))
+        # In order, the cells of a subset may all lie together; in random order blocks have about their share of them.
+        share = 1.0 if shuffle_seed is None else len(subset) / max(1, int(boundaries[-1]))
         blocks_per_file = -(-np.diff(boundaries) // block_size)
         self._first_block = np.concatenate([[0], np.cumsum(blocks_per_file)])
         self.n_blocks = int(self._first_block[-1])
-        self.blocks_per_group = min(self.n_blocks, max(1, round(buffer_size / block_size / max(share, 1e-9))))
+        self.blocks_per_group = max(1, min(self.n_blocks, round(buffer_size / block_size / max(share, 1e-9))))
         self.n_groups = -(-self.n_blocks // self.blocks_per_group)
 
     def group(self, epoch: int, place: int) -> np.ndarray:
@@ -155,6 +157,26 @@ class CodeColumn(Protocol):
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         """Give the codes of some cells."""
         ...
+
+
+class CrossedCodes:
+    """Codes of the combinations of several columns.
+
+    Parameters
+    ----------
+    columns
+        The columns' codes.
+    n_codes
+        How many codes each of them has.
+    """
+
+    def __init__(self, columns: Sequence[CodeColumn], n_codes: Sequence[int]) -> None:
+        self.columns = columns
+        self.n_codes = tuple(n_codes)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Give the codes of some cells."""
+        return np.ravel_multi_index([column[rows] for column in self.columns], self.n_codes)
 
 
 def balanced_weights(n_cells_by_code: np.ndarray) -> np.ndarray:

@@ -76,6 +76,11 @@ def split_cells(
         order = rng.permutation(n_cells)
         n_test = round(test_fraction * n_cells) or int(test_fraction > 0)
         n_validation = round(validation_fraction * n_cells) or int(validation_fraction > 0)
+        if n_test + n_validation >= n_cells:
+            raise InputError(
+                f"Holding out {n_validation:,} of {n_cells:,} cells for validation and {n_test:,} for test leaves none to "
+                "train on. Hold out smaller shares."
+            )
         test, validation, train = np.split(order, [n_test, n_test + n_validation])
         return Split(np.sort(train), np.sort(validation), np.sort(test), unit="cell")
     chosen = choose_donors(

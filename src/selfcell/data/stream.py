@@ -12,7 +12,7 @@ from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.backed import BackedRows, open_backed
 from selfcell.data.loader import CellLoader
-from selfcell.data.order import BlockOrder, Order, WeightedOrder, WholeOrder, balanced_weights, sizes_in
+from selfcell.data.order import BlockOrder, CrossedCodes, Order, WeightedOrder, WholeOrder, balanced_weights, sizes_in
 from selfcell.data.rows import MemoryRows
 from selfcell.data.schedule import Schedule
 from selfcell.data.source import Cells, open_cells
@@ -64,7 +64,8 @@ def stream_cells(
     balance_key
         Column of ``obs`` whose values are drawn equally often.
     weights
-        Column of ``obs``, and for its values how often such a cell comes beside others; those not named have 1.
+        Columns of ``obs``, and for their values how often such a cell comes beside others; those not named have 1.
+        Of several columns the weights are multiplied.
     backed
         Read a file from disk while it is streamed; an atlas always is.
     block_size, buffer_size
@@ -92,8 +93,8 @@ def stream_cells(
         raise InputError("balance_key and weights contradict each other: give one of them.")
     if balance_key is not None:
         order = source.balanced(order, balance_key, seed=shuffle_seed or 0)
-    for key, weight in (weights or {}).items():
-        order = source.weighted(order, key, weight, seed=shuffle_seed or 0)
+    if weights:
+        order = source.weighted(order, weights, seed=shuffle_seed or 0)
     coded = {key: cells.coded(key, role="code") for key in codes}
     return CellLoader(
         source.rows,
@@ -191,15 +192,23 @@ class StreamSource:
         weights = balanced_weights(sizes_in(order, column.codes, len(column.names)))
         return WeightedOrder(order, column.codes, weights, seed=seed)
 
-    def weighted(self, order: Order, key: str, weights: Mapping[str, float], *, seed: int) -> Order:
-        """Draw the values of a column of ``obs`` as often as their weights say."""
-        column = self.cells.coded(key, role="what is weighted")
-        unknown = [name for name in weights if name not in column.names]
-        if unknown or any(weight < 0 for weight in weights.values()):
-            wrong = f"no cell has {unknown[0]!r} there" if unknown else "weights must not be negative"
-            raise InputError(f"The weights of obs[{key!r}] cannot be used: {wrong}.")
-        given = np.array([float(weights.get(name, 1.0)) for name in column.names])
-        sizes = sizes_in(order, column.codes, len(column.names))
+    def weighted(self, order: Order, weights: Mapping[str, Mapping[str, float]], *, seed: int) -> Order:
+        """Draw the values of columns of ``obs`` as often as their weights say."""
+        columns = [self.cells.coded(key, role="what is weighted") for key in weights]
+        given: np.ndarray = np.ones(())
+        for key, column in zip(weights, columns, strict=True):
+            given = np.multiply.outer(given, _weights_of(key, column.names, weights[key]))
+        codes = CrossedCodes([column.codes for column in columns], given.shape)
+        given = given.ravel()
+        sizes = sizes_in(order, codes, given.size)
         if not (given * sizes).sum():
-            raise InputError(f"The weights of obs[{key!r}] leave no cell.")
-        return WeightedOrder(order, column.codes, given * sizes.sum() / (given * sizes).sum(), seed=seed)
+            raise InputError(f"The weights of {' and '.join(f'obs[{key!r}]' for key in weights)} leave no cell.")
+        return WeightedOrder(order, codes, given * sizes.sum() / (given * sizes).sum(), seed=seed)
+
+
+def _weights_of(key: str, names: Sequence[str], weights: Mapping[str, float]) -> np.ndarray:
+    unknown = [name for name in weights if name not in names]
+    if unknown or any(weight < 0 for weight in weights.values()):
+        wrong = f"no cell has {unknown[0]!r} there" if unknown else "weights must not be negative"
+        raise InputError(f"The weights of obs[{key!r}] cannot be used: {wrong}.")
+    return np.array([float(weights.get(name, 1.0)) for name in names])

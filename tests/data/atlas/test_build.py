@@ -245,6 +245,14 @@ def test_rows_on_new_columns_are_those_of_scipy(data: st.DataObject) -> None:
     assert len(set(hashes.tolist())) == len(set(rows))
 
 
+@pytest.mark.parametrize("order", [[0, 0, 1], [1, 1, 0]])
+def test_columns_of_one_gene_that_add_up_to_too_much_are_refused(order: list[int]) -> None:
+    offsets, columns = np.array([0, 2], dtype=np.int64), np.array([0, 1], dtype=np.int32)
+    counts = np.array([2**32 - 1, 1], dtype=np.uint32)
+    with pytest.raises(OverflowError):
+        remap_rows(offsets, columns, counts, np.array(order, dtype=np.int32), 2)
+
+
 def test_the_order_of_columns_is_no_part_of_a_hash() -> None:
     offsets, counts = np.array([0, 3]), np.array([5, 6, 7], dtype=np.uint32)
     columns = np.arange(3, dtype=np.int32)

@@ -2,7 +2,7 @@
 
 First every input is read once and its cells are sorted, by lot, into run files; then each shard is put together from
 the runs and shuffled. The lot of a cell depends on the seed, its input and its place there; so the shards are the same,
-byte for byte, whatever the memory, the number of workers and the interruptions.
+byte for byte, whatever the workers and the interruptions, as long as a shard fits into the memory of a worker.
 """
 
 import datetime

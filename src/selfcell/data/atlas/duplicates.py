@@ -14,8 +14,8 @@ def find_duplicates(runs: Sequence[tuple[int, Path]], *, n_cells: int, memory_by
     """Give the numbers of the cells that stood before already, ascending.
 
     The same barcode with other counts is another cell, as barcodes recur from lane to lane. Name and counts are
-    compared by a hash of 64 bits: among 10 million cells, two different ones are taken for the same with a chance of
-    3 in a million.
+    compared by a hash of 64 bits: two different ones are taken for the same with a chance of 3 in a million among 10
+    million cells, of 3 in a hundred among a billion.
 
     Parameters
     ----------

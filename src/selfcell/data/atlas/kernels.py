@@ -10,6 +10,7 @@ _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _BIT_TABLE[[(((1 << _bit) * int(_DE_BRUIJN)) % 2**64) >> 58 for _bit in range(64)]] = np.arange(64)
 _HASH_START = np.uint64(0x9E3779B97F4A7C15)
 _HASH_FACTOR = np.uint64(0xFF51AFD7ED558CCD)
+_LARGEST = np.uint64(2**32 - 1)
 _HALF = np.uint64(32)
 
 
@@ -32,6 +33,11 @@ def remap_rows(
     lengths, columns, counts, hashes
         Entries of each row (int32); their columns ascending (uint32) and counts (uint32), in arrays as long as the
         old ones of which the first ``lengths.sum()`` are filled; a 64-bit hash of each row's entries.
+
+    Raises
+    ------
+    OverflowError
+        If columns of one gene add up to more than uint32 holds.
     """
     kept = new_column[new_column >= 0]
     in_order = (np.diff(kept) > 0).all()
@@ -110,7 +116,7 @@ def _reorder(
     n_rows = len(offsets) - 1
     lengths, hashes = np.zeros(n_rows, dtype=np.int32), np.zeros(n_rows, dtype=np.uint64)
     new_columns, new_counts = np.empty(len(columns), dtype=np.uint32), np.empty(len(columns), dtype=np.uint32)
-    sums = np.zeros(n_columns, dtype=np.uint32)
+    sums = np.zeros(n_columns, dtype=np.uint64)
     present = np.zeros((n_columns + 63) // 64, dtype=np.uint64)
     one = np.uint64(1)
     place = 0
@@ -130,6 +136,8 @@ def _reorder(
                 bits ^= lowest
                 column = (word << 6) + _BIT_TABLE[np.int64((lowest * _DE_BRUIJN) >> np.uint64(58))]
                 new_columns[place] = column
+                if sums[column] > _LARGEST:
+                    raise OverflowError
                 new_counts[place] = sums[column]
                 mixed = _mixed(mixed, column, sums[column])
                 sums[column] = 0

@@ -157,13 +157,19 @@ def _primary(source: CellInput, stretch: slice) -> np.ndarray:
 
 def _read_block(task: ScatterTask, source: CellInput, *, start: int, stop: int) -> Block:
     counts = source.read(start, stop)
-    lengths, columns, values, hashes = remap_rows(
-        counts.indptr.astype(np.int64),
-        counts.indices.astype(np.int32, copy=False),
-        counts.data.astype(np.uint32, copy=False),
-        task.new_column.astype(np.int32, copy=False),
-        task.n_genes,
-    )
+    try:
+        lengths, columns, values, hashes = remap_rows(
+            counts.indptr.astype(np.int64),
+            counts.indices.astype(np.int32, copy=False),
+            counts.data.astype(np.uint32, copy=False),
+            task.new_column.astype(np.int32, copy=False),
+            task.n_genes,
+        )
+    except OverflowError as error:
+        raise InputError(
+            f"{task.path}: columns of one gene add up to more than {2**32 - 1:,} in one of the cells {start:,} to "
+            f"{stop:,}. Drop one of the columns."
+        ) from error
     n_values = int(lengths.sum())
     values = values[:n_values]
     small = not n_values or int(values.max()) <= np.iinfo(np.uint16).max
