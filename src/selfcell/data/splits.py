@@ -78,8 +78,8 @@ def split_cells(
         n_validation = round(validation_fraction * n_cells) or int(validation_fraction > 0)
         if n_test + n_validation >= n_cells:
             raise InputError(
-                f"Holding out {n_validation:,} of {n_cells:,} cells for validation and {n_test:,} for test leaves none to "
-                "train on. Hold out smaller shares."
+                f"Holding out {n_validation:,} of {n_cells:,} cells for validation and {n_test:,} for test leaves "
+                "none to train on. Hold out smaller shares."
             )
         test, validation, train = np.split(order, [n_test, n_test + n_validation])
         return Split(np.sort(train), np.sort(validation), np.sort(test), unit="cell")
