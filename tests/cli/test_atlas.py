@@ -42,6 +42,22 @@ def test_an_atlas_from_build_to_export(tmp_path: Path, files: list[Path]) -> Non
     assert part.n_obs == 7 and set(part.obs["type"]) == {"type 1"}
 
 
+def test_an_append_may_name_things_otherwise(tmp_path: Path, files: list[Path]) -> None:
+    other = simulate_cells(n_cells=40, n_genes=30, seed=2)
+    other.layers["raw_counts"] = other.X.copy()
+    other.X = other.X.log1p()
+    other.obs = other.obs.rename(columns={"cell_type": "annotation"})
+    other.write_h5ad(tmp_path / "c.h5ad")
+    out = tmp_path / "atlas"
+    _run("build", files[0], "--out", out, "--rename", "cell_type=type", "--source-key", "file")
+    given = ("--layer", "raw_counts", "--rename", "annotation=type")
+    assert "now has 90 cells" in _run("append", out, tmp_path / "c.h5ad", *given)
+    assert "now has 140 cells" in _run("append", out, files[1])
+    told = _run("info", out)
+    assert "no value" not in told and "unknown" not in told
+    assert "file: a (50), b (50), c (40)" in told
+
+
 def test_a_damaged_atlas_ends_with_1_and_names_the_file(tmp_path: Path, files: list[Path]) -> None:
     _run("build", *files, "--out", tmp_path / "atlas")
     file = tmp_path / "atlas/shards/000000.zarr/X/data/c/0"

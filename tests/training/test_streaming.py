@@ -178,7 +178,7 @@ def test_what_is_appended_meanwhile_changes_nothing(disk, tmp_path, monkeypatch)
     [
         ({"layer": "counts"}, r"leave layer \(--layer\) out"),
         ({"gene_column": "symbol"}, r"leave gene_column \(--gene-column\) out"),
-        ({"scale": "log1p"}, r"leave data\.scale \(--scale\) out"),
+        ({"scale": "log1p"}, r"leave scale \(data\.scale, --scale\) out"),
         ({"donor_key": "doner"}, r"no column 'doner' in obs to use as donor\. Did you mean 'donor'"),
         ({"donor_key": "n_counts"}, "holds a number for each cell, not one of a few names"),
         ({"where": "assay == 'none'"}, "selects none of the 300 cells"),

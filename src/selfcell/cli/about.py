@@ -4,7 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
-from selfcell.cli.options import ConfigOption, PresetOption, SetOption, gather_settings
+from selfcell.cli.options import (
+    ConfigOption,
+    LayerOption,
+    PresetOption,
+    ScaleChoice,
+    SetOption,
+    gather_settings,
+)
 
 _SECTIONS = ("tasks", "presets", "regimes", "baselines", "datasets", "programs", "settings")
 
@@ -109,6 +116,8 @@ def doctor(
     minibatch_size: Annotated[
         int | None, typer.Option("--minibatch-size", min=1, help="As training.minibatch_size.")
     ] = None,
+    layer: LayerOption = None,
+    scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure training speed.")] = 5.0,
 ) -> None:
     """Show what is installed and how fast this machine trains, and check that the cache can be written.
@@ -117,7 +126,12 @@ def doctor(
 
     Example: selfcell doctor atlas --minibatch-size 1024 --set data.loader_threads=2
     """
-    settings = gather_settings(config, set_, {"training.minibatch_size": minibatch_size}, preset=preset)
+    options = {
+        "training.minibatch_size": minibatch_size,
+        "data.layer": layer,
+        "data.scale": None if scale is None else scale.value,
+    }
+    settings = gather_settings(config, set_, options, preset=preset)
     if cells is not None:
         _show_pace(cells, settings, seconds)
         return

@@ -28,6 +28,13 @@ AtlasArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of th
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
 ]
+AliasesOption = Annotated[
+    bool, typer.Option("--gene-aliases", help="Match former gene symbols too, by a table that is fetched once.")
+]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Name a column of obs otherwise; give as often as needed."),
+]
 MemoryOption = Annotated[
     str,
     typer.Option("--memory", help="Most memory to use, all workers together (with --dask, each of them), such as 2GB."),
@@ -47,9 +54,7 @@ def build(
         str,
         typer.Option(help="intersection or union of the inputs' genes; or a list of genes, a run folder, an atlas."),
     ] = "intersection",
-    gene_aliases: Annotated[
-        bool, typer.Option("--gene-aliases", help="Match former gene symbols too, by a table that is fetched once.")
-    ] = False,
+    gene_aliases: AliasesOption = False,
     allow_low_overlap: LowOverlapOption = False,
     layer: LayerOption = None,
     gene_column: GeneColumnOption = None,
@@ -59,9 +64,10 @@ def build(
             "--obs", metavar="COLUMN", help="Column of obs to keep, all if left out; give as often as needed."
         ),
     ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Name a column of obs otherwise; give as often as needed."),
+    rename: RenameOption = None,
+    source_key: Annotated[
+        str | None,
+        typer.Option("--source-key", metavar="COLUMN", help="Column of obs to add, with the file each cell is from."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse inputs that lack a column of obs or have it of another kind.")
@@ -101,6 +107,7 @@ def build(
         "gene_column": gene_column,
         "obs": obs or None,
         "rename": _renames(rename or []),
+        "source_key": source_key,
         "strict": strict,
         "duplicates": duplicates,
         "primary_only": primary_only,
@@ -121,13 +128,30 @@ def append(
     memory: MemoryOption = "2GB",
     workers: WorkersOption = 1,
     dask: DaskOption = None,
+    layer: LayerOption = None,
+    gene_column: GeneColumnOption = None,
+    gene_aliases: AliasesOption = False,
+    allow_low_overlap: LowOverlapOption = False,
+    rename: RenameOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Drop an unfinished append of other inputs.")] = False,
 ) -> None:
-    """Add cells to an atlas, by the settings of its build; whoever has it open goes on with what it was."""
+    """Add cells to an atlas, by the settings of its build unless others are given for these inputs.
+
+    Whoever has the atlas open goes on with what it was.
+    """
     from selfcell.data.atlas.build import append_to_atlas
 
+    given = {
+        "layer": layer,
+        "gene_column": gene_column,
+        "gene_aliases": gene_aliases,
+        "allow_low_overlap": allow_low_overlap,
+        "rename": _renames(rename or []),
+    }
     with _resumable():
-        index = append_to_atlas(atlas, inputs, memory=memory, workers=workers, dask=dask, restart=restart)
+        index = append_to_atlas(
+            atlas, inputs, memory=memory, workers=workers, dask=dask, restart=restart, **_given(given)
+        )
     typer.echo(f"{atlas} now has {_told(index, atlas)}.")
 
 
@@ -242,6 +266,11 @@ def _told(index: "AtlasIndex", atlas: Path) -> str:
     from selfcell.core.words import counted
 
     return f"{counted(index.n_cells, 'cell')} in {counted(len(index.shards), 'shard')}, {_size(_bytes_of(atlas))}"
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given, which then is as the atlas was built."""
+    return {name: value for name, value in options.items() if value}
 
 
 def _renames(pairs: list[str]) -> dict[str, str]:

@@ -71,6 +71,8 @@ def open_backed(path: str | Path, *, layer: str | None = None, gene_column: str 
     path = Path(path)
     scratch = Path(tempfile.mkdtemp(prefix="selfcell-"))
     source = open_input(path, layer=layer, gene_column=gene_column, scratch=scratch, memory_bytes=_MEMORY)
+    if source.counts_address not in {"X", "matrix"}:
+        logger.info("Counts are taken from %s.", source.counts_address)
     _check(source)
     logger.info(
         "%s is read from disk. Its cells are shuffled in blocks: where they lie sorted by type or donor, minibatches "

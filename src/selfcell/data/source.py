@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from selfcell.core.errors import InputError, did_you_mean
-from selfcell.data.atlas.index import is_atlas, is_url
+from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
 from selfcell.data.obs_query import no_cells_message, query_mask
@@ -139,6 +139,8 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             f"{path} is an atlas, but cells in memory are needed here. Write those that are to be used to a file: "
             f"selfcell atlas export {path} --where QUERY --out FILE.h5ad"
         )
+    if (path / ".build").is_dir():
+        read_index(path)  # says that it is not finished
     readers: dict[str, Callable[[Path], anndata.AnnData]] = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)

@@ -7,10 +7,11 @@ from typing import TypeAlias
 import anndata
 import numpy as np
 
-from selfcell.core.errors import InputError
+from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.backed import BackedRows, open_backed
+from selfcell.data.counts import Scale
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import BlockOrder, CrossedCodes, Order, WeightedOrder, WholeOrder, balanced_weights, sizes_in
 from selfcell.data.rows import MemoryRows
@@ -38,6 +39,9 @@ def stream_cells(
     only: Mapping[str, Sequence[str]] | None = None,
     balance_key: str | None = None,
     weights: Mapping[str, Mapping[str, float]] | None = None,
+    layer: str | None = None,
+    scale: Scale = "auto",
+    gene_column: str | None = None,
     backed: bool = False,
     block_size: int | None = None,
     buffer_size: int | None = None,
@@ -66,6 +70,9 @@ def stream_cells(
     weights
         Columns of ``obs``, and for their values how often such a cell comes beside others; those not named have 1.
         Of several columns the weights are multiplied.
+    layer, scale, gene_column
+        Of an AnnData or a file: where the counts are, what they are, which column of ``var`` names the genes; see
+        :func:`selfcell.data.source.open_cells`.
     backed
         Read a file from disk while it is streamed; an atlas always is.
     block_size, buffer_size
@@ -83,8 +90,9 @@ def stream_cells(
     ...     expression = minibatch.expression()
     ...     first_type = loader.names["cell_type"][minibatch.codes["cell_type"][0]]
     """
+    _require_counts(minibatch_size=minibatch_size, block_size=block_size, buffer_size=buffer_size, n_threads=n_threads)
     if not isinstance(cells, Cells | StreamedCells):
-        cells = open_any(cells, backed=backed)
+        cells = open_any(cells, layer=layer, scale=scale, gene_column=gene_column, backed=backed)
     if where is not None:
         cells = cells.where(where)
     source = StreamSource(cells, minibatch_size=minibatch_size, block_size=block_size, buffer_size=buffer_size)
@@ -95,7 +103,7 @@ def stream_cells(
         order = source.balanced(order, balance_key, seed=shuffle_seed or 0)
     if weights:
         order = source.weighted(order, weights, seed=shuffle_seed or 0)
-    coded = {key: cells.coded(key, role="code") for key in codes}
+    coded = {key: cells.coded(key, role="code") for key in _listed(codes)}
     return CellLoader(
         source.rows,
         Schedule(order, minibatch_size),
@@ -111,6 +119,7 @@ def open_any(
     source: anndata.AnnData | str | Path,
     *,
     layer: str | None = None,
+    scale: Scale = "auto",
     gene_column: str | None = None,
     backed: bool = False,
     cache_folder: str | Path | None = None,
@@ -122,17 +131,30 @@ def open_any(
     InputError
         If there are no counts, or what is asked for does not go together.
     """
-    if not isinstance(source, anndata.AnnData) and (is_url(source) or is_atlas(source)):
+    atlas = not isinstance(source, anndata.AnnData) and (is_url(source) or is_atlas(source))
+    if scale != "auto" and (atlas or backed):
+        raise InputError("Cells are streamed from disk as whole counts only: leave scale (data.scale, --scale) out.")
+    if atlas:
         given = {"layer": layer, "gene_column": gene_column}
         for name in [name for name, value in given.items() if value is not None]:
             option = name.replace("_", "-")
             raise InputError(f"An atlas knows where its counts and genes are: leave {name} (--{option}) out.")
-        return open_atlas(source, cache_folder=cache_folder)
+        return open_atlas(str(source), cache_folder=cache_folder)
     if backed and isinstance(source, anndata.AnnData):
         raise InputError("Only a file can be read from disk while it is streamed: give its path, or leave backed out.")
     if backed:
         return open_backed(source, layer=layer, gene_column=gene_column)
-    return open_cells(source, layer=layer, gene_column=gene_column)
+    return open_cells(source, layer=layer, scale=scale, gene_column=gene_column)
+
+
+def _require_counts(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} must be a whole number of 1 or more, but is {value!r}.")
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 class StreamSource:
@@ -164,12 +186,14 @@ class StreamSource:
         part: np.ndarray | CellSubset = cells.subset if isinstance(cells, StreamedCells) else np.arange(len(cells))
         for key, names in only.items():
             column = cells.coded(key, role="what cells are chosen by")
-            unknown = [name for name in names if name not in column.names]
+            unknown = [name for name in _listed(names) if name not in column.names]
             if unknown:
-                raise InputError(f"No cell has {unknown[0]!r} in obs[{key!r}].")
-            wanted = np.isin(np.array(column.names, dtype=object), list(names))
+                raise InputError(
+                    f"No cell has {unknown[0]!r} in obs[{key!r}]. {did_you_mean(unknown[0], list(column.names))}"
+                )
+            wanted = np.isin(np.array(column.names, dtype=object), _listed(names))
             if isinstance(part, CellSubset):
-                part = part.common(self.cells.of_codes(column, names))  # type: ignore[union-attr]
+                part = part.common(self.cells.of_codes(column, _listed(names)))  # type: ignore[union-attr]
             else:
                 part = part[wanted[column.codes[part]]]
         return part

@@ -74,7 +74,10 @@ class Pace:
 
     def _for_network(self) -> list[str]:
         if self.device == "cpu":
-            return ["Train on a GPU, or take a smaller network (--set network.hidden_sizes=[256])."]
+            smaller = (
+                ", or take a smaller network (--set network.hidden_sizes=[256])" if max(self.layers[1:]) > 256 else ""
+            )
+            return [f"Train on a GPU{smaller}. Other work on this machine slows the network most: measure without it."]
         larger = "A larger minibatch uses a GPU better: --set training.minibatch_size="
         return [f"{larger}{4 * self.minibatch_size}."] if self.minibatch_size < 4096 else ["More GPUs would help."]
 

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed
+from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
@@ -143,9 +144,10 @@ def fit(
         )
         checkpoint = _last_checkpoint(out) if resume else None
         reached = Reached.of(checkpoint)
+        done = reached.is_end(log.path, settings)
         if resume and is_first_process():
-            logger.info("%s", reached)
-        if not reached.is_end(log.path, settings):
+            logger.info("%s", f"All of {counted(reached.epochs, 'epoch')} are trained." if done else reached)
+        if not done:
             module = ObjectiveModule(objective, settings)
             trainer.fit(module, datamodule=SharedLoaders(train, validation), ckpt_path=checkpoint)
     wait_for_all()

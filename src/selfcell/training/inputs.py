@@ -11,12 +11,13 @@ from anndata import AnnData
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.data.atlas.index import is_atlas, is_url
+from selfcell.data.atlas.obs import UNKNOWN
 from selfcell.data.genes import GeneTable
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import Order
 from selfcell.data.programs import GenePrograms, load_programs, read_stored_programs
 from selfcell.data.schedule import Schedule
-from selfcell.data.source import Cells, CellSource, obs_column, open_cells, refuse_empty_cells
+from selfcell.data.source import Cells, CellSource, obs_column, refuse_empty_cells
 from selfcell.data.splits import Split, split_cells
 from selfcell.data.stream import AnyCells, StreamSource, open_any
 from selfcell.data.stream_split import StreamSplit, split_stream
@@ -136,17 +137,14 @@ def _opened(source: CellSource, data: DataSettings) -> AnyCells:
     atlas = not isinstance(source, AnnData) and (is_url(source) or is_atlas(source))
     if data.cache_folder is not None and not atlas:
         raise InputError("data.cache_folder is for an atlas behind a URL: leave it out.")
-    if data.scale == "auto":
-        return open_any(
-            source,
-            layer=data.layer,
-            gene_column=data.gene_column,
-            backed=data.backed,
-            cache_folder=data.cache_folder,
-        )
-    if data.backed or atlas:
-        raise InputError("Cells are streamed from disk as whole counts only: leave data.scale (--scale) out.")
-    return open_cells(source, layer=data.layer, scale=data.scale, gene_column=data.gene_column)
+    return open_any(
+        source,
+        layer=data.layer,
+        scale=data.scale,
+        gene_column=data.gene_column,
+        backed=data.backed,
+        cache_folder=data.cache_folder,
+    )
 
 
 def draw_split(cells: AnyCells, settings: PretrainSettings) -> Split | StreamSplit:
@@ -173,6 +171,7 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
     compares = PRETEXT_TASKS[settings.pretext.name].compares_cells
     train = source.order(split.train, shuffle_seed=training.seed)
     if data.balance_key is not None:
+        _warn_of_unknown(cells, data.balance_key)
         train = source.balanced(train, data.balance_key, seed=training.seed)
         logger.info("Each value of obs[%r] is drawn as often as any other.", data.balance_key)
     # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
@@ -189,6 +188,20 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
         )
         for part, order in (("train", train), ("validation", validation))
     }
+
+
+def _warn_of_unknown(cells: AnyCells, key: str) -> None:
+    column = cells.coded(key, role="balance_key")
+    if isinstance(cells, StreamedCells) and UNKNOWN in column.names and column.sizes[column.names.index(UNKNOWN)]:
+        logger.warning(
+            "%s cells have %r in obs[%r], as cells have whose input lacks the column: they are drawn as often as those "
+            "of each real value. Leave them out: --where \"%s != '%s'\".",
+            f"{column.sizes[column.names.index(UNKNOWN)]:,}",
+            UNKNOWN,
+            key,
+            key,
+            UNKNOWN,
+        )
 
 
 def _mixed(source: StreamSource, part: np.ndarray | CellSubset, seed: int) -> Order:

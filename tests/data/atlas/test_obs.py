@@ -133,6 +133,27 @@ def test_truth_values_stay_what_they_are(make: _Maker) -> None:
     assert plan.frame(inputs[0])["good"].tolist() == [True, False]
 
 
+def test_the_words_true_and_false_beside_truth_values_are_such(make: _Maker) -> None:
+    inputs = make({"good": [True, False]}, {"good": pd.Categorical(["False", None])})
+    plan, _ = _plan(inputs)
+    assert plan.columns["good"] == ValueColumn(kind="bool")
+    assert plan.frame(inputs[1])["good"].tolist() == [False, pd.NA]
+    assert _plan(inputs[1:])[0].columns["good"] == _categories("False")
+    again, _ = _plan(inputs[1:], previous={"good": ValueColumn(kind="bool")})
+    assert again.frame(inputs[1])["good"].tolist() == [False, pd.NA]
+
+
+def test_a_column_tells_the_file_of_each_cell(make: _Maker) -> None:
+    inputs = make({"type": ["B"]}, {"type": ["T", "T"]})
+    plan, reports = _plan(inputs, source_key="file")
+    assert plan.columns["file"] == _categories("0", "1")
+    assert plan.frame(inputs[1])["file"].tolist() == ["1", "1"] and reports[1]["filled"] == {}
+    later, _ = _plan(inputs[1:], previous={"file": _categories("0", "1")}, source_key="file")
+    assert later.frame(inputs[1])["file"].tolist() == [str(inputs[1].path)] * 2
+    with pytest.raises(InputError, match="has a column 'type' in obs already"):
+        _plan(inputs, source_key="type")
+
+
 def test_an_append_keeps_the_old_columns(make: _Maker) -> None:
     previous = {"type": _categories("B", "T"), "age": ValueColumn(kind="number"), "sex": _categories("f", "m")}
     inputs = make({"type": ["NK", "B"], "new": [1, 2]})

@@ -110,8 +110,17 @@ def test_a_part_is_read_back(atlas: Path, tmp_path: Path, disk: SimpleNamespace)
     assert part.X.dtype == np.float32
 
 
+@pytest.mark.parametrize("damage", ["flipped", "short"])
+def test_no_cell_of_a_damaged_shard_is_exported(atlas: Path, damage: str) -> None:
+    file = atlas / "shards/000000.zarr/X/indices/c/0"
+    content = file.read_bytes()
+    file.write_bytes(content[:100] if damage == "short" else b"\xff\xff" + content[2:])
+    with pytest.raises(InputError, match=r"000000\.zarr/X/indices/c/0: is damaged.* Nothing was written"):
+        export_cells(atlas)
+
+
 def test_a_query_that_cannot_be_read_is_refused(atlas: Path) -> None:
     with pytest.raises(InputError, match=r"no such column in obs .* Did you mean 'kind'"):
         export_cells(atlas, where="kinds == 'kind1'")
-    with pytest.raises(InputError, match="No cell of"):
+    with pytest.raises(InputError, match="selects none of the 60 cells: kind is kind0, kind1, kind2"):
         export_cells(atlas, where="kind == 'kind9'")

@@ -114,8 +114,9 @@ def append_to_atlas(
     workers: int = 1,
     dask: str | None = None,
     restart: bool = False,
+    **settings: Any,
 ) -> AtlasIndex:
-    """Append cells to an atlas, as new shards, by the settings of its build.
+    """Append cells to an atlas, as new shards, by the settings of its build or, where given, others for these inputs.
 
     Whoever has the atlas open goes on with what it was. Duplicates are looked for among the new cells only.
 
@@ -127,6 +128,9 @@ def append_to_atlas(
         See :func:`build_atlas`.
     restart
         Whether an unfinished append of other inputs may be dropped.
+    settings
+        ``layer``, ``gene_column``, ``gene_aliases``, ``allow_low_overlap`` and ``primary_only`` of
+        :class:`selfcell.data.atlas.settings.AtlasSettings` for these inputs; ``rename`` is added to the build's.
 
     Raises
     ------
@@ -138,7 +142,8 @@ def append_to_atlas(
     read_index(shop.atlas)
     with locked(shop.atlas):
         index = read_index(shop.atlas)
-        options = build(AtlasSettings, index.settings)
+        renamed = {**index.settings.get("rename", {}), **settings.pop("rename", {})}
+        options = build(AtlasSettings, {**index.settings, **settings, "rename": renamed})
         previous = _readable_plan(shop.plan) if restart else read_plan(shop.plan)
         if previous is not None and previous.first_shard < _next_shard(index):
             _clean(shop)  # it was killed between its last two steps

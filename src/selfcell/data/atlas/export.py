@@ -9,8 +9,10 @@ import pandas as pd
 import zarr
 
 from selfcell.core.errors import InputError
+from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.atlas.index import SHARD_FOLDER, CategoryColumn, read_index
-from selfcell.data.obs_query import query_mask
+from selfcell.data.atlas.verify import verify_shard
+from selfcell.data.obs_query import no_cells_message, query_mask
 
 
 def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int | None = None) -> anndata.AnnData:
@@ -28,11 +30,17 @@ def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int 
     Raises
     ------
     InputError
-        If the query cannot be read, or no cell fits it.
+        If the query cannot be read, no cell fits it, or a shard is damaged.
     """
     index = read_index(atlas)
     parts, n_found = [], 0
     for shard in index.shards:
+        faults = verify_shard(Path(atlas), index, shard)
+        if faults:
+            raise InputError(
+                f"{atlas}/{SHARD_FOLDER}/{shard.name}{faults[0]}. Nothing was written. Copy this shard again, or build "
+                f"the atlas anew; selfcell atlas verify {atlas} checks all of it."
+            )
         group: Any = zarr.open_group(Path(atlas) / SHARD_FOLDER / shard.name, mode="r")
         obs: pd.DataFrame = anndata.io.read_elem(group["obs"])
         rows = np.arange(len(obs)) if where is None else np.flatnonzero(query_mask(obs, where))
@@ -47,7 +55,8 @@ def export_cells(atlas: str | Path, *, where: str | None = None, max_cells: int 
         if n_found == max_cells:
             break
     if not parts:
-        raise InputError(f"No cell of {atlas} fits {where!r}. See columns and values: selfcell atlas info {atlas}")
+        frames = open_atlas(atlas).obs.frames([name for name in index.obs_columns if name in str(where)])
+        raise InputError(no_cells_message(str(where), frames))
     whole = anndata.concat(parts, merge="first")
     # Numbers as other tools expect them: they seldom take narrow unsigned integers.
     whole.X = whole.X.astype(np.float32)

@@ -194,7 +194,7 @@ def _judge(
 ) -> None:
     facts = (
         f"{report['n_matched']:,} of the {len(genes):,} genes of {origin} ({report['share_of_genes']:.0%}) are in the "
-        f"atlas, {report['share_of_vocabulary']:.0%} of whose {len(vocabulary):,} genes it thereby has"
+        f"atlas and cover {report['share_of_vocabulary']:.0%} of its {len(vocabulary):,}"
     )
     # A short list may be found whole in an input of many genes.
     share = max(report["share_of_genes"], report["share_of_vocabulary"])

@@ -26,6 +26,7 @@ import zarr
 
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.count_blocks import CountBlocks, NotCountsError, as_counts, describe_fault
+from selfcell.data.atlas.index import is_atlas
 from selfcell.data.atlas.input_anndata import open_anndata
 from selfcell.data.atlas.input_loom import is_loom, open_loom
 from selfcell.data.atlas.input_parts import Candidate, InputParts
@@ -213,6 +214,11 @@ def _open_parts(path: Path, *, scratch: Path, memory_bytes: int) -> InputParts:
         raise InputError(
             f"There is no file {str(path)!r}. {did_you_mean(path.name, beside) if beside else ''}".rstrip()
         )
+    if is_atlas(path):
+        raise InputError(
+            f"{path} is an atlas. To add files to it: selfcell atlas append {path} INPUT...; to make one of several "
+            "atlases, build it of the files that they were built of."
+        )
     with _readable(path):
         if is_tenx_folder(path):
             return open_tenx_folder(path, scratch=scratch, memory_bytes=memory_bytes)
@@ -248,8 +254,6 @@ def _choose_counts(parts: InputParts, layer: str | None) -> tuple[Candidate, Cou
         blocks = candidate.open()
         values = blocks.sample()
         if as_counts(values)[1] is None:
-            if candidate.address not in {"X", "matrix"}:
-                logger.info("Counts are taken from %s.", candidate.address)
             return candidate, blocks
         refusals.append(f"{candidate.address} {describe_fault(values)}")
     # Looked for only now: a mistaken guess must never be taken in silence.

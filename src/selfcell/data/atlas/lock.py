@@ -30,6 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     InputError
         If another process holds it.
     """
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
     descriptor = _acquire(path, folder)
@@ -41,6 +42,9 @@ def locked(folder: Path) -> Iterator[None]:
         # Unlinked before it is let go: whoever waits for the old file finds another in its place.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # nothing was made in it
 
 
 def _acquire(path: Path, folder: Path) -> int:

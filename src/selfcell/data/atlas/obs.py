@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ UNKNOWN = "unknown"
 """The value of cells whose file lacks a column of names. Where a file has the column but no value, it is missing."""
 MOST_CATEGORIES = 65_536
 """Columns of more names than these hold them as strings."""
+_TRUTH_VALUES = {"True": True, "False": False, "TRUE": True, "FALSE": False, "true": True, "false": False}
 _FILLED = {"number": "NaN", "bool": "no value"}
 _KINDS = {"category": "names", "string": "names", "number": "numbers", "bool": "truth values"}
 
@@ -30,6 +31,10 @@ class ObsPlan:
     columns: dict[str, ObsColumn]
     rename: dict[str, str]
     """Name in an input to name in the atlas."""
+    source_key: str | None = None
+    """Column with the name of the file that a cell is from."""
+    source_names: dict[str, str] = field(default_factory=dict)
+    """Path of an input to that name."""
 
     def frame(self, source: CellInput) -> pd.DataFrame:
         """Give the planned columns of all cells of an input.
@@ -51,7 +56,11 @@ class ObsPlan:
                 read[own[name]] if name in own else None, column, len(read), where=f"{source.path}, obs[{name!r}]"
             )
             for name, column in self.columns.items()
+            if name != self.source_key
         }
+        if self.source_key is not None:
+            names = pd.Categorical([self.source_names[str(source.path.absolute())]]).repeat(len(read))
+            filled[self.source_key] = names.set_categories(self.columns[self.source_key].categories)  # type: ignore[union-attr]
         return pd.DataFrame(filled, index=read.index, columns=list(self.columns))
 
 
@@ -62,6 +71,7 @@ def plan_obs(
     rename: Mapping[str, str],
     strict: bool,
     previous: dict[str, ObsColumn] | None = None,
+    source_key: str | None = None,
 ) -> tuple[ObsPlan, list[dict[str, Any]]]:
     """Plan the columns of an atlas.
 
@@ -80,6 +90,8 @@ def plan_obs(
         Refuse columns that some inputs lack or have of another kind.
     previous
         The columns of the atlas that is appended to: these and no others are filled, and new categories come last.
+    source_key
+        Column to add, with the name of the file that each cell is from.
 
     Returns
     -------
@@ -92,18 +104,40 @@ def plan_obs(
     InputError
         If a column named is nowhere, two of one input come to the same name, or as ``strict`` or ``previous`` demand.
     """
-    plan = ObsPlan({}, dict(rename))
+    plan = ObsPlan({}, dict(rename), source_key)
     owns = [_own_names(source, plan.rename) for source in inputs]
     names = _wanted(inputs, owns, keep=keep, rename=rename, previous=previous)
     for name in names:
+        if name == source_key:
+            continue
         kinds = {source.obs_kinds[own[name]] if name in own else None for source, own in zip(inputs, owns, strict=True)}
         if strict:
             _refuse_differences(name, inputs, owns)
         before = previous[name] if previous is not None else None
         plan.columns[name] = _plan_column(name, inputs, owns, kinds=kinds, before=before)
-    reports = [_report(source, own, plan.columns) for source, own in zip(inputs, owns, strict=True)]
+    if source_key is not None:
+        _add_sources(plan, inputs, owns, before=None if previous is None else previous[source_key])
+    reports = [
+        _report(source, own, plan.columns, source_key=source_key) for source, own in zip(inputs, owns, strict=True)
+    ]
     _say(inputs, reports)
     return plan, reports
+
+
+def _add_sources(
+    plan: ObsPlan, inputs: Sequence[CellInput], owns: list[dict[str, str]], *, before: ObsColumn | None
+) -> None:
+    """Name the inputs by their files, or by their paths where files of one name come together."""
+    key = str(plan.source_key)
+    for source, own in zip(inputs, owns, strict=True):
+        if key in own:
+            raise InputError(f"{source.path} has a column {key!r} in obs already: name another one (--source-key).")
+    known = before.categories if isinstance(before, CategoryColumn) else ()
+    stems = [source.path.stem for source in inputs]
+    for source in inputs:
+        stem, path = source.path.stem, str(source.path.absolute())
+        plan.source_names[path] = path if stem in known or stems.count(stem) > 1 else stem
+    plan.columns[key] = CategoryColumn(categories=tuple(dict.fromkeys([*known, *plan.source_names.values()])))
 
 
 def _own_names(source: CellInput, rename: Mapping[str, str]) -> dict[str, str]:
@@ -167,19 +201,17 @@ def _plan_column(
     kinds: set[str | None],
     before: ObsColumn | None,
 ) -> ObsColumn:
+    kind = _common_kind(name, inputs, owns, kinds=kinds, before=before)
     if before is not None and before.kind != "category":
-        wrong = kinds - {before.kind, None}
-        if before.kind != "string" and wrong:
-            theirs = " and ".join(_KINDS[str(kind)] for kind in sorted(map(str, wrong)))
+        if before.kind not in {"string", kind} and kind is not None:
+            theirs = " and ".join(_KINDS[str(one)] for one in sorted(map(str, kinds - {before.kind, None})))
             raise InputError(
                 f"obs[{name!r}] of the atlas holds {_KINDS[before.kind]}, but that of some new inputs holds {theirs}. "
                 "Change the column in these files, or build the atlas anew with all inputs."
             )
         return before
-    if before is None and kinds - {None} == {"number"}:
-        return ValueColumn(kind="number")
-    if before is None and kinds - {None} == {"bool"}:
-        return ValueColumn(kind="bool")
+    if before is None and kind in {"number", "bool"}:
+        return ValueColumn(kind=kind)
     categories = dict.fromkeys(before.categories if isinstance(before, CategoryColumn) else ())
     for source, own in zip(inputs, owns, strict=True):
         found = _as_names(source.obs([own[name]])[own[name]]).categories if name in own else [UNKNOWN]
@@ -194,6 +226,27 @@ def _plan_column(
     return ValueColumn(kind="string")
 
 
+def _common_kind(
+    name: str,
+    inputs: Sequence[CellInput],
+    owns: list[dict[str, str]],
+    *,
+    kinds: set[str | None],
+    before: ObsColumn | None,
+) -> Literal["category", "number", "bool"] | None:
+    """Give what the inputs have in a column, None for nothing; words True and False beside truth values are such."""
+    found: set[Any] = kinds - {None}
+    beside_truth = "bool" in found or (before is not None and before.kind == "bool")
+    if not found or found == {"number"}:
+        return next(iter(found), None)
+    named = [source.obs([own[name]])[own[name]] for source, own in zip(inputs, owns, strict=True) if name in own]
+    words = {
+        word for column in named if isinstance(column.dtype, pd.CategoricalDtype) for word in column.cat.categories
+    }
+    truth = beside_truth and "number" not in found and words <= _TRUTH_VALUES.keys()
+    return "bool" if truth else "category"
+
+
 def _as_names(column: pd.Series) -> pd.Categorical:
     """Make a column of any kind one of names; categories that no cell has are dropped."""
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -206,6 +259,8 @@ def _fill(column: pd.Series | None, planned: ObsColumn, n_cells: int, *, where: 
     if planned.kind == "number":
         return np.full(n_cells, np.nan) if column is None else column.to_numpy(dtype=np.float64)
     if planned.kind == "bool":
+        if column is not None and isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.map(_TRUTH_VALUES).astype(object).where(column.notna(), None)
         return pd.array([None] * n_cells if column is None else column, dtype="boolean")
     names = pd.Categorical([UNKNOWN] * n_cells) if column is None else _as_names(column)
     if not isinstance(planned, CategoryColumn):
@@ -218,8 +273,10 @@ def _fill(column: pd.Series | None, planned: ObsColumn, n_cells: int, *, where: 
     return pd.Categorical.from_codes(code_of[names.codes], categories=categories)
 
 
-def _report(source: CellInput, own: dict[str, str], columns: dict[str, ObsColumn]) -> dict[str, Any]:
-    lacking = {name: column for name, column in columns.items() if name not in own}
+def _report(
+    source: CellInput, own: dict[str, str], columns: dict[str, ObsColumn], *, source_key: str | None
+) -> dict[str, Any]:
+    lacking = {name: column for name, column in columns.items() if name not in own and name != source_key}
     return {
         "columns": {name: own.get(name) for name in columns},
         "filled": {name: _FILLED.get(column.kind, UNKNOWN) for name, column in lacking.items()},

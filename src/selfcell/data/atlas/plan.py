@@ -180,6 +180,7 @@ def make_plan(
             rename=settings.rename,
             strict=settings.strict,
             previous=None if atlas is None else dict(atlas.obs_columns),
+            source_key=settings.source_key,
         )
         saved = previous or _new_plan(
             sources, settings, genes, atlas=atlas, memory_bytes=memory_bytes, digest=_digest(genes, obs, matches)
@@ -198,7 +199,7 @@ def make_plan(
 
 def _opened(path: Path, settings: AtlasSettings, *, scratch: Path, memory_bytes: int) -> CellInput:
     try:
-        return open_input(
+        source = open_input(
             path,
             layer=settings.layer,
             gene_column=settings.gene_column,
@@ -207,12 +208,22 @@ def _opened(path: Path, settings: AtlasSettings, *, scratch: Path, memory_bytes:
         )
     except OSError as error:
         raise explained(error, path) from error
+    if source.counts_address not in {"X", "matrix"}:
+        logger.info("Counts of %s are taken from %s.", path, source.counts_address)
+    return source
 
 
 def _vocabulary(settings: AtlasSettings, sources: Sequence[CellInput], aliases: GeneAliases | None) -> GeneTable:
     names = [source.genes for source in sources]
     if settings.genes == "union":
-        return make_vocabulary(names, "union", aliases=aliases)
+        union = make_vocabulary(names, "union", aliases=aliases)
+        if len(sources) > 1 and len(union) > WARN_OVERLAP * sum(len(set(genes.ids)) for genes in names):
+            logger.warning(
+                "The inputs share hardly any genes: together they have %s. If some name them by symbols and others by "
+                "Ensembl ids, each gene now stands there twice: give --gene-aliases, or --gene-column NAME.",
+                f"{len(union):,}",
+            )
+        return union
     if settings.genes == "intersection":
         common = make_vocabulary(names, "intersection", aliases=aliases)
         _warn_of_loss(common, sources)

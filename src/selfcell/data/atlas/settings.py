@@ -8,6 +8,7 @@ from pydantic import Field
 
 from selfcell.core.config import Settings
 from selfcell.core.errors import InputError
+from selfcell.core.words import counted
 from selfcell.data.atlas.index import Codec
 
 PROCESS_BYTES = 400 * 2**20
@@ -33,6 +34,8 @@ class AtlasSettings(Settings):
     """Columns of obs to keep; none given: all."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Columns of obs to name otherwise: old name to new name."""
+    source_key: str | None = None
+    """Column of obs to add, with the name of the file that each cell is from."""
     strict: bool = False
     """Refuse inputs that lack a column of obs, or have it with values of another kind."""
     duplicates: Literal["report", "drop"] = "report"
@@ -82,8 +85,8 @@ def memory_for_cells(memory: int, *, workers: int) -> int:
     if left < _LEAST_BYTES:
         least = n_processes * PROCESS_BYTES + workers * _LEAST_BYTES
         raise InputError(
-            f"{workers} worker{'s' * (workers > 1)} need at least {-(-least // 10**6):,} MB, but --memory gives "
-            f"{memory // 10**6:,} MB. Give more memory{' or fewer workers' * (workers > 1)}."
+            f"{counted(workers, 'worker')} need{'s' * (workers == 1)} at least {-(-least // 10**6):,} MB, but --memory "
+            f"gives {memory // 10**6:,} MB. Give more memory{' or fewer workers' * (workers > 1)}."
         )
     return left
 

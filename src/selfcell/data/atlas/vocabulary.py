@@ -62,10 +62,22 @@ def make_vocabulary(
     if not kept:
         raise InputError(
             f"No gene is in all of the {len(inputs)} inputs; they begin "
-            f"{'; '.join(', '.join(genes.names[:3]) for genes in inputs[:3])}. Name the column of var that has names "
-            "of one kind (--gene-column NAME), take all genes (--genes union), or leave out inputs of another species."
+            f"{'; '.join(', '.join(genes.names[:3]) for genes in inputs[:3])}. {_mend(inputs)}"
         )
     return GeneTable(tuple(kept), tuple(symbols[key] or learned.symbol_of_id.get(key, "") for key in kept))
+
+
+def _mend(inputs: Sequence[InputGenes]) -> str:
+    by_id = {bool(is_ensembl(genes.ids).mean() > 0.5) for genes in inputs}
+    if len(by_id) == 2:
+        return (
+            "Some name their genes by Ensembl ids and others by symbols: have both brought together by a table that is "
+            "fetched once (--gene-aliases), or name the column of var that has names of one kind (--gene-column NAME)."
+        )
+    return (
+        "Name the column of var that has names of one kind (--gene-column NAME), take all genes (--genes union), or "
+        "leave out inputs of another species."
+    )
 
 
 def read_vocabulary(path: Path) -> GeneTable:
@@ -88,8 +100,8 @@ def read_vocabulary(path: Path) -> GeneTable:
         return GeneTable.from_frame(pd.read_csv(path / "genes.csv", dtype=str, keep_default_na=False))
     if not path.is_file():
         raise InputError(
-            f"There are no genes at {path}. Give a file with one gene a line, a .csv with columns id and symbol, the "
-            "folder of a run, or an atlas."
+            f"There are no genes at {path}. Give intersection, union, a file with one gene a line, a .csv with columns "
+            "id and symbol, the folder of a run, or an atlas."
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
