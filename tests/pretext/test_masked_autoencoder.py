@@ -6,14 +6,15 @@ from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.loader import cell_loader
 from selfcell.data.programs import GenePrograms
-from selfcell.pretext.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderSettings
+from selfcell.network.compute import Compute, set_compute
+from selfcell.pretext.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderSettings, _Masked
 from selfcell.pretext.masks import draw_random_mask
 
 
 @pytest.mark.parametrize("rescale_input", [True, False])
 @pytest.mark.parametrize("mask_fraction", [0.1, 0.5, 0.9])
 def test_loss_and_gradients_agree_with_the_written_out_formula_in_float64(encoder, cells, mask_fraction, rescale_input):
-    settings = MaskedAutoencoderSettings(mask_fraction=mask_fraction, rescale_input=rescale_input)
+    settings = MaskedAutoencoderSettings(mask_fraction=mask_fraction, rescale_input=rescale_input, score_zeros="drawn")
     task = MaskedAutoencoder(settings, encoder=encoder).double().eval()
     minibatch = next(iter(cell_loader(cells.counts, minibatch_size=16)))
     minibatch.values = minibatch.values.double()
@@ -35,7 +36,7 @@ def test_loss_and_gradients_agree_with_the_written_out_formula_in_float64(encode
 def test_the_encoder_cannot_see_what_is_hidden(encoder, cells, monkeypatch):
     """Changing hidden entries changes the target alone, never what the encoder is given."""
     seen = []
-    task = MaskedAutoencoder(MaskedAutoencoderSettings(), encoder=encoder).eval()
+    task = make_task(encoder)
     task.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     mask = draw_random_mask(8, 60, 0.5, generator=torch.Generator().manual_seed(0))
     expression = torch.rand(8, 60)
@@ -47,10 +48,11 @@ def test_the_encoder_cannot_see_what_is_hidden(encoder, cells, monkeypatch):
 
 
 def test_no_hidden_entry_gives_zero_and_not_nan(encoder, cells):
-    settings = MaskedAutoencoderSettings(mask_fraction=1e-9)
-    task = MaskedAutoencoder(settings, encoder=encoder)
     minibatch = next(iter(cell_loader(cells.counts, minibatch_size=2)))
-    assert task.compute_loss(minibatch, generator=torch.Generator().manual_seed(0)).total == 0
+    for sparse in (True, False):
+        task = make_task(encoder, mask_fraction=1e-9, sparse=sparse)
+        assert loss_of(task, minibatch).total < 1e-6
+        assert loss_of(make_task(encoder, mask_fraction=1e-9, score_zeros="drawn", sparse=sparse), minibatch).total == 0
 
 
 @pytest.fixture
@@ -67,7 +69,9 @@ def minibatch(cells):
     return next(iter(cell_loader(cells.counts, minibatch_size=16)))
 
 
-def make_task(encoder, programs=None, **values):
+def make_task(encoder, programs=None, *, sparse=False, **values):
+    """Make a task, computed densely unless its sparse path is meant, which is tested against this one."""
+    encoder.compute = Compute(sparse=sparse)
     return MaskedAutoencoder(build(MaskedAutoencoderSettings, values), encoder=encoder, programs=programs).eval()
 
 
@@ -134,8 +138,9 @@ def test_only_the_factor_is_predicted_and_its_own_expression_does_not_reach_the_
     assert expected > 0
 
 
-def test_without_a_mask_it_is_a_plain_autoencoder(encoder, minibatch):
-    task = make_task(encoder, mask="none")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_without_a_mask_it_is_a_plain_autoencoder(encoder, minibatch, sparse):
+    task = make_task(encoder, mask="none", sparse=sparse)
     expression = minibatch.expression()
     torch.testing.assert_close(
         loss_of(task, minibatch).total, (task.decoder(task.encoder(expression)) - expression).square().mean()
@@ -165,7 +170,8 @@ def test_input_is_rescaled_by_the_share_that_each_cell_sees(encoder, regulons, m
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
 @pytest.mark.parametrize("mask", ["random", "program_to_tf"])
 def test_likelihoods_of_counts_are_averaged_over_what_is_predicted(encoder, regulons, minibatch, likelihood, mask):
-    task = make_task(encoder, regulons if mask != "random" else None, mask=mask, likelihood=likelihood)
+    zeros = {"score_zeros": "drawn"} if mask == "random" else {}
+    task = make_task(encoder, None if zeros else regulons, mask=mask, likelihood=likelihood, **zeros)
     generator = torch.Generator().manual_seed(0)
     hidden, scored = task._draw(minibatch, generator)
     outputs = task.decoder(task.encoder(task._visible(minibatch.expression(), hidden)))
@@ -181,6 +187,7 @@ def test_settings_without_a_meaning_are_refused():
         ({"mask": "none", "mask_fraction": 0.3}, r"mask_fraction has no meaning with pretext\.mask=none"),
         ({"mask": "program_to_tf", "mask_fraction": 0.3}, "has no meaning with pretext.mask=program_to_tf"),
         ({"exact_share": True, "mask": "programs"}, "exact_share has no meaning"),
+        ({"score_zeros": "drawn", "mask": "programs"}, "score_zeros has no meaning"),
         ({"share_of": "genes"}, "share_of has no meaning with pretext.mask=random, only with programs"),
         ({"mask_per": "minibatch"}, "mask_per has no meaning"),
         ({"mask": "none", "rescale_input": False}, "rescale_input has no meaning with pretext.mask=none"),
@@ -211,3 +218,57 @@ def test_one_programme_alone_is_refused(encoder):
     alone = GenePrograms(("A",), (np.arange(20),), 60)
     with pytest.raises(InputError, match="hides some programmes and shows others, but mine has only 1"):
         MaskedAutoencoder(MaskedAutoencoderSettings(mask="programs", programs="mine"), encoder=encoder, programs=alone)
+
+
+@pytest.mark.parametrize("likelihood", ["squared_error", "poisson"])
+def test_zeros_that_are_expected_count_as_the_mean_over_draws(encoder, minibatch, likelihood):
+    """The loss with expected zeros is that with drawn ones, averaged over draws for the zeros alone."""
+    task = make_task(encoder, mask_fraction=0.3, likelihood=likelihood)
+    hidden, _ = task._draw(minibatch, torch.Generator().manual_seed(0))
+    expression, counts = minibatch.expression(), minibatch.counts()
+    outputs = task.decoder(task.encoder(task._visible(expression, hidden)))
+    truth = counts if likelihood == "poisson" else expression
+    loss = task.likelihood(outputs, truth, counts.sum(dim=1))
+    drawn = [torch.where(expression == 0, torch.rand(16, 60) < 0.3, hidden) for _ in range(2000)]
+    sums = torch.stack([torch.stack([(loss * mask).sum(), mask.sum()]) for mask in drawn]).mean(dim=0)
+    torch.testing.assert_close(loss_of(task, minibatch).total, sums[0] / sums[1], rtol=0.01, atol=0)
+
+
+SPARSE = [
+    {"mask_fraction": 0.3},
+    {"mask_fraction": 0.5, "rescale_input": False},
+    {"mask": "none"},
+    {"score_zeros": "drawn"},
+    {"exact_share": True, "mask_fraction": 0.4},
+    {"mask": "programs", "mask_fraction": 0.5},
+    {"mask": "programs", "mask_fraction": 0.3, "share_of": "genes", "rescale_input": False},
+    {"mask": "programs", "mask_fraction": 0.5, "mask_per": "minibatch"},
+    {"mask": "isolated_program"},
+    {"mask": "isolated_program", "mask_fraction": 0.5},
+    {"mask": "program_to_tf"},
+]
+
+
+@pytest.mark.parametrize("values", SPARSE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_sparse_path_gives_the_dense_loss_and_gradients(encoder, regulons, minibatch, monkeypatch, values, dtype):
+    """With equal draws: where entries alone are drawn, the dense path is given what the sparse one hid."""
+    programs = regulons if "program" in values.get("mask", "") else None
+    task = make_task(encoder, programs, sparse=True, **values)
+    set_compute(task, Compute(dtype=dtype))
+    sparse, shown = loss_of(task, minibatch), []
+    task.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    found = torch.autograd.grad(loss_of(task, minibatch).total, list(task.parameters()))
+    set_compute(task, Compute(sparse=False))
+    if task._expects_zeros:
+        hidden = (shown[0].dense() == 0) & (minibatch.expression() > 0)
+        monkeypatch.setattr(task, "_draw", lambda *_: _Masked(hidden, hidden))
+    dense = loss_of(task, minibatch)
+    expected = torch.autograd.grad(dense.total, list(task.parameters()))
+    near = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0}
+    torch.testing.assert_close(sparse.total, dense.total, **near)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= (1e-4 if dtype == torch.float32 else 0.12) * other.norm() + 1e-6
+    if not task._expects_zeros:
+        torch.testing.assert_close(sparse.terms["masked_fraction"], dense.terms["masked_fraction"])
+        torch.testing.assert_close(shown[0].dense(), shown[1])

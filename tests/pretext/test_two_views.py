@@ -36,7 +36,8 @@ def generator(seed=0):
 
 
 def views_of(settings, minibatch, seed=0):
-    return TwoViews(settings, programs=PROGRAMS)(minibatch, generator=generator(seed))
+    views = TwoViews(settings, programs=PROGRAMS)(minibatch, generator=generator(seed))
+    return tuple(view if isinstance(view, torch.Tensor) else view.dense() for view in views)
 
 
 # Settings.
@@ -218,3 +219,19 @@ def test_views_that_change_nothing_are_refused(views):
     with pytest.raises(InputError, match="Both views of every cell would be the cell itself"):
         build(TwoViewSettings, {"name": "any", "views": views})
     build(TwoViewSettings, {"name": "any", "views": views, "second_views": ["mask_genes"]})
+
+
+@pytest.mark.parametrize("view", ["mask_genes", "mask_programs"])
+def test_a_sparse_view_hides_what_the_dense_one_may_and_as_often(view, minibatch):
+    rest = {"rescale": False} if view == "mask_genes" else {}
+    settings = settings_of([{"name": view, "fraction": [0.2, 0.6], "probability": 0.7, **rest}])
+    sparse, dense = TwoViews(settings, programs=PROGRAMS), TwoViews(settings, programs=PROGRAMS)
+    before, hidden = minibatch.expression(), []
+    for place in range(40):
+        shown = sparse(minibatch, generator=generator(place))[0].dense()
+        distorted = dense._distorted(before, settings.views[0], minibatch, generator(place))
+        kept = shown > 0
+        assert torch.equal(shown[kept], before[kept])
+        hidden.append([((shown == 0) & (before > 0)).float().mean(), ((distorted == 0) & (before > 0)).float().mean()])
+    of_sparse, of_dense = np.array(hidden).mean(axis=0)
+    assert of_sparse == pytest.approx(of_dense, rel=0.1)

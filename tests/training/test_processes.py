@@ -125,6 +125,7 @@ def test_the_program_starts_the_processes_itself_and_only_the_first_one_speaks(r
     out = tmp_path / "run"
     options = {"training.max_epochs": 3, "training.minibatch_size": 50, "training.device": "cpu"}
     options |= {"training.patience": 0, "training.gradient_clip": 0.5, "pretext.mask": "none"}
+    options |= {"training.precision": "float32"}
     options |= {"network.hidden_sizes": [32], "network.n_latent": 8, "network.dropout": 0.0}
     settings = [text for name, value in options.items() for text in ("--set", f"{name}={value}")]
     cells = runs.folder / "cells.h5ad"

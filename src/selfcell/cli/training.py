@@ -47,6 +47,9 @@ def pretrain(
         bool | None, typer.Option("--backed", help="As data.backed: stream the file from disk.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
+    exact: Annotated[
+        bool | None, typer.Option("--exact", help="As training.exact: densely, in float32.", show_default=False)
+    ] = None,
     devices: Annotated[
         int | None, typer.Option("--devices", min=1, help="Processes on this machine, one a GPU. As training.devices.")
     ] = None,
@@ -82,6 +85,7 @@ def pretrain(
         "data.balance_key": balance,
         "data.backed": backed,
         "training.seed": seed,
+        "training.exact": exact,
         "training.devices": devices,
         "training.nodes": nodes,
     }

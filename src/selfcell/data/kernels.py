@@ -91,3 +91,27 @@ def _scatter(cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarra
         row[:] = 0
         for entry in range(cell_offsets[cell], cell_offsets[cell + 1]):
             row[gene_index[entry]] = values[entry]
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def scale_cells(cell_offsets: np.ndarray, counts: np.ndarray, out: np.ndarray, total: float) -> None:
+    """Scale the counts of each cell to a total; a cell without counts stays without.
+
+    Parameters
+    ----------
+    cell_offsets, counts
+        Compressed sparse rows, without the columns.
+    out
+        Where to write.
+    total
+        What the counts of a cell are to add up to.
+    """
+    for cell in range(len(cell_offsets) - 1):
+        size = 0.0
+        for entry in range(cell_offsets[cell], cell_offsets[cell + 1]):
+            size += counts[entry]
+        # A reciprocal in single precision first, as torch does.
+        factor = np.float32(np.float32(1) / np.float32(size)) * np.float32(total) if size > 0 else np.float32(0)
+        for entry in range(cell_offsets[cell], cell_offsets[cell + 1]):
+            out[entry] = counts[entry] * factor

@@ -3,12 +3,38 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfcell.data.counts import TARGET_TOTAL
-from selfcell.data.kernels import scatter_cells
+from selfcell.data.kernels import scale_cells, scatter_cells
+
+
+@dataclass(slots=True)
+class SparseExpression:
+    """``log1p`` of counts per 10,000 of some cells, without the zeros (compressed sparse rows)."""
+
+    values: Float[Tensor, " n_values"]
+    gene_index: Int[Tensor, " n_values"]
+    """Gene of each entry."""
+    cell_offsets: Int[Tensor, " n_offsets"]
+    """Where in ``values`` each cell begins, and at the end their number: ``n_cells + 1`` positions."""
+    n_genes: int
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.cell_offsets.shape[0] - 1
+
+    def dense(self) -> Float[Tensor, "n_cells n_genes"]:
+        """Give the same with the zeros."""
+        return _dense(self.values, self.gene_index, self.cell_offsets, self.n_genes)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give offsets, genes and values to compiled loops; on the CPU only, without a copy."""
+        return self.cell_offsets.numpy(), self.gene_index.numpy(), self.values.detach().numpy()
 
 
 @dataclass(slots=True)
@@ -35,8 +61,7 @@ class CellMinibatch:
     @property
     def cell_index(self) -> Int[Tensor, " n_values"]:
         """Cell of each entry of ``values``."""
-        cells = torch.arange(self.n_cells, device=self.values.device)
-        return cells.repeat_interleave(self.cell_offsets.diff())
+        return _cell_index(self.cell_offsets)
 
     @property
     def library_size(self) -> Float[Tensor, " n_cells"]:
@@ -49,24 +74,26 @@ class CellMinibatch:
 
         Written into ``out`` where it is given.
         """
-        scale = TARGET_TOTAL / self.library_size.clamp(min=torch.finfo(self.values.dtype).tiny)
-        cell_index = self.cell_index
-        return self._dense(torch.log1p(self.values * scale[cell_index]), out)
+        values = torch.log1p(self.values * self._scale[self.cell_index])
+        return _dense(values, self.gene_index, self.cell_offsets, self.n_genes, out)
+
+    @property
+    def _scale(self) -> Float[Tensor, " n_cells"]:
+        return TARGET_TOTAL / self.library_size.clamp(min=torch.finfo(self.values.dtype).tiny)
+
+    def sparse_expression(self) -> SparseExpression:
+        """Give what :meth:`expression` gives, without the zeros."""
+        if self.values.is_cpu:
+            scaled = torch.empty_like(self.values)
+            parts = (self.cell_offsets, self.values, scaled)
+            scale_cells(*(part.numpy() for part in parts), TARGET_TOTAL)
+        else:
+            scaled = self.values * self._scale[self.cell_index]
+        return SparseExpression(scaled.log1p_(), self.gene_index, self.cell_offsets, self.n_genes)
 
     def counts(self, out: Float[Tensor, "n_cells n_genes"] | None = None) -> Float[Tensor, "n_cells n_genes"]:
         """Raw counts, dense; written into ``out`` where it is given, which saves the making of a large array."""
-        return self._dense(self.values, out)
-
-    def _dense(self, values: Tensor, out: Tensor | None) -> Float[Tensor, "n_cells n_genes"]:
-        shape = (self.n_cells, self.n_genes)
-        if values.is_cpu and not values.requires_grad:
-            dense = torch.empty(shape, dtype=values.dtype) if out is None else out
-            parts = (self.cell_offsets, self.gene_index, values, dense)
-            scatter_cells(*(part.numpy() for part in parts), n_threads=torch.get_num_threads())
-            return dense
-        dense = torch.zeros(shape, device=values.device, dtype=values.dtype) if out is None else out.zero_()
-        dense[self.cell_index, self.gene_index] = values
-        return dense
+        return _dense(self.values, self.gene_index, self.cell_offsets, self.n_genes, out)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "CellMinibatch":
         """Give the same cells on another device."""
@@ -78,3 +105,22 @@ class CellMinibatch:
             codes={key: code.to(device, non_blocking=non_blocking) for key, code in self.codes.items()},
             weight=self.weight,
         )
+
+
+def _cell_index(cell_offsets: Tensor) -> Tensor:
+    cells = torch.arange(len(cell_offsets) - 1, device=cell_offsets.device)
+    return cells.repeat_interleave(cell_offsets.diff())
+
+
+def _dense(
+    values: Tensor, gene_index: Tensor, cell_offsets: Tensor, n_genes: int, out: Tensor | None = None
+) -> Float[Tensor, "n_cells n_genes"]:
+    shape = (len(cell_offsets) - 1, n_genes)
+    if values.is_cpu and not values.requires_grad:
+        dense = torch.empty(shape, dtype=values.dtype) if out is None else out
+        parts = (cell_offsets, gene_index, values, dense)
+        scatter_cells(*(part.numpy() for part in parts), n_threads=torch.get_num_threads())
+        return dense
+    dense = torch.zeros(shape, device=values.device, dtype=values.dtype) if out is None else out.zero_()
+    dense[_cell_index(cell_offsets), gene_index] = values
+    return dense

@@ -80,7 +80,7 @@ class CellTypeClassifier(Objective):
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:  # noqa: ARG002
         """Cross-entropy of the labels; logs ``accuracy``."""
         label_code = minibatch.codes["label"]
-        logits = self.head(self.encoder(minibatch.expression()))
+        logits = self.head(self.encoder(minibatch.sparse_expression()))
         accuracy = (logits.argmax(dim=1) == label_code).float().mean()
         weight = self.get_buffer("class_weight")
         total = nn.functional.cross_entropy(logits, label_code, weight=weight)
@@ -101,7 +101,7 @@ def classify(encoder: MlpEncoder, head: nn.Module, cells: Cells) -> Float[np.nda
     head.eval()
     with torch.inference_mode():
         parts = [
-            head(encoder(minibatch.expression())).softmax(dim=1).numpy()
+            head(encoder(minibatch.sparse_expression())).softmax(dim=1).numpy()
             for minibatch in cell_loader(cells.counts, minibatch_size=CELLS_AT_ONCE)
         ]
     probability: np.ndarray = np.concatenate(parts)

@@ -81,7 +81,7 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
         for minibatch in tqdm(
             minibatches, desc="Embedding", unit=" minibatches", disable=not show_progress, leave=False
         ):
-            parts.append(encoder(minibatch.to(device).expression()).cpu().numpy())
+            parts.append(encoder(minibatch.to(device).sparse_expression()).cpu().numpy())
     embedding = np.concatenate(parts)
     if not np.isfinite(embedding).all():
         raise FloatingPointError("The encoder gives embeddings that are not finite; its weights are probably damaged.")

@@ -91,7 +91,7 @@ def _embed_stream(encoder: MlpEncoder, cells: StreamedCells, *, n_threads: int) 
     with torch.inference_mode(), tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True) as bar:
         for minibatch in loader:
             _refuse_empty_cells(minibatch, cells)
-            part = encoder(minibatch.to(device).expression()).cpu().numpy()
+            part = encoder(minibatch.to(device).sparse_expression()).cpu().numpy()
             embedding[at : at + len(part)] = part
             at += len(part)
             bar.update(len(part))

@@ -2,13 +2,18 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from selfcell.core.config import Settings
+from selfcell.data.minibatch import SparseExpression
+from selfcell.network.compute import Compute
+from selfcell.network.dropout import QuickDropout
+from selfcell.network.sparse import lay_by_gene, sparse_linear
 
 ActivationName = Literal["selu", "relu", "gelu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "relu": nn.ReLU, "gelu": nn.GELU}
@@ -48,11 +53,28 @@ class MlpEncoder(nn.Module):
         self.n_genes = n_genes
         self.n_latent = settings.n_latent
         self.layers = stacked_blocks([n_genes, *settings.hidden_sizes, settings.n_latent], settings)
+        lay_by_gene(cast("nn.Linear", self.layers[0]))
+        self.compute = Compute()
 
-    def forward(self, expression: Float[Tensor, "n_cells n_genes"]) -> Float[Tensor, "n_cells n_latent"]:
-        """Embed cells given as ``log1p`` of counts per 10,000."""
-        embedding: Tensor = self.layers(expression)
+    def forward(
+        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression
+    ) -> Float[Tensor, "n_cells n_latent"]:
+        """Embed cells given as ``log1p`` of counts per 10,000, dense or without the zeros."""
+        first, rest = cast("nn.Linear", self.layers[0]), cast("nn.Sequential", self.layers[1:])
+        with self.compute.blocks(first.weight.device):
+            if not isinstance(expression, SparseExpression):
+                hidden = first(expression)
+            elif self.goes_sparse(expression.values):
+                hidden = sparse_linear(expression, first, dtype=self.compute.dtype)
+            else:
+                hidden = first(expression.dense())
+            embedding: Tensor = rest(hidden).to(first.weight.dtype)
         return embedding
+
+    def goes_sparse(self, values: Tensor) -> bool:
+        """Tell whether cells with these values are computed without their zeros: on a CPU, in single precision."""
+        weight = cast("nn.Linear", self.layers[0]).weight
+        return self.compute.sparse and values.is_cpu and values.dtype == weight.dtype == torch.float32
 
 
 def mirrored_decoder(settings: EncoderSettings, *, n_outputs: int) -> nn.Sequential:
@@ -67,5 +89,5 @@ def stacked_blocks(sizes: Sequence[int], settings: EncoderSettings) -> nn.Sequen
     """Stack Linear, activation, dropout; the last Linear is bare."""
     blocks: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(sizes[:-1]):
-        blocks += [nn.Linear(n_in, n_out), ACTIVATIONS[settings.activation](), nn.Dropout(settings.dropout)]
+        blocks += [nn.Linear(n_in, n_out), ACTIVATIONS[settings.activation](), QuickDropout(settings.dropout)]
     return nn.Sequential(*blocks, nn.Linear(sizes[-2], sizes[-1]))

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from selfcell.data.minibatch import SparseExpression
+
 
 class TargetNetwork(nn.Module):
     """A copy of a network that nothing moves but :meth:`update`.
@@ -29,7 +31,7 @@ class TargetNetwork(nn.Module):
                 module.momentum = 0.0
 
     @torch.no_grad()
-    def forward(self, expression: Tensor) -> Tensor:
+    def forward(self, expression: Tensor | SparseExpression) -> Tensor:
         """Apply the network, without gradients."""
         output: Tensor = self.network(expression)
         return output

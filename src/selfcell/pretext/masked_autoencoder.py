@@ -1,16 +1,17 @@
 """Masked autoencoder: hide some genes of each cell and predict them from the rest."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfcell.core.errors import InputError
-from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.minibatch import CellMinibatch, SparseExpression
 from selfcell.data.programs import GenePrograms
 from selfcell.network.encoder import MlpEncoder, mirrored_decoder
+from selfcell.network.gene_sets import GeneSets
 from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likelihood
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
 from selfcell.pretext.masks import (
@@ -22,6 +23,7 @@ from selfcell.pretext.masks import (
     draw_random_mask,
 )
 from selfcell.pretext.membership import ProgramMembership
+from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_sets, show_program
 
 _DEFAULT_FRACTION = {"random": 0.5, "programs": 0.25}
 
@@ -41,6 +43,10 @@ class MaskedAutoencoderSettings(PretextSettings):
     is hidden, so that they can be copied)."""
     exact_share: bool = False
     """With mask=random: hide the same number of genes in every cell, instead of each entry by a coin of its own."""
+    score_zeros: Literal["expected", "drawn"] = "expected"
+    """With mask=random: what genes that a cell does not express count for. Whether they are hidden changes nothing that
+    the encoder sees, so each counts by its probability to be hidden, the mean over all draws; drawn: by its draw, as in
+    the paper, which is noisier and slower."""
     share_of: Literal["programs", "genes"] = "programs"
     """With mask=programs: what mask_fraction is a share of. By genes, programmes are hidden until it is reached."""
     mask_per: Literal["cell", "minibatch"] = "cell"
@@ -82,6 +88,7 @@ class MaskedAutoencoderSettings(PretextSettings):
         of_masks = {
             "mask_fraction": {"random", "programs", "isolated_program"},
             "exact_share": {"random"},
+            "score_zeros": {"random"},
             "share_of": {"programs"},
             "mask_per": {"programs"},
         }
@@ -126,6 +133,10 @@ class MaskedAutoencoder(PretextTask):
     ``none``                  nothing                       all genes
     ========================  ============================  =====================================================
 
+    Random masks hide a zero without any effect on the input, so that the loss is taken in the mean over these draws: a
+    zero counts by its probability to be hidden (``score_zeros``). With squared error on a CPU no array of cells x genes
+    is made (:mod:`selfcell.pretext.sparse_masks`).
+
     Departs from the paper's released code, which divides the squared error by the number of all entries and the
     negative binomial by that of cells, instead of by the predicted entries, draws programmes once for a whole
     minibatch, never applies the two isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values.
@@ -165,14 +176,68 @@ class MaskedAutoencoder(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
+        if self._goes_by_entries(minibatch):
+            return self._loss_by_entries(minibatch, generator)
         expression = minibatch.expression()
         hidden, scored = (mask.to(expression.device) for mask in self._draw(minibatch, generator))
         embedding = self.encoder(self._visible(expression, hidden))
         truth = minibatch.counts() if self.likelihood.of_counts else expression
-        loss = self.likelihood(self.decoder(embedding), truth, minibatch.library_size)
+        with self.encoder.compute.blocks(embedding.device):
+            outputs = self.decoder(embedding)
+        loss = self.likelihood(outputs.to(embedding.dtype), truth, minibatch.library_size)
+        if self._expects_zeros:
+            weight = torch.where(expression == 0, cast("float", self.settings.mask_fraction), scored.float())
+        else:
+            weight = scored.float()
         # A minibatch of few genes may have nothing to predict: its loss is 0 then, not 0 / 0.
-        total = (loss * scored).sum() / scored.sum().clamp(min=1)
+        total = (loss * weight).sum() / weight.sum().clamp(min=1)
         return Loss(total=total, terms={"masked_fraction": hidden.float().mean()}, embedding=embedding.detach())
+
+    @property
+    def _expects_zeros(self) -> bool:
+        settings = self.settings
+        return settings.mask == "random" and settings.score_zeros == "expected" and not settings.exact_share
+
+    def _goes_by_entries(self, minibatch: CellMinibatch) -> bool:
+        settings = self.settings
+        linear = settings.likelihood == "squared_error" and settings.output == "identity"
+        return self.encoder.goes_sparse(minibatch.values) and linear
+
+    def _loss_by_entries(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
+        """Take the loss without an array of cells x genes."""
+        truth, settings, compute = minibatch.sparse_expression(), self.settings, self.encoder.compute
+        if settings.mask in {"isolated_program", "program_to_tf"}:
+            drawn = self._draw_isolated(truth, generator)
+        elif settings.mask == "programs" or (settings.mask == "random" and not self._expects_zeros):
+            share = settings.mask_fraction if settings.score_zeros == "drawn" and not settings.exact_share else None
+            sets = self._draw_sets(truth.n_cells, generator)
+            drawn = hide_sets(truth, sets, rescale=settings.rescale_input, share=share)
+        else:
+            drawn = hide_at_random(truth, settings.mask_fraction, rescale=settings.rescale_input, generator=generator)
+        embedding = self.encoder(drawn.visible)
+        with compute.blocks(embedding.device):
+            units = self.decoder[:-1](embedding)
+        total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), compute.dtype)
+        terms = {"masked_fraction": torch.tensor(drawn.masked_fraction)}
+        return Loss(total=total, terms=terms, embedding=embedding.detach())
+
+    def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
+        settings, share = self.settings, cast("float", self.settings.mask_fraction)
+        if settings.mask == "random":
+            draw_entries = draw_exact_mask if settings.exact_share else draw_random_mask
+            return GeneSets.of_mask(draw_entries(n_cells, self.encoder.n_genes, share, generator=generator))
+        n_draws = n_cells if settings.mask_per == "cell" else 1
+        if settings.share_of == "genes":
+            mask = draw_program_mask_by_genes(self.membership, n_draws, share, generator=generator)
+            return GeneSets.of_mask(mask.expand(n_cells, -1))
+        chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
+        return self.membership.sets(chosen.expand(n_cells, -1))
+
+    def _draw_isolated(self, truth: SparseExpression, generator: torch.Generator) -> Drawn:
+        program = torch.randint(len(self.membership), (truth.n_cells,), generator=generator)
+        if self.settings.mask == "program_to_tf":
+            return show_program(truth, self.membership, program, predicted=self.regulators[program])
+        return show_program(truth, self.membership, program, share=self.settings.mask_fraction, generator=generator)
 
     def _draw(self, minibatch: CellMinibatch, generator: torch.Generator) -> _Masked:
         settings, n_cells, n_genes = self.settings, minibatch.n_cells, minibatch.n_genes

@@ -115,13 +115,7 @@ def draw_isolated_program(
     hidden[cell, gene] = False
     scored = ~hidden
     if mask_fraction is not None:
-        size = membership.size[program]
-        n_hidden = (mask_fraction * size).round().long().clamp(min=1).minimum((size - 1).clamp(min=1))
-        draws = torch.rand(len(cell), generator=generator, device=generator.device, dtype=torch.float64)
-        # Sorted by cell and, within a cell, by its draws: the first n_hidden entries of each cell are hidden.
-        order = (cell + draws).argsort()
-        first = size.cumsum(0) - size
-        shut = order[torch.arange(len(cell), device=cell.device) - first[cell] < n_hidden[cell]]
+        shut = membership.draw_within(program, mask_fraction, generator=generator)
         scored = torch.zeros_like(hidden)
         scored[cell[shut], gene[shut]] = True
         hidden = hidden | scored

@@ -1,10 +1,14 @@
 """Which genes are of which programme, as tensors."""
 
+import functools
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from selfcell.data.programs import GenePrograms
+from selfcell.network.gene_sets import GeneSets
 
 _LARGEST_TABLE = 2**25
 """Entries of an intermediate table of cells x genes of programmes; more cells are worked off in parts."""
@@ -37,6 +41,18 @@ class ProgramMembership(nn.Module):
     def __len__(self) -> int:
         return len(self.size)
 
+    def sets(self, chosen: Bool[Tensor, "n_cells n_programs"]) -> GeneSets:
+        """Give the genes of the chosen programmes of each cell, on the CPU, without an array of cells x genes."""
+        return GeneSets.of_programs(chosen, *self._by_gene)
+
+    @functools.cached_property
+    def _by_gene(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the programmes of each gene begin, and which they are."""
+        order = self.entry_gene.argsort(stable=True)
+        sizes = self.entry_gene.bincount(minlength=self.n_genes)
+        begins = np.concatenate([np.zeros(1, dtype=np.int64), sizes.cumsum(0).numpy()])
+        return begins, self.entry_program[order].numpy()
+
     def union(self, chosen: Bool[Tensor, "n_cells n_programs"]) -> Bool[Tensor, "n_cells n_genes"]:
         """Tell for each cell which genes are of any of its chosen programmes."""
         membership = torch.sparse_coo_tensor(
@@ -55,6 +71,37 @@ class ProgramMembership(nn.Module):
         first = size.cumsum(0) - size
         within = torch.arange(len(cell), device=program.device) - first[cell]
         return cell, self.entry_gene[self.begin[program][cell] + within]
+
+    def draw_within(
+        self, program: Int[Tensor, " n_cells"], share: float, *, generator: torch.Generator | None
+    ) -> Bool[Tensor, " n_entries"]:
+        """Draw a share of the genes of one programme a cell: the nearest whole number, at least one and never all.
+
+        Parameters
+        ----------
+        program
+            That of each cell.
+        share
+            Between 0 and 1.
+        generator
+            Source of randomness.
+
+        Returns
+        -------
+        For each of :meth:`entries` whether it was drawn.
+        """
+        size = self.size[program]
+        cell = torch.arange(len(program), device=program.device).repeat_interleave(size)
+        first = size.cumsum(0) - size
+        n_drawn = (share * size).round().long().clamp(min=1).minimum((size - 1).clamp(min=1))
+        device = None if generator is None else generator.device
+        draws = torch.rand(len(cell), generator=generator, device=device, dtype=torch.float64).to(cell.device)
+        # Sorted by cell and, within a cell, by its draws: the first of each cell are drawn.
+        order = (cell + draws).argsort()
+        rank = torch.arange(len(cell), device=cell.device) - first[cell]
+        return torch.zeros(len(cell), dtype=torch.bool, device=cell.device).index_fill_(
+            0, order[rank < n_drawn[cell]], value=True
+        )
 
     def first_rank(self, rank: Int[Tensor, "n_cells n_programs"]) -> Int[Tensor, "n_cells n_genes"]:
         """Give for each gene the lowest rank of its programmes; ``n_programs`` for a gene of none."""

@@ -9,11 +9,12 @@ from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
 from selfcell.core.errors import InputError
-from selfcell.data.minibatch import CellMinibatch
+from selfcell.data.minibatch import CellMinibatch, SparseExpression
 from selfcell.data.programs import GenePrograms
 from selfcell.pretext.base import PretextSettings
 from selfcell.pretext.membership import ProgramMembership
 from selfcell.pretext.neighbor_views import mix_neighbors
+from selfcell.pretext.sparse_views import mask_sparse_genes, mask_sparse_programs
 from selfcell.pretext.view_settings import (
     AnyView,
     MaskGenes,
@@ -116,8 +117,10 @@ class TwoViews(nn.Module):
         if programs and settings.uses_programs:
             self.membership = ProgramMembership(programs)
 
-    def forward(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Give both views as dense expression, each cells x genes.
+    def forward(
+        self, minibatch: CellMinibatch, *, generator: torch.Generator
+    ) -> tuple[Tensor | SparseExpression, Tensor | SparseExpression]:
+        """Give both views: dense, or on a CPU without the zeros where no step changes these.
 
         Parameters
         ----------
@@ -135,15 +138,29 @@ class TwoViews(nn.Module):
         second = first if self.settings.second_views is None else self.settings.second_views
         return self._view(minibatch, first, generator), self._view(minibatch, second, generator)
 
-    def _view(self, minibatch: CellMinibatch, steps: tuple[AnyView, ...], generator: torch.Generator) -> Tensor:
+    def _view(
+        self, minibatch: CellMinibatch, steps: tuple[AnyView, ...], generator: torch.Generator
+    ) -> Tensor | SparseExpression:
         cells = minibatch
         for step in steps:
             if isinstance(step, ThinCounts):
                 cells = thin_counts(cells, **_arguments(step), generator=generator)
+        if minibatch.values.is_cpu and all(isinstance(step, ThinCounts | MaskGenes | MaskPrograms) for step in steps):
+            return self._sparse_view(cells.sparse_expression(), steps, generator)
         expression = cells.expression()
         for step in steps:
             if not isinstance(step, ThinCounts):
                 expression = self._distorted(expression, step, minibatch, generator)
+        return expression
+
+    def _sparse_view(
+        self, expression: SparseExpression, steps: tuple[AnyView, ...], generator: torch.Generator
+    ) -> SparseExpression:
+        for step in steps:
+            if isinstance(step, MaskGenes):
+                expression = mask_sparse_genes(expression, **_arguments(step), generator=generator)
+            if isinstance(step, MaskPrograms):
+                expression = mask_sparse_programs(expression, self.membership, **_arguments(step), generator=generator)
         return expression
 
     def _distorted(

@@ -14,7 +14,9 @@ from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.stream import AnyCells
 from selfcell.data.streamed import StreamedCells
+from selfcell.network.compute import set_compute
 from selfcell.pretext.base import PretextTask, TargetNetworkTask
+from selfcell.training.fit import how_to_compute
 from selfcell.training.inputs import (
     TrainingSource,
     check_task,
@@ -121,7 +123,9 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
     loader = task_loaders(settings, cells, split)["train"]
     device = _device(settings.training.device)
     with torch.random.fork_rng():
-        steps = _Steps(make_task(settings, cells.genes, programs), device)
+        task = make_task(settings, cells.genes, programs)
+        set_compute(task, how_to_compute(settings.training, device))
+        steps = _Steps(task, device)
         kept = list(itertools.islice(loader, _KEPT))
         steps(kept[0])
         share = seconds / 3

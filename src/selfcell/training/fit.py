@@ -18,9 +18,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from selfcell.core.errors import InputError
+from selfcell.core.memory import keep_freed_memory
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
+from selfcell.network.compute import Compute, best_dtype, set_compute
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
@@ -109,6 +111,9 @@ def fit(
     """
     n_cells = train.n_cells
     accelerator = _accelerator(settings.device)
+    set_compute(objective, how_to_compute(settings, accelerator))
+    if not settings.exact:
+        keep_freed_memory()
     log = EpochLog(out / "log.csv")
     last = kept = _checkpoint(out, "last", monitor=None)
     callbacks: list[pl.Callback] = [log, CollapseWatch()]
@@ -160,6 +165,18 @@ def fit(
         validation_loss=float(rows["validation_loss"][epoch]) if "validation_loss" in rows else None,
         seconds=round(time.perf_counter() - started, 2),
     )
+
+
+def how_to_compute(settings: TrainingSettings, accelerator: str) -> Compute:
+    """Choose how the network is computed, and say so."""
+    if settings.exact:
+        logger.info("Computed densely in float32 (training.exact).")
+        return Compute(sparse=False)
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": best_dtype(device)}[settings.precision]
+    name = str(chosen).removeprefix("torch.")
+    logger.info("Computed %s in %s.", "on the non-zero counts" if device == "cpu" else f"densely on {device}", name)
+    return Compute(dtype=chosen)
 
 
 def _accelerator(device: str) -> str:
@@ -237,6 +254,7 @@ def _load_weights(objective: Objective, path: Path) -> int:
     checkpoint = SafetensorsCheckpointIO().load_checkpoint(path)
     objective.load_state_dict({name.removeprefix("objective."): it for name, it in checkpoint["state_dict"].items()})
     objective.cpu().eval()
+    set_compute(objective, Compute())
     return int(checkpoint["epoch"]) + 1
 
 

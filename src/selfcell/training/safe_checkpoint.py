@@ -41,9 +41,11 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Turn nested state into JSON with tensors taken out; mappings become lists of pairs, as keys may be integers."""
     if isinstance(value, torch.Tensor):
         name = f"tensor_{len(tensors)}"
+        # How it lies in memory is kept: an optimizer goes through weights and their state side by side.
+        by_column = value.ndim == 2 and not value.is_contiguous() and value.T.is_contiguous()
         # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
+        tensors[name] = (value.T if by_column else value).detach().cpu().contiguous().clone()
+        return {"tensor_by_column" if by_column else "tensor": name}
     if isinstance(value, dict):
         return {"pairs": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
@@ -62,6 +64,8 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return value
     if "tensor" in value:
         return tensors[value["tensor"]]
+    if "tensor_by_column" in value:
+        return tensors[value["tensor_by_column"]].T
     if "tuple" in value:
         return tuple(_unpack(item, tensors) for item in value["tuple"])
     return {_unpack(key, tensors): _unpack(item, tensors) for key, item in value["pairs"]}

@@ -89,6 +89,11 @@ class TrainingSettings(Settings):
     """Processes on this machine, one a GPU, that share each minibatch."""
     nodes: int = Field(default=1, ge=1)
     """Machines with `devices` each; torchrun and SLURM are recognised."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type in which matrices are multiplied: auto takes bfloat16 where the processor or GPU does so, with float32 sums.
+    Weights and their updates are float32 whatever it is."""
+    exact: bool = False
+    """Compute densely and in float32, by plain torch: slow, to check the quick path by."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train: auto takes a CUDA GPU where there is one; gpu takes Apple's as well."""
 
@@ -103,6 +108,8 @@ class TrainingSettings(Settings):
         for name, (owner, value) in only_with.items():
             if getattr(self, owner) != value and getattr(self, name) != type(self).model_fields[name].default:
                 raise InputError(f"training.{name} has a meaning with training.{owner}={value} only.")
+        if self.exact and self.precision == "bfloat16":
+            raise InputError("training.exact computes in float32: leave training.precision out.")
         if self.warmup_epochs >= self.max_epochs:
             raise InputError(
                 f"training.warmup_epochs is {self.warmup_epochs}, but there are {self.max_epochs} epochs in all: the "

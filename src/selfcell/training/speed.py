@@ -7,6 +7,8 @@ import torch
 from selfcell.data.genes import GeneTable
 from selfcell.data.loader import cell_loader
 from selfcell.data.simulate import simulate_counts
+from selfcell.network.compute import set_compute
+from selfcell.training.fit import how_to_compute
 from selfcell.training.pretrain import make_task
 from selfcell.training.settings import PretrainSettings
 
@@ -25,7 +27,9 @@ def measure_training_speed(*, n_genes: int, minibatch_size: int, seconds: float)
     """
     counts = simulate_counts(n_cells=4 * minibatch_size, n_genes=n_genes, density=0.1, seed=0)
     names = tuple(f"gene{place}" for place in range(n_genes))
-    task = make_task(PretrainSettings(), GeneTable(names, names)).train()
+    settings = PretrainSettings()
+    task = make_task(settings, GeneTable(names, names)).train()
+    set_compute(task, how_to_compute(settings.training, "cpu"))
     optimizer = torch.optim.AdamW(task.parameters(), fused=True)
     generator = torch.Generator().manual_seed(0)
     minibatches = list(cell_loader(counts, minibatch_size=minibatch_size))

@@ -1,0 +1,37 @@
+"""How networks are computed: on the non-zero entries or densely, and in which type."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a network is computed. The weights are float32 whatever it says, and so is what comes out."""
+
+    sparse: bool = True
+    """On a CPU, let cells without their zeros stay so, and take the loss of a linear decoder from the non-zero entries;
+    else everything is made dense, as on a GPU."""
+    dtype: torch.dtype = torch.float32
+    """Of products of matrices: float32, or bfloat16, which is summed in float32."""
+
+    def blocks(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """Give the context in which hidden layers are computed."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """Give bfloat16 where the processor or GPU multiplies matrices of it, else float32."""
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    knows = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return torch.bfloat16 if device == "cpu" and knows is not None and knows() else torch.float32
+
+
+def set_compute(module: nn.Module, compute: Compute) -> None:
+    """Have all encoders in a module computed in one way, those that are copies too."""
+    for part in module.modules():
+        if isinstance(getattr(part, "compute", None), Compute):
+            setattr(part, "compute", compute)  # noqa: B010 - modules keep tensors and modules alone by assignment

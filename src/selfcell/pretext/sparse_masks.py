@@ -1,0 +1,132 @@
+"""What the masked autoencoder shows and scores, without an array of cells x genes; for the CPU.
+
+A hidden zero looks as a visible one does, so that an encoder sees the non-zero entries alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from selfcell.data.minibatch import SparseExpression
+from selfcell.network.gene_sets import GeneSets
+from selfcell.network.masked_error import squared_error_of_sets
+from selfcell.network.sparse import squared_error_of_all
+from selfcell.pretext.entry_masks import draw_hidden_entries, look_up, without_entries
+from selfcell.pretext.membership import ProgramMembership
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for a minibatch."""
+
+    visible: SparseExpression
+    """What the encoder sees."""
+    squared_error: Callable[[Tensor, nn.Linear, torch.dtype], Tensor]
+    """The mean squared error over what is to be predicted, given the last hidden units, the last layer and the type in
+    which to compute."""
+    masked_fraction: float
+    """Share of the entries that are hidden."""
+
+
+def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: bool, generator: torch.Generator) -> Drawn:
+    """Hide each entry with a probability, and score what is hidden: zeros by that probability.
+
+    Whether a zero is hidden changes nothing that the encoder sees. So the loss is averaged over this draw, exactly:
+    each zero counts by its probability, and the gradient has the same mean and less noise. None hides nothing and
+    scores all.
+    """
+    n_cells, n_values = truth.n_cells, len(truth.values)
+    if share is None:
+        visible, scored, of_zeros = truth, torch.ones(n_values), 1.0
+    else:
+        hidden = draw_hidden_entries(truth, torch.full((n_cells,), share), generator=generator)
+        factor = torch.full((n_cells,), 1 / (1 - share) if rescale else 1.0)
+        visible, scored, of_zeros = without_entries(truth, hidden, factor), hidden.float(), share
+    n_scored = float(scored.sum()) + of_zeros * (n_cells * truth.n_genes - n_values)
+
+    def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+        zero_weight = torch.full((n_cells,), of_zeros)
+        scale = 1 / max(n_scored, 1.0)
+        return squared_error_of_all(
+            units, layer, truth, scored=scored, zero_weight=zero_weight, scale=scale, dtype=dtype
+        )
+
+    return Drawn(visible, squared_error, 0.0 if share is None else n_scored / (n_cells * truth.n_genes))
+
+
+def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share: float | None = None) -> Drawn:
+    """Hide a set of genes of each cell, and score it; what stays is divided by its share, or by that of the mean."""
+    n_hidden = hidden.sizes()
+    n_scored = int(n_hidden.sum())
+    factor = torch.ones(truth.n_cells)
+    if rescale:
+        n_visible = (truth.n_genes - n_hidden).clamp(min=1)
+        factor = truth.n_genes / n_visible if share is None else factor / (1 - share)
+    visible = without_entries(truth, hidden.holds(truth), factor.float())
+
+    def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+        return squared_error_of_sets(units, layer, truth, scored=hidden, scale=1 / max(n_scored, 1), dtype=dtype)
+
+    return Drawn(visible, squared_error, n_scored / (truth.n_cells * truth.n_genes))
+
+
+def show_program(
+    truth: SparseExpression,
+    membership: ProgramMembership,
+    program: Int[Tensor, " n_cells"],
+    *,
+    predicted: Int[Tensor, " n_cells"] | None = None,
+    share: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Drawn:
+    """Hide all but one programme of each cell.
+
+    Parameters
+    ----------
+    truth
+        Cells.
+    membership
+        The programmes.
+    program
+        That of each cell.
+    predicted
+        The one gene of each cell to score; None scores the programme.
+    share
+        Hide such a share of the programme too, and score that.
+    generator
+        Source of randomness, for ``share``.
+    """
+    cell, gene = membership.entries(program)
+    size = membership.size[program]
+    hidden = torch.zeros(len(gene), dtype=torch.bool)
+    if share is not None:
+        hidden = membership.draw_within(program, share, generator=generator)
+    shown = _entries(torch.where(hidden, 0.0, 1.0), gene, size, truth.n_genes)
+    visible = without_entries(truth, look_up(shown, truth) == 0, torch.ones(truth.n_cells))
+    n_hidden = truth.n_cells * truth.n_genes - len(gene) + int(hidden.sum())
+    if predicted is not None:
+        gene, size = predicted, torch.ones_like(predicted)
+    elif share is not None:
+        gene, size = gene[hidden], torch.zeros_like(size).index_add_(0, cell, hidden.long())
+    asked = _entries(torch.zeros(len(gene)), gene, size, truth.n_genes)
+    scored = SparseExpression(look_up(truth, asked), asked.gene_index, asked.cell_offsets, truth.n_genes)
+
+    def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+        return squared_error_of_all(
+            units,
+            layer,
+            scored,
+            scored=torch.ones(len(gene)),
+            zero_weight=torch.zeros(truth.n_cells),
+            scale=1 / max(len(gene), 1),
+            dtype=dtype,
+        )
+
+    return Drawn(visible, squared_error, n_hidden / (truth.n_cells * truth.n_genes))
+
+
+def _entries(values: Tensor, gene: Tensor, size: Tensor, n_genes: int) -> SparseExpression:
+    return SparseExpression(values, gene.int(), torch.cat([size.new_zeros(1), size.cumsum(0)]), n_genes)
