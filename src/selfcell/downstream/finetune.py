@@ -133,7 +133,10 @@ def finetune(
     write_genes(out / "genes.csv", model.genes)
     split.write(out / "split.json")
     write_manifest(out, {**about, "status": "training"})
-    logger.info("Training on %s cells, watching the loss on %s.", f"{len(split.train):,}", f"{len(split.validation):,}")
+    watched = (
+        f"watching the loss on {len(split.validation):,}" if len(split.validation) else "none to watch the loss on"
+    )
+    logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
     classifier, outcome = CellTypeTask(settings, label_code=encode(labels, classes), classes=classes).train_classifier(
         model.encoder,
         aligned,

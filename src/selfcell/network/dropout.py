@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from selfcell.network.kernels import in_equal_parts
-from selfcell.network.mask_kernels import drop_units, drop_units_in_half
+from selfcell.network.mask_kernels import drop_units
 from selfcell.network.random_bits import drawn_seed, limit_of
 
 
@@ -43,9 +43,8 @@ def _drop(units: Tensor, share: float, seed: tuple[np.uint32, np.uint32]) -> Ten
     out = torch.empty_like(units)
     in_half = units.dtype == torch.bfloat16
     flat = [array.view(-1).view(torch.uint16).numpy() if in_half else array.view(-1).numpy() for array in (units, out)]
-    loop = drop_units_in_half if in_half else drop_units
     factor = np.float32(1 / (1 - share))
     in_equal_parts(
-        loop, *flat, *seed, limit_of(share), factor, n_items=units.numel(), n_threads=torch.get_num_threads()
+        drop_units, *flat, *seed, limit_of(share), factor, n_items=units.numel(), n_threads=torch.get_num_threads()
     )
     return out

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 FAST: Any = {"contract", "reassoc", "nsz", "arcp"}
 _WORTH_THREADS = 2**16
@@ -96,6 +96,19 @@ def narrow(value):
     """Round a float32 to the nearest bfloat16, ties to even, and give its bits."""
     bits = _bits_of(value)
     return np.uint16((bits + np.uint32(_HALF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+def settle(place: Any, value: Any) -> Any:
+    """Give a float32 in the type of the place that it goes to: as it is, or as the bits of a bfloat16."""
+    raise NotImplementedError("it is for compiled loops")
+
+
+@no_type_check
+@overload(settle, inline="always")
+def _settled(place, value):  # noqa: ARG001 - numba asks for both
+    if place == types.float32:
+        return lambda place, value: value
+    return lambda place, value: narrow(value)
 
 
 @no_type_check

@@ -8,7 +8,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 
-from selfcell.network.kernels import FAST, mixed, narrow, widen
+from selfcell.network.kernels import FAST, mixed, settle, widen
 
 
 @no_type_check
@@ -17,16 +17,7 @@ def drop_units(values, out, low, high, limit, factor, start, stop):
     """Set values to zero whose random number is below a limit, and multiply the others; the place is the counter."""
     for place in range(start, stop):
         kept = mixed(place, low, high) >= limit
-        out[place] = values[place] * factor if kept else np.float32(0)
-
-
-@no_type_check
-@numba.njit(nogil=True, cache=True)
-def drop_units_in_half(values, out, low, high, limit, factor, start, stop):
-    """Do what :func:`drop_units` does, on the bits of bfloat16."""
-    for place in range(start, stop):
-        kept = mixed(place, low, high) >= limit
-        out[place] = narrow(widen(values[place]) * factor) if kept else np.uint16(0)
+        out[place] = settle(values[place], widen(values[place]) * factor if kept else np.float32(0))
 
 
 @no_type_check
@@ -103,48 +94,9 @@ def mask_residuals(
 ):
     """Turn products of some genes' weights with all cells into the derivatives of the masked squared error, in place.
 
-    ``products`` are genes x cells in float32; ``gene_offsets``, ``cells``, ``entries`` and ``truth`` are of the same
+    ``products`` are genes x cells; ``gene_offsets``, ``cells``, ``entries`` and ``truth`` are of the same
     genes, of which the first is number 0.
     """
-    for gene in range(start, stop):
-        row, shown, b = products[gene], mask[gene], bias[gene]
-        total = np.float32(0)
-        added = np.float32(0)
-        for cell in range(len(row)):
-            y = (row[cell] + b) * np.float32(shown[cell])
-            total += y * y
-            added += y
-            row[cell] = factor * y
-        squares, sums = np.float64(total), np.float64(added)
-        for at in range(gene_offsets[gene], gene_offsets[gene + 1]):
-            cell = cells[at]
-            if shown[cell]:
-                x = truth[entries[at]]
-                y = row[cell] / factor
-                squares += x * x - np.float32(2) * x * y
-                sums -= x
-                row[cell] = factor * (y - x)
-        loss[gene] = squares
-        d_bias[gene] = factor * sums
-
-
-@no_type_check
-@numba.njit(nogil=True, fastmath=FAST, cache=True)
-def mask_residuals_in_half(
-    products,
-    mask,
-    gene_offsets,
-    cells,
-    entries,
-    truth,
-    bias,
-    factor,
-    d_bias,
-    loss,
-    start,
-    stop,
-):
-    """Do what :func:`mask_residuals` does, on the bits of bfloat16."""
     for gene in range(start, stop):
         row, shown, b = products[gene], mask[gene], bias[gene]
         total = np.float32(0)
@@ -153,7 +105,7 @@ def mask_residuals_in_half(
             y = (widen(row[cell]) + b) * np.float32(shown[cell])
             total += y * y
             added += y
-            row[cell] = narrow(factor * y)
+            row[cell] = settle(row[cell], factor * y)
         squares, sums = np.float64(total), np.float64(added)
         for at in range(gene_offsets[gene], gene_offsets[gene + 1]):
             cell = cells[at]
@@ -162,6 +114,6 @@ def mask_residuals_in_half(
                 y = widen(row[cell]) / factor
                 squares += x * x - np.float32(2) * x * y
                 sums -= x
-                row[cell] = narrow(factor * (y - x))
+                row[cell] = settle(row[cell], factor * (y - x))
         loss[gene] = squares
         d_bias[gene] = factor * sums

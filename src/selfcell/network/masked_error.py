@@ -11,7 +11,7 @@ from selfcell.data.minibatch import SparseExpression
 from selfcell.network.by_gene import ByGene
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.kernels import in_equal_parts
-from selfcell.network.mask_kernels import mask_residuals, mask_residuals_in_half
+from selfcell.network.mask_kernels import mask_residuals
 
 _GENES_AT_ONCE = 1024
 
@@ -71,12 +71,11 @@ class _SquaredErrorOfSets(torch.autograd.Function):
             columns = ByGene.of(offsets, genes, n_genes=len(rows), n_threads=n_threads)
             d_hidden, d_weight = torch.zeros(cells.shape), torch.empty(rows.shape)
             d_bias, losses = torch.empty(len(rows)), np.empty(len(rows))
-            loop = mask_residuals if dtype == torch.float32 else mask_residuals_in_half
             for start in range(0, len(rows), _GENES_AT_ONCE):
                 part = slice(start, min(start + _GENES_AT_ONCE, len(rows)))
                 products = rows[part] @ cells.T
                 in_equal_parts(
-                    loop,
+                    mask_residuals,
                     products.numpy() if dtype == torch.float32 else products.view(torch.uint16).numpy(),
                     scored.mask(part),
                     columns.gene_offsets[part.start : part.stop + 1],

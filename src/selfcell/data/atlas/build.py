@@ -91,6 +91,7 @@ def build_atlas(
                 _clean(shop)  # it was killed between its last two steps
                 previous = None
             if not overwrite:
+                read_index(shop.atlas)  # says so if it is damaged
                 raise InputError(
                     f"{shop.atlas} is an atlas already. Name another folder, replace it (--overwrite), or append to "
                     f"it: selfcell atlas append {shop.atlas} INPUT..."

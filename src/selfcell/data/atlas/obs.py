@@ -59,8 +59,13 @@ class ObsPlan:
             if name != self.source_key
         }
         if self.source_key is not None:
-            names = pd.Categorical([self.source_names[str(source.path.absolute())]]).repeat(len(read))
-            filled[self.source_key] = names.set_categories(self.columns[self.source_key].categories)  # type: ignore[union-attr]
+            name = self.source_names[str(source.path.absolute())]
+            filled[self.source_key] = _fill(
+                pd.Series(pd.Categorical([name]).repeat(len(read))),
+                self.columns[self.source_key],
+                len(read),
+                where=str(source.path),
+            )
         return pd.DataFrame(filled, index=read.index, columns=list(self.columns))
 
 
