@@ -14,7 +14,7 @@ from selfcell.network.gene_sets import GeneSets
 from selfcell.network.kernels import as_bits, in_equal_parts
 from selfcell.network.mask_kernels import score_genes
 
-_ENTRIES_AT_ONCE = 2**20
+_ENTRIES_AT_ONCE = 2**21
 _FEWEST_GENES = 512
 
 
