@@ -54,6 +54,34 @@ def gather_cells(
     return largest
 
 
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def sum_cells(positions: np.ndarray, cell_offsets: np.ndarray, values: np.ndarray, out: np.ndarray) -> float:
+    """Sum the counts of some cells; give the largest count, or infinity where one is not a whole number.
+
+    Parameters
+    ----------
+    positions
+        Which cells, by their place in ``cell_offsets``.
+    cell_offsets, values
+        Compressed sparse rows, without the columns.
+    out
+        Where to write the sums.
+    """
+    largest = 0.0
+    for place, position in enumerate(positions):
+        size = 0.0
+        fractional = False
+        highest = values.dtype.type(0)
+        for count in values[cell_offsets[position] : cell_offsets[position + 1]]:
+            size += count
+            highest = max(highest, count)
+            fractional |= count != np.floor(count)
+        out[place] = size
+        largest = np.inf if fractional else max(largest, highest)
+    return largest
+
+
 def scatter_cells(
     cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarray, out: np.ndarray, *, n_threads: int
 ) -> None:

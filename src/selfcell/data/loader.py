@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,10 +16,11 @@ import torch
 
 from selfcell.core.errors import InputError
 from selfcell.data.buffers import BufferPool
-from selfcell.data.kernels import gather_cells
+from selfcell.data.kernels import gather_cells, sum_cells
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.order import CodeColumn, WholeOrder
-from selfcell.data.rows import CellRows, MemoryRows, RowBuffer
+from selfcell.data.packed import PackedMinibatch, as_bits, count_dtype, gene_dtype
+from selfcell.data.rows import CellRows, GatheringRows, MemoryRows, RowBuffer
 from selfcell.data.schedule import Cut, Position, Read, Schedule
 
 _CELLS_AHEAD = 4096
@@ -47,6 +48,8 @@ class CellLoader:
         Threads that read ahead; 0 reads when a minibatch is asked for, which is right for data in memory.
     pin_memory
         Put minibatches into page-locked memory, for a GPU.
+    packed
+        Give minibatches as integers that become a :class:`CellMinibatch` where they are moved to.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class CellLoader:
         reshuffle: bool = True,
         n_threads: int = 0,
         pin_memory: bool = False,
+        packed: bool = False,
     ) -> None:
         self.rows = rows
         self.schedule = schedule
@@ -66,6 +70,7 @@ class CellLoader:
         self.names = dict(names or {})
         self.reshuffle = reshuffle
         self.n_threads = n_threads
+        self.packed = packed
         self.epoch = 0
         self._position = Position()
         self._told: Position | None = None
@@ -91,6 +96,7 @@ class CellLoader:
             reshuffle=self.reshuffle,
             n_threads=self.n_threads,
             pin_memory=self._outputs.pin_memory,
+            packed=self.packed,
         )
 
     def plan(self, epoch: int = 0) -> Iterator[np.ndarray]:
@@ -111,7 +117,7 @@ class CellLoader:
         self._told = Position(**state)
         self.epoch = self._told.epoch
 
-    def __iter__(self) -> Iterator[CellMinibatch]:
+    def __iter__(self) -> Iterator[Any]:
         start, self._told = self._told, None
         if start is None or start.epoch != self.epoch:
             start = Position(self.epoch)
@@ -126,7 +132,9 @@ class CellLoader:
                 yield minibatch
         self.epoch += 1
 
-    def _minibatches(self, start: Position, stack: contextlib.ExitStack) -> Iterator[tuple[CellMinibatch, Position]]:
+    def _minibatches(
+        self, start: Position, stack: contextlib.ExitStack
+    ) -> Iterator[tuple[CellMinibatch | PackedMinibatch, Position]]:
         pool = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads else None
         events = self.schedule.events(start)
         waiting: collections.deque[Read | Cut] = collections.deque()
@@ -155,31 +163,59 @@ class CellLoader:
         done.set_result(self.rows.read(rows, self._buffers))
         return done
 
-    def _gather(self, cut: Cut, buffers: Mapping[int, RowBuffer]) -> CellMinibatch:
-        located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
-        lengths = [buffer.cell_offsets[place + 1] - buffer.cell_offsets[place] for buffer, place in located]
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+    def _gather(self, cut: Cut, buffers: Mapping[int, RowBuffer]) -> CellMinibatch | PackedMinibatch:
+        rows = cut.rows
+        if isinstance(self.rows, GatheringRows):
+            minibatch: CellMinibatch | PackedMinibatch = self.rows.gather(rows)
+        else:
+            located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
+            minibatch = self._packed(located) if self.packed else self._plain(located)
+        codes = {key: np.asarray(column[rows], np.int64) for key, column in self.codes.items()}
+        minibatch.codes = {key: torch.from_numpy(code) for key, code in codes.items()}
+        minibatch.weight = cut.weight
+        return minibatch
+
+    def _plain(self, located: Sequence["_Located"]) -> CellMinibatch:
+        offsets = _offsets(located)
         genes = self._outputs.take(int(offsets[-1]), np.int32)
         values = self._outputs.take(int(offsets[-1]), np.float32)
-        at = 0
-        for (buffer, places), length in zip(located, lengths, strict=True):
-            end = at + int(length.sum())
+        self._copy(located, offsets, genes, values)
+        parts = [torch.from_numpy(array) for array in (values, genes, offsets)]
+        return CellMinibatch(parts[0], parts[1], parts[2], n_genes=self.rows.n_genes)
+
+    def _packed(self, located: Sequence["_Located"]) -> PackedMinibatch:
+        offsets = _offsets(located)
+        sizes, largest, cell = self._outputs.take(len(offsets) - 1, np.float32), 0.0, 0
+        for buffer, places in located:
+            sums = sizes[cell : cell + len(places)]
+            largest = max(largest, sum_cells(places, buffer.cell_offsets, buffer.values, sums))
+            cell += len(places)
+        genes = self._outputs.take(int(offsets[-1]), gene_dtype(self.rows.n_genes))
+        counts = self._outputs.take(int(offsets[-1]), count_dtype(largest))
+        self._copy(located, offsets, genes, counts)
+        parts = [as_bits(array) for array in (counts, genes, offsets, sizes)]
+        return PackedMinibatch(parts[0], parts[1], parts[2], parts[3], n_genes=self.rows.n_genes)
+
+    def _copy(self, located: Sequence["_Located"], offsets: np.ndarray, genes: np.ndarray, values: np.ndarray) -> None:
+        cell = 0
+        for buffer, places in located:
+            part = slice(offsets[cell], offsets[cell + len(places)])
             arrays = (buffer.cell_offsets, buffer.gene_index, buffer.values)
-            largest = gather_cells(places, *arrays, genes[at:end], values[at:end])
+            largest = gather_cells(places, *arrays, genes[part], values[part])
             if largest >= self.rows.n_genes:
                 raise InputError(
                     f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data."
                 )
-            at = end
-        rows = cut.rows
-        return CellMinibatch(
-            values=torch.from_numpy(values),
-            gene_index=torch.from_numpy(genes),
-            cell_offsets=torch.from_numpy(offsets),
-            n_genes=self.rows.n_genes,
-            codes={key: torch.from_numpy(np.asarray(column[rows], np.int64)) for key, column in self.codes.items()},
-            weight=cut.weight,
-        )
+            cell += len(places)
+
+
+_Located: TypeAlias = tuple[RowBuffer, np.ndarray]
+"""Cells in memory, and the places there of those that are wanted."""
+
+
+def _offsets(located: Sequence[_Located]) -> np.ndarray:
+    lengths = [buffer.cell_offsets[places + 1] - buffer.cell_offsets[places] for buffer, places in located]
+    return np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
 
 
 class _Ahead:

@@ -14,6 +14,14 @@ from selfcell.network.encoder import MlpEncoder, mirrored_decoder
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likelihood
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
+from selfcell.pretext.dense_masks import (
+    DenseDraw,
+    chosen_programs,
+    drawn_masks,
+    hide_entries_at_random,
+    hide_in_blocks,
+    random_entries,
+)
 from selfcell.pretext.masks import (
     draw_exact_mask,
     draw_isolated_program,
@@ -178,6 +186,8 @@ class MaskedAutoencoder(PretextTask):
         """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
         if self._goes_by_entries(minibatch):
             return self._loss_by_entries(minibatch, generator)
+        if self.encoder.compute.in_blocks and self._is_linear:
+            return self._loss_in_blocks(minibatch, generator)
         expression = minibatch.expression()
         hidden, scored = (mask.to(expression.device) for mask in self._draw(minibatch, generator))
         embedding = self.encoder(self._visible(expression, hidden))
@@ -199,9 +209,11 @@ class MaskedAutoencoder(PretextTask):
         return settings.mask == "random" and settings.score_zeros == "expected" and not settings.exact_share
 
     def _goes_by_entries(self, minibatch: CellMinibatch) -> bool:
-        settings = self.settings
-        linear = settings.likelihood == "squared_error" and settings.output == "identity"
-        return self.encoder.goes_sparse(minibatch.values) and linear
+        return self.encoder.goes_sparse(minibatch.values) and self._is_linear
+
+    @property
+    def _is_linear(self) -> bool:
+        return self.settings.likelihood == "squared_error" and self.settings.output == "identity"
 
     def _loss_by_entries(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
         """Take the loss without an array of cells x genes."""
@@ -220,6 +232,32 @@ class MaskedAutoencoder(PretextTask):
         total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), compute.dtype)
         terms = {"masked_fraction": torch.tensor(drawn.masked_fraction)}
         return Loss(total=total, terms=terms, embedding=embedding.detach())
+
+    def _loss_in_blocks(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
+        """Take the loss without an array of cells x genes in float32."""
+        drawn = self._draw_dense(minibatch, generator)
+        embedding = self.encoder(drawn.visible)
+        with self.encoder.compute.blocks(embedding.device):
+            units = self.decoder[:-1](embedding)
+        total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), self.encoder.compute)
+        return Loss(total=total, terms={"masked_fraction": drawn.masked_fraction}, embedding=embedding.detach())
+
+    def _draw_dense(self, minibatch: CellMinibatch, generator: torch.Generator) -> DenseDraw:
+        settings, truth, n_cells = self.settings, minibatch.sparse_expression(), minibatch.n_cells
+        rescale, dtype, share = settings.rescale_input, self.encoder.compute.dtype, settings.mask_fraction
+        if share is not None and self._expects_zeros:
+            return hide_entries_at_random(truth, share, rescale=rescale, dtype=dtype, generator=generator)
+        if share is not None and settings.mask == "random" and not settings.exact_share:
+            draw = random_entries(n_cells, share, generator=generator)
+            return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale, share=share)
+        if share is not None and settings.mask == "programs" and settings.share_of == "programs":
+            n_draws = n_cells if settings.mask_per == "cell" else 1
+            chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
+            draw = chosen_programs(self.membership, chosen.to(truth.values.device), dtype)
+            return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale)
+        masks = [mask.to(truth.values.device) for mask in self._draw(minibatch, generator)]
+        rescale = rescale and settings.mask in {"random", "programs"}
+        return hide_in_blocks(truth, drawn_masks(*masks), dtype=dtype, rescale=rescale)
 
     def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
         settings, share = self.settings, cast("float", self.settings.mask_fraction)
