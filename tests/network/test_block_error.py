@@ -133,9 +133,12 @@ def test_an_encoder_that_computes_in_blocks_gives_the_embeddings_of_one_that_doe
         *(part.to(device) for part in (cells.values, cells.gene_index, cells.cell_offsets)), n_genes=150
     )
     encoder.compute = Compute(sparse=False)
-    plain = encoder(cells)
+    plain, dense = encoder(cells), cells.dense()
     encoder.compute = Compute(sparse=False, in_blocks=True, dtype=dtype)
-    assert_near(encoder(cells).detach(), plain.detach().cpu().double(), dtype)
+    for shape in (cells, dense):
+        assert_near(encoder(shape).detach(), plain.detach().cpu().double(), dtype)
+    encoder(dense.requires_grad_()).sum().backward()
+    assert dense.grad.abs().sum() > 0
 
 
 def test_nothing_is_differentiated_where_no_gradient_is_asked_for():

@@ -76,6 +76,18 @@ def spread(
     return out.scatter_(0, at, values.to(dtype)).view(like.n_cells, n_columns)
 
 
+def padded_expression(
+    expression: Float[Tensor, "n_cells n_genes"] | SparseExpression, *, dtype: torch.dtype
+) -> PaddedExpression:
+    """Make cells dense and padded; those that are dense are copied."""
+    if isinstance(expression, SparseExpression):
+        return PaddedExpression(spread(expression.values, flat_places(expression), expression, dtype=dtype))
+    n_cells, n_genes = expression.shape
+    out = torch.zeros((n_cells, GeneBlocks.of(n_genes).n_columns), dtype=dtype, device=expression.device)
+    out[:, :n_genes] = expression
+    return PaddedExpression(out)
+
+
 def padded_rows(rows: Shaped[Tensor, "n_genes ..."], n_rows: int, dtype: torch.dtype) -> Shaped[Tensor, "n_rows ..."]:
     """Copy weights, gene by gene, into another type, with rows of zeros at the end."""
     out = torch.zeros((n_rows, *rows.shape[1:]), dtype=dtype, device=rows.device)
