@@ -131,7 +131,7 @@ def test_lengths_of_an_atlas_are_known_without_its_counts(atlas):
 
 def test_a_corpus_that_does_not_fit_is_refused_before_it_is_loaded(cells, monkeypatch):
     monkeypatch.setattr(resident, "available_memory", lambda: 5_000_000)
-    monkeypatch.setattr(ResidentRows, "_load", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(ResidentRows, "load", lambda _: pytest.fail("loaded"))
     with pytest.raises(
         InputError,
         match=r"data\.resident needs [\d.]+ MB on cpu for 300 cells and 5\.0 MB for training itself, but 5\.0 MB are "

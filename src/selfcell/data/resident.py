@@ -80,21 +80,22 @@ class ResidentRows:
 
     def read(self, rows: np.ndarray, pool: BufferPool) -> RowBuffer:  # noqa: ARG002 - the cells stay on the device
         """Load the cells if they are not; :meth:`gather` gives them."""
-        self._loaded()
+        self.load()
         nothing = np.zeros(1, dtype=np.int64)
         return RowBuffer(nothing, nothing[:0], nothing[:0], nothing, nothing)
 
     def gather(self, rows: np.ndarray) -> CellMinibatch:
         """Give some cells, in this order, on the device."""
-        return self._loaded().minibatch(rows)
+        return self.load().minibatch(rows)
 
-    def _loaded(self) -> PackedCells:
+    def load(self) -> PackedCells:
+        """Give all cells; the first time they are read from the source."""
         with self._lock:
             if self._cells is None:
-                self._cells = self._load()
+                self._cells = self._read_all()
             return self._cells
 
-    def _load(self) -> PackedCells:
+    def _read_all(self) -> PackedCells:
         cells = PackedCells(self._offsets, self.n_genes, self.size.counts_dtype, self.device)
         loader = CellLoader(
             self.rows,
