@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression, index_of_cells
 
-GENES_AT_ONCE = 4096
+GENES_AT_ONCE = 10_240
+"""Fewer would take more launches, and a block of thousands of cells leaves the cache at any width."""
 ALIGNED = 64
 
 

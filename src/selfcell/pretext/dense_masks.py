@@ -62,8 +62,8 @@ def hide_entries_at_random(
     values, at = expression.values, flat_places(expression)
     hidden = torch.rand(len(values), generator=generator, device=values.device) < share
     is_zero = values == 0
-    visible = torch.where(hidden, 0.0, values / (1 - share) if rescale else values)
-    scored = torch.where(hidden | is_zero, values, UNSCORED)
+    visible = (values / (1 - share) if rescale else values).masked_fill(hidden, 0.0)
+    scored = values.masked_fill(~(hidden | is_zero), UNSCORED)
     n_entries = expression.n_cells * expression.n_genes
     n_scored = (hidden & ~is_zero).sum() + share * (n_entries - len(values) + is_zero.sum())
     return DenseDraw(
