@@ -117,6 +117,16 @@ def hide_in_blocks(
     return DenseDraw(PaddedExpression(visible), truth, 1.0, n_scored, n_hidden.float().mean() / n_genes)
 
 
+def nothing_hidden(device: torch.device) -> DrawBlock:
+    """Hide nothing and score everything."""
+
+    def draw(genes: slice) -> tuple[Tensor, Tensor]:
+        hidden = torch.zeros((1, genes.stop - genes.start), dtype=torch.bool, device=device)
+        return hidden, ~hidden
+
+    return draw
+
+
 def random_entries(n_cells: int, share: float, *, generator: torch.Generator) -> DrawBlock:
     """Hide and score each entry with a probability."""
 

@@ -16,10 +16,12 @@ from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likeli
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
 from selfcell.pretext.dense_masks import (
     DenseDraw,
+    DrawBlock,
     chosen_programs,
     drawn_masks,
     hide_entries_at_random,
     hide_in_blocks,
+    nothing_hidden,
     random_entries,
 )
 from selfcell.pretext.masks import (
@@ -243,21 +245,25 @@ class MaskedAutoencoder(PretextTask):
         return Loss(total=total, terms={"masked_fraction": drawn.masked_fraction}, embedding=embedding.detach())
 
     def _draw_dense(self, minibatch: CellMinibatch, generator: torch.Generator) -> DenseDraw:
-        settings, truth, n_cells = self.settings, minibatch.sparse_expression(), minibatch.n_cells
-        rescale, dtype, share = settings.rescale_input, self.encoder.compute.dtype, settings.mask_fraction
+        settings, truth, share = self.settings, minibatch.sparse_expression(), self.settings.mask_fraction
+        rescale, dtype = settings.rescale_input and settings.mask in {"random", "programs"}, self.encoder.compute.dtype
         if share is not None and self._expects_zeros:
             return hide_entries_at_random(truth, share, rescale=rescale, dtype=dtype, generator=generator)
+        share_of_all = share if settings.mask == "random" and not settings.exact_share else None
+        draw = self._draw_block(minibatch, generator)
+        return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale, share=share_of_all)
+
+    def _draw_block(self, minibatch: CellMinibatch, generator: torch.Generator) -> DrawBlock:
+        settings, share, device = self.settings, self.settings.mask_fraction, minibatch.values.device
+        if settings.mask == "none":
+            return nothing_hidden(device)
         if share is not None and settings.mask == "random" and not settings.exact_share:
-            draw = random_entries(n_cells, share, generator=generator)
-            return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale, share=share)
+            return random_entries(minibatch.n_cells, share, generator=generator)
         if share is not None and settings.mask == "programs" and settings.share_of == "programs":
-            n_draws = n_cells if settings.mask_per == "cell" else 1
+            n_draws = minibatch.n_cells if settings.mask_per == "cell" else 1
             chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
-            draw = chosen_programs(self.membership, chosen.to(truth.values.device), dtype)
-            return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale)
-        masks = [mask.to(truth.values.device) for mask in self._draw(minibatch, generator)]
-        rescale = rescale and settings.mask in {"random", "programs"}
-        return hide_in_blocks(truth, drawn_masks(*masks), dtype=dtype, rescale=rescale)
+            return chosen_programs(self.membership, chosen, self.encoder.compute.dtype)
+        return drawn_masks(*self._draw(minibatch, generator))
 
     def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
         settings, share = self.settings, cast("float", self.settings.mask_fraction)
