@@ -43,7 +43,7 @@ def assert_same(one, other):
         assert torch.equal(getattr(one, name), getattr(other.to("cpu"), name))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [*DEVICES, "as a device"])
 @settings(max_examples=40, deadline=None)
 @given(
     n_cells=st.integers(1, 40),
@@ -59,7 +59,10 @@ def test_resident_cells_are_those_of_the_source(device, n_cells, n_genes, levels
     part = np.flatnonzero(rng.random(n_cells) < share) if share < 1 else np.arange(n_cells)
     part = part if len(part) else np.arange(1)
     plain = list(loader_of(MemoryRows(counts), part))
-    for one, other in zip(plain, loader_of(held(counts, part, device), part), strict=True):
+    rows = held(counts, part, device if device == "cuda" else "cpu")
+    if device == "as a device":
+        rows.load().by_loops = rows.load().on_device
+    for one, other in zip(plain, loader_of(rows, part), strict=True):
         assert_same(one, other)
         np.testing.assert_allclose(one.library_size, other.library_size.cpu(), rtol=1e-6)
 

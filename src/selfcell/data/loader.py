@@ -6,9 +6,9 @@ import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,6 +24,9 @@ from selfcell.data.rows import CellRows, GatheringRows, MemoryRows, RowBuffer
 from selfcell.data.schedule import Cut, Position, Read, Schedule
 
 _CELLS_AHEAD = 4096
+_CELLS_AT_ONCE = 1024
+"""Gathered by one thread."""
+_T = TypeVar("_T")
 
 
 class CellLoader:
@@ -136,6 +139,8 @@ class CellLoader:
         self, start: Position, stack: contextlib.ExitStack
     ) -> Iterator[tuple[CellMinibatch | PackedMinibatch, Position]]:
         pool = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads else None
+        # Of its own: what is gathered now must not wait for what is read ahead.
+        gathering = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads > 1 else None
         events = self.schedule.events(start)
         waiting: collections.deque[Read | Cut] = collections.deque()
         buffers: dict[int, Future[RowBuffer]] = {}
@@ -153,7 +158,8 @@ class CellLoader:
                 return
             event = waiting.popleft()
             if isinstance(event, Cut):
-                yield self._gather(event, {group: buffers[group].result() for group, _ in event.pieces}), event.after
+                at_hand = {group: buffers[group].result() for group, _ in event.pieces}
+                yield self._gather(event, at_hand, gathering), event.after
                 buffers = {group: buffer for group, buffer in buffers.items() if group >= event.after.group}
 
     def _submit(self, pool: ThreadPoolExecutor | None, rows: np.ndarray) -> Future[RowBuffer]:
@@ -163,50 +169,60 @@ class CellLoader:
         done.set_result(self.rows.read(rows, self._buffers))
         return done
 
-    def _gather(self, cut: Cut, buffers: Mapping[int, RowBuffer]) -> CellMinibatch | PackedMinibatch:
+    def _gather(
+        self, cut: Cut, buffers: Mapping[int, RowBuffer], pool: ThreadPoolExecutor | None
+    ) -> CellMinibatch | PackedMinibatch:
         rows = cut.rows
         if isinstance(self.rows, GatheringRows):
             minibatch: CellMinibatch | PackedMinibatch = self.rows.gather(rows)
         else:
             located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
-            minibatch = self._packed(located) if self.packed else self._plain(located)
+            minibatch = self._packed(located, pool) if self.packed else self._plain(located, pool)
         codes = {key: np.asarray(column[rows], np.int64) for key, column in self.codes.items()}
         minibatch.codes = {key: torch.from_numpy(code) for key, code in codes.items()}
         minibatch.weight = cut.weight
         return minibatch
 
-    def _plain(self, located: Sequence["_Located"]) -> CellMinibatch:
+    def _plain(self, located: Sequence["_Located"], pool: ThreadPoolExecutor | None) -> CellMinibatch:
         offsets = _offsets(located)
         genes = self._outputs.take(int(offsets[-1]), np.int32)
         values = self._outputs.take(int(offsets[-1]), np.float32)
-        self._copy(located, offsets, genes, values)
+        self._copy(located, offsets, genes, values, pool)
         parts = [torch.from_numpy(array) for array in (values, genes, offsets)]
         return CellMinibatch(parts[0], parts[1], parts[2], n_genes=self.rows.n_genes)
 
-    def _packed(self, located: Sequence["_Located"]) -> PackedMinibatch:
+    def _packed(self, located: Sequence["_Located"], pool: ThreadPoolExecutor | None) -> PackedMinibatch:
         offsets = _offsets(located)
-        sizes, largest, cell = self._outputs.take(len(offsets) - 1, np.float32), 0.0, 0
-        for buffer, places in located:
-            sums = sizes[cell : cell + len(places)]
-            largest = max(largest, sum_cells(places, buffer.cell_offsets, buffer.values, sums))
-            cell += len(places)
+        sizes = self._outputs.take(len(offsets) - 1, np.float32)
+
+        def summed(part: "_Located", cells: slice) -> float:
+            buffer, places = part
+            return sum_cells(places, buffer.cell_offsets, buffer.values, sizes[cells])
+
+        largest = max(_for_each(summed, located, pool), default=0.0)
         genes = self._outputs.take(int(offsets[-1]), gene_dtype(self.rows.n_genes))
         counts = self._outputs.take(int(offsets[-1]), count_dtype(largest))
-        self._copy(located, offsets, genes, counts)
+        self._copy(located, offsets, genes, counts, pool)
         parts = [as_bits(array) for array in (counts, genes, offsets, sizes)]
         return PackedMinibatch(parts[0], parts[1], parts[2], parts[3], n_genes=self.rows.n_genes)
 
-    def _copy(self, located: Sequence["_Located"], offsets: np.ndarray, genes: np.ndarray, values: np.ndarray) -> None:
-        cell = 0
-        for buffer, places in located:
-            part = slice(offsets[cell], offsets[cell + len(places)])
+    def _copy(
+        self,
+        located: Sequence["_Located"],
+        offsets: np.ndarray,
+        genes: np.ndarray,
+        values: np.ndarray,
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        def copied(part: "_Located", cells: slice) -> int:
+            buffer, places = part
+            to = slice(offsets[cells.start], offsets[cells.stop])
             arrays = (buffer.cell_offsets, buffer.gene_index, buffer.values)
-            largest = gather_cells(places, *arrays, genes[part], values[part])
-            if largest >= self.rows.n_genes:
-                raise InputError(
-                    f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data."
-                )
-            cell += len(places)
+            return int(gather_cells(places, *arrays, genes[to], values[to]))
+
+        largest = max(_for_each(copied, located, pool), default=0)
+        if largest >= self.rows.n_genes:
+            raise InputError(f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data.")
 
 
 _Located: TypeAlias = tuple[RowBuffer, np.ndarray]
@@ -216,6 +232,25 @@ _Located: TypeAlias = tuple[RowBuffer, np.ndarray]
 def _offsets(located: Sequence[_Located]) -> np.ndarray:
     lengths = [buffer.cell_offsets[places + 1] - buffer.cell_offsets[places] for buffer, places in located]
     return np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+
+
+def _for_each(
+    work: Callable[[_Located, slice], _T], located: Sequence[_Located], pool: ThreadPoolExecutor | None
+) -> list[_T]:
+    """Do something with some cells after the other, whose places in the minibatch are given along; in threads."""
+    parts: list[tuple[_Located, slice]] = []
+    at = 0
+    for buffer, places in located:
+        for start in range(0, len(places), _CELLS_AT_ONCE):
+            some = places[start : start + _CELLS_AT_ONCE]
+            parts.append(((buffer, some), slice(at, at + len(some))))
+            at += len(some)
+    # One part is done here: handing it over would take longer.
+    return (
+        [work(*part) for part in parts]
+        if pool is None or len(parts) < 2
+        else list(pool.map(work, *zip(*parts, strict=True)))
+    )
 
 
 class _Ahead:

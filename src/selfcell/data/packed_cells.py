@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from selfcell.data.buffers import BufferPool
+from selfcell.data.kernels import gather_cells
 from selfcell.data.minibatch import CellMinibatch, index_of_cells
 from selfcell.data.packed import PackedMinibatch, as_bits, brought, gene_dtype, widened
 
@@ -61,9 +62,12 @@ class PackedCells:
         self.gene_index[part] = cells.gene_index.to(self.device)
         counts = widened(cells.counts.to(self.device))
         limit = _LIMITS.get(self.counts_dtype)
-        if limit is not None:
-            aside = (counts > limit) | (counts != counts.floor())
+        if limit is not None and cells.counts.dtype not in {torch.uint8, self.counts_dtype}:
+            aside = counts > limit
+            if counts.is_floating_point():
+                aside |= counts != counts.floor()
             self._put_beside(positions, cells.cell_offsets, aside, counts)
+            # By way of int32: what a float too large for int16 becomes there is not said.
             counts = counts.masked_fill(aside, 0).int()
         self.counts[part] = counts.to(self.counts_dtype)
         self.library_size[positions] = cells.library_size.numpy()
@@ -86,6 +90,23 @@ class PackedCells:
 
     def minibatch(self, positions: Int[np.ndarray, " n_cells"]) -> CellMinibatch:
         """Give some cells, in this order, on the device."""
+        return (self.by_loops if self.device.type == "cpu" else self.on_device)(positions)
+
+    def by_loops(self, positions: Int[np.ndarray, " n_cells"]) -> CellMinibatch:
+        """Put a minibatch together on the CPU."""
+        _, offsets = _plan(self.offsets, positions)
+        genes, values = self._pool.take(int(offsets[-1]), np.int32), self._pool.take(int(offsets[-1]), np.float32)
+        arrays = (_unsigned(self.gene_index), _unsigned(self.counts))
+        gather_cells(positions, self.offsets, *arrays, genes, values)
+        starts, begins = _plan(self.offsets_beside, positions)
+        entry = np.arange(begins[-1]) + np.repeat(starts - begins[:-1], np.diff(begins))
+        place = np.repeat(offsets[:-1], np.diff(begins)) + _unsigned(self.place_beside)[entry]
+        values[place] = self.counts_beside.numpy()[entry]
+        parts = [torch.from_numpy(array) for array in (values, genes, offsets, self.library_size[positions])]
+        return CellMinibatch(parts[0], parts[1], parts[2], self.n_genes, known_library_size=parts[3])
+
+    def on_device(self, positions: Int[np.ndarray, " n_cells"]) -> CellMinibatch:
+        """Put a minibatch together on the device, without waiting for it."""
         plans = [*_plan(self.offsets, positions), *_plan(self.offsets_beside, positions)]
         n_values, n_beside = int(plans[1][-1]), int(plans[3][-1])
         plan = self._pool.take(sum(map(len, plans)), np.int64)
@@ -106,6 +127,12 @@ class PackedCells:
             n_genes=self.n_genes,
             known_library_size=library_size,
         )
+
+
+def _unsigned(bits: Tensor) -> np.ndarray:
+    """Give what was packed to loops: int16 stands for uint16."""
+    array: np.ndarray = bits.numpy()
+    return array.view(np.uint16) if bits.dtype == torch.int16 else array
 
 
 def _plan(offsets: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

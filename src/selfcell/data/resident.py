@@ -21,7 +21,7 @@ from selfcell.data.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
-_CELLS_AT_ONCE = 8192
+_CELLS_AT_ONCE = 2048
 _SAMPLE_STRETCHES, _SAMPLE_CELLS = 16, 128
 
 
