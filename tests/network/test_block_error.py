@@ -15,7 +15,7 @@ from selfcell.network import block_error, padded
 from selfcell.network.block_error import UNSCORED, compiler_fault, squared_error_in_blocks
 from selfcell.network.compute import Compute
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
-from selfcell.network.padded import GeneBlocks, PaddedExpression, flat_places, padded_linear, spread
+from selfcell.network.padded import GeneBlocks, PaddedExpression, flat_places, padded_expression, padded_linear, spread
 from selfcell.network.sparse import lay_by_gene
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -78,6 +78,20 @@ def test_cells_are_spread_to_their_places_and_zeros_follow():
     cells = cells_of(9, 130, 0.3, 0)
     dense = placed(cells, torch.float32)
     assert torch.equal(dense[:, :130], cells.dense()) and dense.shape == (9, 192) and not dense[:, 130:].any()
+
+
+def test_hidden_entries_are_spread_as_zeros_and_the_others_by_the_factor_of_their_cell():
+    cells = cells_of(9, 130, 0.3, 0)
+    hidden = torch.arange(len(cells.values)) % 3 == 0
+    shown = SparseExpression(
+        torch.where(hidden, -cells.values, cells.values),
+        cells.gene_index,
+        cells.cell_offsets,
+        n_genes=130,
+        factor=torch.arange(9.0),
+    )
+    dense = padded_expression(shown, dtype=torch.float32).values
+    assert torch.equal(dense[:, :130], shown.dense()) and (dense >= 0).all() and dense.any()
 
 
 @pytest.mark.parametrize("device", DEVICES)

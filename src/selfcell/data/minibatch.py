@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,22 @@ from selfcell.data.kernels import scale_cells, scatter_cells
 
 @dataclass(slots=True)
 class SparseExpression:
-    """``log1p`` of counts per 10,000 of some cells, without the zeros (compressed sparse rows)."""
+    """``log1p`` of counts per 10,000 of some cells, without the zeros (compressed sparse rows).
+
+    Entries may be hidden from the encoder: their values are negative then, and it sees zeros.
+    """
 
     values: Float[Tensor, " n_values"]
+    """Above 0, or less the value where it is hidden."""
     gene_index: Int[Tensor, " n_values"]
     """Gene of each entry."""
     cell_offsets: Int[Tensor, " n_offsets"]
     """Where in ``values`` each cell begins, and at the end their number: ``n_cells + 1`` positions."""
     n_genes: int
+    factor: Float[Tensor, " n_cells"] | None = None
+    """What visible values of each cell are multiplied by, for the encoder alone."""
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was found out of the entries, kept for its next use."""
 
     @property
     def n_cells(self) -> int:
@@ -29,8 +38,15 @@ class SparseExpression:
         return self.cell_offsets.shape[0] - 1
 
     def dense(self) -> Float[Tensor, "n_cells n_genes"]:
-        """Give the same with the zeros."""
-        return _dense(self.values, self.gene_index, self.cell_offsets, self.n_genes)
+        """Give what the encoder sees, with the zeros."""
+        return _dense(self.visible(), self.gene_index, self.cell_offsets, self.n_genes)
+
+    def visible(self) -> Float[Tensor, " n_values"]:
+        """Give the values that the encoder sees; zero where they are hidden."""
+        values = self.values.clamp(min=0)
+        if self.factor is None:
+            return values
+        return values * self.factor[index_of_cells(self.cell_offsets, len(values))]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give offsets, genes and values to compiled loops; on the CPU only, without a copy."""

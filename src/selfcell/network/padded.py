@@ -82,7 +82,7 @@ def padded_expression(
 ) -> PaddedExpression:
     """Make cells dense and padded; those that are dense are copied."""
     if isinstance(expression, SparseExpression):
-        return PaddedExpression(spread(expression.values, flat_places(expression), expression, dtype=dtype))
+        return PaddedExpression(spread(expression.visible(), flat_places(expression), expression, dtype=dtype))
     n_cells, n_genes = expression.shape
     out = torch.zeros((n_cells, GeneBlocks.of(n_genes).n_columns), dtype=dtype, device=expression.device)
     out[:, :n_genes] = expression

@@ -33,7 +33,7 @@ from selfcell.pretext.masks import (
     draw_random_mask,
 )
 from selfcell.pretext.membership import ProgramMembership
-from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_sets, show_program
+from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_genes, hide_sets, show_program
 
 _DEFAULT_FRACTION = {"random": 0.5, "programs": 0.25}
 
@@ -222,6 +222,9 @@ class MaskedAutoencoder(PretextTask):
         truth, settings, compute = minibatch.sparse_expression(), self.settings, self.encoder.compute
         if settings.mask in {"isolated_program", "program_to_tf"}:
             drawn = self._draw_isolated(truth, generator)
+        elif settings.mask == "programs" and settings.mask_per == "minibatch":
+            hidden = self._draw(minibatch, generator).hidden[0]
+            drawn = hide_genes(truth, hidden, rescale=settings.rescale_input)
         elif settings.mask == "programs" or (settings.mask == "random" and not self._expects_zeros):
             share = settings.mask_fraction if settings.score_zeros == "drawn" and not settings.exact_share else None
             sets = self._draw_sets(truth.n_cells, generator)
@@ -270,12 +273,9 @@ class MaskedAutoencoder(PretextTask):
         if settings.mask == "random":
             draw_entries = draw_exact_mask if settings.exact_share else draw_random_mask
             return GeneSets.of_mask(draw_entries(n_cells, self.encoder.n_genes, share, generator=generator))
-        n_draws = n_cells if settings.mask_per == "cell" else 1
         if settings.share_of == "genes":
-            mask = draw_program_mask_by_genes(self.membership, n_draws, share, generator=generator)
-            return GeneSets.of_mask(mask.expand(n_cells, -1))
-        chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
-        return self.membership.sets(chosen.expand(n_cells, -1))
+            return GeneSets.of_mask(draw_program_mask_by_genes(self.membership, n_cells, share, generator=generator))
+        return self.membership.sets(draw_exact_mask(n_cells, len(self.membership), share, generator=generator))
 
     def _draw_isolated(self, truth: SparseExpression, generator: torch.Generator) -> Drawn:
         program = torch.randint(len(self.membership), (truth.n_cells,), generator=generator)

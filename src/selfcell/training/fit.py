@@ -23,7 +23,7 @@ from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
 from selfcell.network.block_error import compiler_fault
-from selfcell.network.compute import Compute, best_dtype, set_compute
+from selfcell.network.compute import Compute, best_dtype, quick_float32, set_compute
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
 from selfcell.training.module import ObjectiveModule
@@ -130,7 +130,9 @@ def fit(
     if show_progress and is_first_process():
         callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
     started = time.perf_counter()
-    with _quiet_lightning(), _interruptible(), torch.random.fork_rng():
+    # On a GPU the setting would let products round to TF32.
+    as_it_is = settings.exact or accelerator != "cpu"
+    with _quiet_lightning(), _interruptible(), torch.random.fork_rng(), quick_float32(exact=as_it_is):
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=settings.devices,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from selfcell.training.adamw import AdamW
 from selfcell.training.lars import Lars
 from selfcell.training.settings import TrainingSettings
 
@@ -16,7 +17,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSetting
     """Make the optimizer that the settings ask for, over the parameters that are to be trained."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        return AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     weights = [parameter for parameter in trained if parameter.ndim > 1]
     biases = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [
