@@ -46,6 +46,12 @@ def pretrain(
     backed: Annotated[
         bool | None, typer.Option("--backed", help="As data.backed: stream the file from disk.", show_default=False)
     ] = None,
+    resident: Annotated[
+        bool | None,
+        typer.Option(
+            "--resident", help="As data.resident: hold the training cells on the GPU, packed.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
     exact: Annotated[
         bool | None, typer.Option("--exact", help="As training.exact: densely, in float32.", show_default=False)
@@ -84,6 +90,7 @@ def pretrain(
         "data.where": where,
         "data.balance_key": balance,
         "data.backed": backed,
+        "data.resident": resident,
         "training.seed": seed,
         "training.exact": exact,
         "training.devices": devices,

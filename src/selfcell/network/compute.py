@@ -18,7 +18,11 @@ class Compute:
 
     sparse: bool = True
     """On a CPU, let cells without their zeros stay so, and take the loss of a linear decoder from the non-zero entries;
-    else everything is made dense, as on a GPU."""
+    else everything is made dense."""
+    in_blocks: bool = False
+    """On a GPU, make cells dense in ``dtype`` and take the loss of a linear decoder in blocks of genes."""
+    compiled: bool = False
+    """In blocks, compute errors by a compiled kernel."""
     dtype: torch.dtype = torch.float32
     """Of products of matrices: float32, or bfloat16, which is summed in float32."""
 

@@ -14,6 +14,16 @@ from selfcell.network.encoder import MlpEncoder, mirrored_decoder
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likelihood
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
+from selfcell.pretext.dense_masks import (
+    DenseDraw,
+    DrawBlock,
+    chosen_programs,
+    drawn_masks,
+    hide_entries_at_random,
+    hide_in_blocks,
+    nothing_hidden,
+    random_entries,
+)
 from selfcell.pretext.masks import (
     draw_exact_mask,
     draw_isolated_program,
@@ -178,6 +188,8 @@ class MaskedAutoencoder(PretextTask):
         """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
         if self._goes_by_entries(minibatch):
             return self._loss_by_entries(minibatch, generator)
+        if self.encoder.compute.in_blocks and self._is_linear:
+            return self._loss_in_blocks(minibatch, generator)
         expression = minibatch.expression()
         hidden, scored = (mask.to(expression.device) for mask in self._draw(minibatch, generator))
         embedding = self.encoder(self._visible(expression, hidden))
@@ -199,9 +211,11 @@ class MaskedAutoencoder(PretextTask):
         return settings.mask == "random" and settings.score_zeros == "expected" and not settings.exact_share
 
     def _goes_by_entries(self, minibatch: CellMinibatch) -> bool:
-        settings = self.settings
-        linear = settings.likelihood == "squared_error" and settings.output == "identity"
-        return self.encoder.goes_sparse(minibatch.values) and linear
+        return self.encoder.goes_sparse(minibatch.values) and self._is_linear
+
+    @property
+    def _is_linear(self) -> bool:
+        return self.settings.likelihood == "squared_error" and self.settings.output == "identity"
 
     def _loss_by_entries(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
         """Take the loss without an array of cells x genes."""
@@ -223,6 +237,36 @@ class MaskedAutoencoder(PretextTask):
         total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), compute.dtype)
         terms = {"masked_fraction": torch.tensor(drawn.masked_fraction)}
         return Loss(total=total, terms=terms, embedding=embedding.detach())
+
+    def _loss_in_blocks(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
+        """Take the loss without an array of cells x genes in float32."""
+        drawn = self._draw_dense(minibatch, generator)
+        embedding = self.encoder(drawn.visible)
+        with self.encoder.compute.blocks(embedding.device):
+            units = self.decoder[:-1](embedding)
+        total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), self.encoder.compute)
+        return Loss(total=total, terms={"masked_fraction": drawn.masked_fraction}, embedding=embedding.detach())
+
+    def _draw_dense(self, minibatch: CellMinibatch, generator: torch.Generator) -> DenseDraw:
+        settings, truth, share = self.settings, minibatch.sparse_expression(), self.settings.mask_fraction
+        rescale, dtype = settings.rescale_input and settings.mask in {"random", "programs"}, self.encoder.compute.dtype
+        if share is not None and self._expects_zeros:
+            return hide_entries_at_random(truth, share, rescale=rescale, dtype=dtype, generator=generator)
+        share_of_all = share if settings.mask == "random" and not settings.exact_share else None
+        draw = self._draw_block(minibatch, generator)
+        return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale, share=share_of_all)
+
+    def _draw_block(self, minibatch: CellMinibatch, generator: torch.Generator) -> DrawBlock:
+        settings, share, device = self.settings, self.settings.mask_fraction, minibatch.values.device
+        if settings.mask == "none":
+            return nothing_hidden(device)
+        if share is not None and settings.mask == "random" and not settings.exact_share:
+            return random_entries(minibatch.n_cells, share, generator=generator)
+        if share is not None and settings.mask == "programs" and settings.share_of == "programs":
+            n_draws = minibatch.n_cells if settings.mask_per == "cell" else 1
+            chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
+            return chosen_programs(self.membership, chosen, self.encoder.compute.dtype)
+        return drawn_masks(*self._draw(minibatch, generator))
 
     def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
         settings, share = self.settings, cast("float", self.settings.mask_fraction)

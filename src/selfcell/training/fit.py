@@ -22,6 +22,7 @@ from selfcell.core.memory import keep_freed_memory
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
+from selfcell.network.block_error import compiler_fault
 from selfcell.network.compute import Compute, best_dtype, quick_float32, set_compute
 from selfcell.pretext.base import Objective
 from selfcell.training.collapse import CollapseWatch
@@ -129,7 +130,9 @@ def fit(
     if show_progress and is_first_process():
         callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
     started = time.perf_counter()
-    with _quiet_lightning(), _interruptible(), torch.random.fork_rng(), quick_float32(exact=settings.exact):
+    # On a GPU the setting would let products round to TF32.
+    as_it_is = settings.exact or accelerator != "cpu"
+    with _quiet_lightning(), _interruptible(), torch.random.fork_rng(), quick_float32(exact=as_it_is):
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=settings.devices,
@@ -172,9 +175,14 @@ def how_to_compute(settings: TrainingSettings, accelerator: str) -> Compute:
     if settings.exact:
         logger.info("Computed densely in float32 (training.exact).")
         return Compute(sparse=False)
-    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    device = {"gpu": "cuda" if torch.cuda.is_available() else "mps"}.get(accelerator, accelerator)
     chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": best_dtype(device)}[settings.precision]
     name = str(chosen).removeprefix("torch.")
+    if device == "cuda":
+        fault = compiler_fault(torch.device(device))
+        how = "by compiled kernels" if fault is None else f"without compiled kernels ({fault})"
+        logger.info("Computed densely on cuda in %s, errors in blocks of genes %s.", name, how)
+        return Compute(dtype=chosen, in_blocks=True, compiled=fault is None)
     logger.info("Computed %s in %s.", "on the non-zero counts" if device == "cpu" else f"densely on {device}", name)
     return Compute(dtype=chosen)
 

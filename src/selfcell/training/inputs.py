@@ -16,6 +16,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import Order
 from selfcell.data.programs import GenePrograms, load_programs, read_stored_programs
+from selfcell.data.resident import ResidentRows
 from selfcell.data.schedule import Schedule
 from selfcell.data.source import Cells, CellSource, obs_column, refuse_empty_cells
 from selfcell.data.splits import Split, split_cells
@@ -24,13 +25,16 @@ from selfcell.data.stream_split import StreamSplit, split_stream
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.training.settings import DataSettings, PretrainSettings
+from selfcell.training.processes import refuse_several
+from selfcell.training.settings import DataSettings, PretrainSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 TrainingSource: TypeAlias = CellSource | Cells | StreamedCells
 
 _FEW_GENES = 0.05
+_ROOM, _ROOM_PER_ENTRY = 2**30, 16
+"""Bytes that training takes beside the cells: for weights and their like, and for each cell and gene of a minibatch."""
 
 
 def check_task(settings: PretrainSettings, cells: AnyCells, split: Split | StreamSplit) -> None:
@@ -177,17 +181,36 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
     # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
     validation = _mixed(source, split.validation, data.split_seed) if compares else source.order(split.validation)
     batch_key = data.batch_key if settings.pretext.uses_batches else None
+    on_gpu = _device(training).type == "cuda"
+    resident = _resident(source, split.train, settings) if data.resident else None
     return {
         part: CellLoader(
-            source.rows,
+            rows,
             Schedule(order, training.minibatch_size, min_cells=2 if compares else 1, equal_shares=compares),
             codes={} if batch_key is None else {"batch": cells.coded(batch_key, role="batch").codes},
             reshuffle=part == "train",
-            n_threads=data.loader_threads if source.on_disk else 0,
-            pin_memory=source.on_disk and torch.cuda.is_available(),
+            n_threads=data.loader_threads if source.on_disk and rows is source.rows else 0,
+            pin_memory=on_gpu,
+            packed=on_gpu,
         )
-        for part, order in (("train", train), ("validation", validation))
+        for part, order, rows in (("train", train, resident or source.rows), ("validation", validation, source.rows))
     }
+
+
+def _device(training: TrainingSettings) -> torch.device:
+    """Give where cells are packed for: a CUDA GPU, or main memory."""
+    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _resident(source: StreamSource, part: np.ndarray | CellSubset, settings: PretrainSettings) -> ResidentRows:
+    refuse_several(settings.training, "Training on cells held on the device (data.resident)")
+    return ResidentRows(
+        source.rows,
+        source.order(np.sort(part) if isinstance(part, np.ndarray) else part),
+        device=_device(settings.training),
+        room=_ROOM + _ROOM_PER_ENTRY * settings.training.minibatch_size * source.rows.n_genes,
+        n_threads=settings.data.loader_threads if source.on_disk else 0,
+    )
 
 
 def _warn_of_unknown(cells: AnyCells, key: str) -> None:

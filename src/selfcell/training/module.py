@@ -16,6 +16,7 @@ from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.pretext.base import Loss, Objective, TargetNetworkTask
 from selfcell.training.collapse import embedding_spread
+from selfcell.training.finite import FiniteLosses
 from selfcell.training.schedule import learning_rate_factor, make_optimizer
 from selfcell.training.settings import TrainingSettings
 
@@ -38,6 +39,7 @@ class ObjectiveModule(pl.LightningModule):
         super().__init__()
         self.objective = objective
         self.settings = settings
+        self.losses = FiniteLosses()
 
     def on_train_epoch_start(self) -> None:
         """Tell the loader the epoch; it begins when the first minibatch is asked for."""
@@ -48,14 +50,19 @@ class ObjectiveModule(pl.LightningModule):
         # Dropout draws from torch's global stream, which nothing but this step may have moved.
         torch.manual_seed(derive_seed(self.settings.seed, "dropout", self.global_step, *self._process()))
         loss = self.objective.compute_loss(minibatch, generator=self._generator("masks", self.global_step))
-        if not torch.isfinite(loss.total):
-            raise FloatingPointError(
-                f"The training loss is {loss.total.item()} at step {self.global_step} (epoch {self.current_epoch}). "
-                "Lower training.learning_rate."
-            )
+        self.losses.watch(loss.total, step=self.global_step, epoch=self.current_epoch)
         self._log("train", loss, minibatch)
         # Gradients are averaged over the processes, whatever their numbers of cells.
         return loss.total * minibatch.weight
+
+    def on_train_batch_end(self, outputs: Any, batch: CellMinibatch, batch_idx: int) -> None:
+        """Look at what was put off, after the last step of an epoch."""
+        if self.trainer.is_last_batch:
+            self.losses.look()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write no weights that came of a loss that is no number."""
+        self.losses.look()
 
     def validation_step(self, minibatch: CellMinibatch, batch_idx: int) -> None:
         """Compute the loss on held-out cells, with masks fixed by the place of the minibatch."""

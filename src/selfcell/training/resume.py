@@ -20,6 +20,7 @@ FREE = (
     "training.nodes",
     "training.checkpoint_minutes",
     "data.loader_threads",
+    "data.resident",
     "data.cache_folder",
 )
 """Ends of the addresses of settings that may differ when a run is resumed."""

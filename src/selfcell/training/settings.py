@@ -32,6 +32,9 @@ class DataSettings(Settings):
     """Column of obs whose values are drawn equally often, whatever their share of the cells. An epoch stays as long."""
     backed: bool = False
     """Read a file from disk while training, instead of holding it in memory; an atlas always is."""
+    resident: bool = False
+    """Hold the training cells where they are trained on, packed in about three bytes a count: on the GPU, or in memory.
+    Validation cells are streamed. It changes no number."""
     block_size: int | None = Field(default=None, ge=1)
     """On disk: neighbouring cells that are read at one go; 128 of an atlas and 32 of a file, which may lie sorted."""
     buffer_size: int | None = Field(default=None, ge=1)
