@@ -1,52 +1,73 @@
-"""Whether the losses of a training are numbers, without waiting for a GPU at every step."""
-
-import math
+"""Whether losses and norms of gradients are numbers, without waiting for a GPU at every step."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_STEPS_BETWEEN = {"cpu": 1, "cuda": 64}
+_STEPS_BETWEEN = 64
 
 
-class FiniteLosses:
-    """Watches losses; on a GPU what it finds is looked at now and then, as looking waits for what was begun."""
+class NotFiniteError(Exception):
+    """A loss or a norm of the gradient is NaN or infinite.
 
-    def __init__(self) -> None:
-        self._first_fault: Tensor | None = None
-        self._n_unseen = 0
+    Parameters
+    ----------
+    what
+        What it is, such as ``training loss``.
+    value
+        NaN or infinity.
+    step, epoch
+        When it was first so; optimizer steps and whole epochs before.
+    """
 
-    def watch(self, loss: Float[Tensor, ""], *, step: int, epoch: int) -> None:
-        """Note a loss.
+    def __init__(self, what: str, value: float, *, step: int, epoch: int) -> None:
+        super().__init__(f"The {what} is {value} at step {step:,} (epoch {epoch + 1}).")
+        self.what = what
+
+
+class FiniteWatch:
+    """Keeps values of the last steps and looks at them: at once on the CPU, now and then on a GPU, as looking waits.
+
+    Parameters
+    ----------
+    what
+        What the values are, for the message.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._values: Tensor | None = None
+        self._places: list[tuple[int, int]] = []
+
+    def watch(self, value: Float[Tensor, ""], *, step: int, epoch: int) -> None:
+        """Note a value.
 
         Parameters
         ----------
-        loss
-            Of a step.
+        value
+            Loss or norm.
         step, epoch
-            When it was taken.
+            Optimizer steps and whole epochs before it.
 
         Raises
         ------
-        FloatingPointError
+        NotFiniteError
             If it, or one before it, is NaN or infinite.
         """
-        loss = loss.detach().float()
-        noted = torch.stack([loss, torch.full_like(loss, step), torch.full_like(loss, epoch)])
-        if self._first_fault is None:
-            self._first_fault = torch.zeros_like(noted)
-        self._first_fault = torch.where(self._first_fault[0].isfinite(), noted, self._first_fault)
-        self._n_unseen += 1
-        if self._n_unseen >= _STEPS_BETWEEN.get(loss.device.type, 1):
+        if self._values is None:
+            self._values = torch.zeros(1 if value.is_cpu else _STEPS_BETWEEN, device=value.device)
+        self._values[len(self._places)].copy_(value.detach())
+        self._places.append((step, epoch))
+        if len(self._places) == len(self._values):
             self.look()
 
     def look(self) -> None:
-        """Raise the error if there is one; waits for a GPU."""
-        if not self._n_unseen or self._first_fault is None:
+        """Raise the error if there is cause to; waits for a GPU."""
+        if self._values is None or not self._places:
             return
-        self._n_unseen = 0
-        loss, step, epoch = self._first_fault.tolist()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The training loss is {loss} at step {step:.0f} (epoch {epoch:.0f}). Lower training.learning_rate."
-            )
+        places, self._places = self._places, []
+        values = self._values[: len(places)]
+        if not bool(values.isfinite().all()):
+            first = int((~values.isfinite()).nonzero()[0])
+            step, epoch = places[first]
+            raise NotFiniteError(self.what, float(values[first]), step=step, epoch=epoch)
