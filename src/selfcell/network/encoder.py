@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfcell.core.config import Settings
 from selfcell.data.minibatch import SparseExpression
+from selfcell.network.blockwise import BlockwiseExpression, blockwise_linear
 from selfcell.network.compute import Compute
 from selfcell.network.dropout import QuickDropout
 from selfcell.network.sparse import lay_by_gene, sparse_linear
@@ -57,15 +58,17 @@ class MlpEncoder(nn.Module):
         self.compute = Compute()
 
     def forward(
-        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression
+        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression | BlockwiseExpression
     ) -> Float[Tensor, "n_cells n_latent"]:
-        """Embed cells given as ``log1p`` of counts per 10,000, dense or without the zeros."""
+        """Embed cells given as ``log1p`` of counts per 10,000: dense, without the zeros, or with zeros in blocks."""
         first, rest = cast("nn.Linear", self.layers[0]), cast("nn.Sequential", self.layers[1:])
         with self.compute.blocks(first.weight.device):
-            if not isinstance(expression, SparseExpression):
-                hidden = first(expression)
-            elif self.goes_sparse(expression.values):
+            if isinstance(expression, SparseExpression) and self.goes_sparse(expression.values):
                 hidden = sparse_linear(expression, first, dtype=self.compute.dtype)
+            elif isinstance(expression, BlockwiseExpression) and self.goes_sparse(expression.sparse.values):
+                hidden = blockwise_linear(expression, first, dtype=self.compute.dtype)
+            elif isinstance(expression, Tensor):
+                hidden = first(expression)
             else:
                 hidden = first(expression.dense())
             embedding: Tensor = rest(hidden).to(first.weight.dtype)
