@@ -3,6 +3,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from selfcell.network.compute import Compute, set_compute
 from selfcell.network.heads import HeadSizes, projection_head, projection_spread
 
 
@@ -59,3 +60,24 @@ def test_spread_is_zero_for_one_direction_and_near_one_for_all():
     assert projection_spread(one) < 1e-6
     assert abs(projection_spread(every) - 1) < 0.02
     assert projection_spread(every[:1]) == 0
+
+
+@pytest.mark.parametrize("last", ["linear", "batch_norm"])
+def test_a_head_computes_as_it_is_told_and_gives_its_weights_type(last):
+    torch.manual_seed(0)
+    head, cells = projection_head([8, 16, 4], last=last), torch.randn(200, 8)
+    in_full = head(cells)
+    set_compute(nn.ModuleDict({"projector": head}), Compute(dtype=torch.bfloat16))
+    in_half = head(cells)
+    assert in_half.dtype == torch.float32 and not torch.equal(in_half, in_full)
+    torch.testing.assert_close(in_half, in_full, rtol=0.03, atol=0.03)
+    in_half.square().sum().backward()
+    assert {parameter.grad.dtype for parameter in head.parameters()} == {torch.float32}
+
+
+def test_in_double_precision_a_head_stays_so_however_it_computes():
+    torch.manual_seed(0)
+    head, cells = projection_head([8, 16, 4]).double(), torch.randn(20, 8, dtype=torch.float64)
+    expected = head(cells)
+    set_compute(head, Compute(dtype=torch.bfloat16))
+    assert head(cells).dtype == torch.float64 and torch.equal(head(cells), expected)

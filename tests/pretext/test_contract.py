@@ -9,6 +9,7 @@ from selfcell.data.loader import cell_loader
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.source import open_cells
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
+from selfcell.network.view_pair import ViewPair
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import TargetNetworkTask
 from selfcell.pretext.two_views import TwoViews
@@ -176,7 +177,7 @@ def quiet_task(request, encoder, monkeypatch):
         "selfcell.pretext.latent_prediction.draw_exact_mask", lambda n_cells, *_, **__: same.expand(n_cells, -1)
     )
     settings = PRETEXT_TASKS[request.param].Settings
-    monkeypatch.setattr(TwoViews, "forward", lambda _, minibatch, **__: (minibatch.expression(),) * 2)
+    monkeypatch.setattr(TwoViews, "forward", lambda _, minibatch, **__: ViewPair(*(minibatch.expression(),) * 2))
     values = {"mask": "none"} if "mask" in settings.model_fields else {}
     torch.manual_seed(1)
     task = PRETEXT_TASKS[request.param](settings.model_validate(values), encoder=encoder)

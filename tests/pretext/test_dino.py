@@ -44,7 +44,7 @@ def test_teacher_and_center_are_moving_averages(encoder, minibatch, train):
     student = nn.Sequential(task.encoder, task.projector, task.prototypes)
     expected = [p.detach().clone() for p in student.parameters()]
     center, outputs = torch.zeros(7), []
-    task.target_network.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    task.target_network.network[-1].register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     steps = 5
 
     def average():

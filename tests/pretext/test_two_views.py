@@ -228,7 +228,7 @@ def test_a_sparse_view_hides_what_the_dense_one_may_and_as_often(view, minibatch
     sparse, dense = TwoViews(settings, programs=PROGRAMS), TwoViews(settings, programs=PROGRAMS)
     before, hidden = minibatch.expression(), []
     for place in range(40):
-        shown = sparse(minibatch, generator=generator(place))[0].dense()
+        shown = sparse(minibatch, generator=generator(place)).first.dense()
         distorted = dense._distorted(before, settings.views[0], minibatch, generator(place))
         kept = shown > 0
         assert torch.equal(shown[kept], before[kept])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.programs import GenePrograms
+from selfcell.network import kernels
 from selfcell.pretext.membership import ProgramMembership
 from selfcell.pretext.neighbor_views import mix_neighbors
 from selfcell.pretext.views import (
@@ -302,3 +303,31 @@ def test_a_cell_alone_has_none_to_cross_or_mix_with(expression):
     alone = expression[:1]
     assert torch.equal(cross_over(alone, fraction=0.9, generator=generator()), alone)
     assert torch.equal(mix_neighbors(alone, n_neighbors=3, weight=0.5, generator=generator()), alone)
+
+
+# Thinning on all threads.
+
+
+def test_threads_change_no_thinned_count(minibatch, monkeypatch):
+    monkeypatch.setattr(kernels, "_WORTH_THREADS", 1)
+    n_threads, found = torch.get_num_threads(), []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        found.append(dense(thin_counts(minibatch, keep_fraction=(0.2, 0.9), generator=generator())))
+    torch.set_num_threads(n_threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("keep", [0.001, 0.25, 0.5, 0.999])
+def test_counts_over_a_word_of_molecules_are_thinned_as_scipy_draws_them(keep):
+    counts = np.tile([31, 32, 33, 64, 500], (5000, 1))
+    thinned = dense(thin_counts(minibatch_of(counts), keep_fraction=keep, generator=generator()))
+    for gene, count in enumerate(counts[0]):
+        kept = np.arange(count + 1)
+        expected = scipy.stats.binom.pmf(kept, count, keep) * 5000
+        observed = np.bincount(thinned[:, gene].long().numpy(), minlength=count + 1)
+        common = expected > 5
+        rest = [[observed[~common].sum()], [max(expected[~common].sum(), 1e-9)]]
+        found, hoped = np.append(observed[common], rest[0]), np.append(expected[common], rest[1])
+        assert scipy.stats.chisquare(found, hoped * found.sum() / hoped.sum()).pvalue > 1e-4
+    assert np.abs(np.corrcoef(thinned.numpy().T)[~np.eye(5, dtype=bool)]).max() < 0.06

@@ -14,8 +14,8 @@ from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 from selfcell.network.compute import Compute
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderSettings
-from selfcell.training import finite, fit
-from selfcell.training.finite import FiniteLosses
+from selfcell.training import fit
+from selfcell.training.finite import FiniteWatch, NotFiniteError
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.run_folder import read_manifest
 from selfcell.training.settings import TrainingSettings
@@ -101,22 +101,22 @@ def test_on_a_gpu_errors_are_taken_in_blocks_and_how_is_said(fault, said, monkey
     assert not fit.how_to_compute(TrainingSettings(exact=True), "cuda").in_blocks
 
 
-def test_a_loss_that_is_no_number_is_told_of_late_on_a_gpu_but_with_its_step(monkeypatch):
-    monkeypatch.setattr(finite, "_STEPS_BETWEEN", {"cpu": 4})
-    losses = FiniteLosses()
+def test_losses_of_a_gpu_are_looked_at_now_and_then_and_the_first_fault_is_told():
+    losses = FiniteWatch("training loss")
+    losses._values = torch.zeros(4)  # as on a GPU
     losses.watch(torch.tensor(1.0), step=0, epoch=0)
     losses.look()
     for step, loss in ((1, float("nan")), (2, float("inf")), (3, 1.0)):
         losses.watch(torch.tensor(loss), step=step, epoch=2)
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step 1 \(epoch 2\)\. Lower training\.learning_rate"):
+    with pytest.raises(NotFiniteError, match=r"training loss is nan at step 1 \(epoch 3\)"):
         losses.watch(torch.tensor(1.0), step=4, epoch=2)
 
 
-def test_what_was_put_off_is_looked_at_before_weights_are_written(encoder, monkeypatch):
-    monkeypatch.setattr(finite, "_STEPS_BETWEEN", {"cpu": 100})
+def test_what_was_put_off_is_looked_at_before_weights_are_written(encoder):
     task = MaskedAutoencoder(MaskedAutoencoderSettings(), encoder=encoder)
     module = ObjectiveModule(task, TrainingSettings())
     module.on_save_checkpoint({})
-    module.losses.watch(torch.tensor(float("inf")), step=3, epoch=0)
-    with pytest.raises(FloatingPointError, match="loss is inf at step 3"):
+    module._losses._values = torch.zeros(100)  # as on a GPU
+    module._losses.watch(torch.tensor(float("inf")), step=3, epoch=0)
+    with pytest.raises(NotFiniteError, match="loss is inf at step 3"):
         module.on_save_checkpoint({})

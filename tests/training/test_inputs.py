@@ -15,6 +15,7 @@ from selfcell.data.source import open_cells
 from selfcell.data.splits import split_cells
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.byol import Byol
+from selfcell.training.adamw import AdamW
 from selfcell.training.inputs import task_loaders
 from selfcell.training.progress import EpochLog
 from selfcell.training.settings import PretrainSettings
@@ -190,15 +191,13 @@ def test_more_epochs_of_a_schedule_that_goes_by_their_share_are_warned_about(ada
 
 def test_the_target_is_updated_once_after_every_step(adata, tmp_path, monkeypatch):
     told, steps = [], []
-    update, step = Byol.update_target, torch.optim.AdamW.step
+    update, step = Byol.update_target, AdamW.step
     monkeypatch.setattr(
         Byol,
         "update_target",
         lambda self, *, progress: (told.append((progress, len(steps))), update(self, progress=progress)),
     )
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self, *given, **named: (steps.append(1), step(self, *given, **named))[1]
-    )
+    monkeypatch.setattr(AdamW, "step", lambda self, *given, **named: (steps.append(1), step(self, *given, **named))[1])
     model = run(adata, tmp_path / "run", {"name": "byol"})
     n_steps = model.manifest["fit"]["steps"]
     assert [progress for progress, _ in told] == pytest.approx([(place + 1) / n_steps for place in range(n_steps)])

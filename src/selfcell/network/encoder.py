@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from selfcell.core.config import Settings
 from selfcell.data.minibatch import SparseExpression
+from selfcell.network.blockwise import BlockwiseExpression, blockwise_linear
 from selfcell.network.compute import Compute
 from selfcell.network.dropout import QuickDropout
 from selfcell.network.padded import PaddedExpression, padded_expression, padded_linear
 from selfcell.network.sparse import lay_by_gene, sparse_linear
 
+Laid: TypeAlias = SparseExpression | BlockwiseExpression | PaddedExpression
+"""Cells in a form that a first layer of its own takes."""
 ActivationName = Literal["selu", "relu", "gelu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"selu": nn.SELU, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -57,10 +60,8 @@ class MlpEncoder(nn.Module):
         lay_by_gene(cast("nn.Linear", self.layers[0]))
         self.compute = Compute()
 
-    def forward(
-        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression | PaddedExpression
-    ) -> Float[Tensor, "n_cells n_latent"]:
-        """Embed cells given as ``log1p`` of counts per 10,000, dense or without the zeros."""
+    def forward(self, expression: Float[Tensor, "n_cells n_genes"] | Laid) -> Float[Tensor, "n_cells n_latent"]:
+        """Embed cells given as ``log1p`` of counts per 10,000: dense, without the zeros, or with zeros in blocks."""
         first, rest = cast("nn.Linear", self.layers[0]), cast("nn.Sequential", self.layers[1:])
         expression = self._laid_out(expression)
         with self.compute.blocks(first.weight.device):
@@ -68,20 +69,24 @@ class MlpEncoder(nn.Module):
                 hidden = sparse_linear(expression, first, dtype=self.compute.dtype)
             elif isinstance(expression, PaddedExpression):
                 hidden = padded_linear(expression, first)
+            elif isinstance(expression, BlockwiseExpression):
+                hidden = blockwise_linear(expression, first, dtype=self.compute.dtype)
             else:
                 hidden = first(expression)
             embedding: Tensor = rest(hidden).to(first.weight.dtype)
         return embedding
 
-    def _laid_out(
-        self, expression: Tensor | SparseExpression | PaddedExpression
-    ) -> Tensor | SparseExpression | PaddedExpression:
+    def _laid_out(self, expression: Tensor | Laid) -> Tensor | Laid:
         """Lay cells out as they are computed."""
-        is_sparse = isinstance(expression, SparseExpression)
-        values = expression.values if isinstance(expression, SparseExpression | PaddedExpression) else expression
-        if isinstance(expression, PaddedExpression) or (is_sparse and self.goes_sparse(values)):
+        if isinstance(expression, PaddedExpression):
             return expression
-        if self.compute.in_blocks and not values.requires_grad:
+        if isinstance(expression, SparseExpression) and self.goes_sparse(expression.values):
+            return expression
+        if isinstance(expression, BlockwiseExpression):
+            if self.goes_sparse(expression.sparse.values):
+                return expression
+            expression = expression.dense()
+        if self.compute.in_blocks and not (isinstance(expression, Tensor) and expression.requires_grad):
             return padded_expression(expression, dtype=self.compute.dtype)
         return expression.dense() if isinstance(expression, SparseExpression) else expression
 

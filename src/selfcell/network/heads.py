@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from selfcell.network.compute import Compute
+
 HeadSizes = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
 """Units of the layers of a head, from the encoder outwards, at least one."""
 
@@ -21,13 +23,26 @@ LastLayer = Literal["linear", "linear_without_bias", "batch_norm", "batch_norm_w
 """What a head ends in. Batch norm follows a Linear without bias, and may be without scale and shift."""
 
 
+class Head(nn.Sequential):
+    """Layers computed as the encoder's hidden ones are; what comes out is of the weights' type."""
+
+    compute = Compute()
+
+    def forward(self, input: Float[Tensor, "n_cells n_units"]) -> Float[Tensor, "n_cells n_outputs"]:  # noqa: A002
+        """Apply the layers."""
+        weight = next(self.parameters())
+        with self.compute.blocks(weight.device):
+            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return output.to(weight.dtype)
+
+
 def projection_head(
     sizes: Sequence[int],
     *,
     last: LastLayer = "linear",
     batch_norm: bool = True,
     activation: HeadActivation = "relu",
-) -> nn.Sequential:
+) -> Head:
     """Stack Linear, batch norm, activation; the last Linear has no activation.
 
     A Linear before batch norm has no bias, which the norm would take away again. In training over several processes
@@ -69,7 +84,7 @@ def projection_head(
     blocks.append(nn.Linear(sizes[-2], sizes[-1], bias=last == "linear"))
     if last in {"batch_norm", "batch_norm_without_scale"}:
         blocks.append(nn.BatchNorm1d(sizes[-1], affine=last == "batch_norm"))
-    return nn.Sequential(*blocks)
+    return Head(*blocks)
 
 
 @torch.no_grad()

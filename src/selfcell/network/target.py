@@ -3,11 +3,13 @@
 import copy
 import itertools
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from selfcell.data.minibatch import SparseExpression
+from selfcell.network.encoder import MlpEncoder
+from selfcell.network.view_pair import View, ViewPair
 
 
 class TargetNetwork(nn.Module):
@@ -31,10 +33,18 @@ class TargetNetwork(nn.Module):
                 module.momentum = 0.0
 
     @torch.no_grad()
-    def forward(self, expression: Tensor | SparseExpression) -> Tensor:
+    def forward(self, expression: View) -> Tensor:
         """Apply the network, without gradients."""
         output: Tensor = self.network(expression)
         return output
+
+    @torch.no_grad()
+    def of_both(self, views: ViewPair) -> tuple[Tensor, Tensor]:
+        """Apply the network, an encoder with heads behind it, to two views: the heads to one after the other."""
+        encoder, *heads = cast("nn.Sequential", self.network)
+        behind = nn.Sequential(*heads)
+        first, second = views.embedded(cast("MlpEncoder", encoder))
+        return behind(first), behind(second)
 
     @torch.no_grad()
     def update(self, source: nn.Module, *, momentum: float) -> None:
@@ -49,10 +59,11 @@ class TargetNetwork(nn.Module):
         """
         own = itertools.chain(self.network.parameters(), self.network.buffers())
         followed = itertools.chain(source.parameters(), source.buffers())
-        for mine, theirs in zip(own, followed, strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - momentum)
-            else:
+        pairs = list(zip(own, followed, strict=True))
+        moved = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in moved], [theirs for _, theirs in moved], 1 - momentum)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
                 mine.copy_(theirs)
 
 

@@ -63,9 +63,8 @@ class BarlowTwins(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Distance of the correlation from the identity; logs its two parts, ``alignment`` and the spread."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
-        first_projection, second_projection = self.projector(embedding), self.projector(self.encoder(second))
+        embedding, second_embedding = self.views(minibatch, generator=generator).embedded(self.encoder)
+        first_projection, second_projection = self.projector(embedding), self.projector(second_embedding)
         correlation = cross_correlation(gather_cells(first_projection), gather_cells(second_projection))
         invariance, redundancy = distance_from_identity(correlation)
         return Loss(

@@ -71,12 +71,12 @@ class Byol(TargetNetworkTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Both prediction errors; logs the mean cosine as ``alignment``, and ``projection_spread``."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
-        first_projection = self.projector(embedding)
-        second_projection = self.projector(self.encoder(second))
-        total = prediction_error(self.predictor(first_projection), self.target_network(second)) + prediction_error(
-            self.predictor(second_projection), self.target_network(first)
+        views = self.views(minibatch, generator=generator)
+        embedding, second_embedding = views.embedded(self.encoder)
+        first_projection, second_projection = self.projector(embedding), self.projector(second_embedding)
+        first_target, second_target = self.target_network.of_both(views)
+        total = prediction_error(self.predictor(first_projection), second_target) + prediction_error(
+            self.predictor(second_projection), first_target
         )
         return Loss(
             total=total,

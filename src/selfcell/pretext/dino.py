@@ -106,14 +106,14 @@ class Dino(TargetNetworkTask):
 
         ``alignment`` is the share of cells that teacher and student sort into the same prototype.
         """
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
+        views = self.views(minibatch, generator=generator)
+        embedding, second_embedding = views.embedded(self.encoder)
         projection = self.projector(embedding)
         first_student, second_student = (
             self.prototypes(projection),
-            self.prototypes(self.projector(self.encoder(second))),
+            self.prototypes(self.projector(second_embedding)),
         )
-        first_teacher, second_teacher = self.target_network(first), self.target_network(second)
+        first_teacher, second_teacher = self.target_network.of_both(views)
         if self.training:
             self._step_mean = gather_cells(torch.cat([first_teacher, second_teacher])).mean(dim=0)
         first_sorted, second_sorted = self._sort(first_teacher), self._sort(second_teacher)

@@ -74,9 +74,8 @@ class Nnclr(TargetNetworkTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Cross-entropy both ways; logs the mean cosine of neighbor and prediction as ``alignment``, and the spread."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
-        first_projection, second_projection = self.projector(embedding), self.projector(self.encoder(second))
+        embedding, second_embedding = self.views(minibatch, generator=generator).embedded(self.encoder)
+        first_projection, second_projection = self.projector(embedding), self.projector(second_embedding)
         first_neighbor = nearest_in_queue(first_projection, queue=self.queue.projections)
         second_neighbor = nearest_in_queue(second_projection, queue=self.queue.projections)
         second_prediction = self.predictor(second_projection)

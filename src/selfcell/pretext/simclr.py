@@ -62,9 +62,8 @@ class Simclr(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """NT-Xent; logs the mean cosine of the two views as ``alignment``, and ``projection_spread``."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
-        first_projection, second_projection = self.projector(embedding), self.projector(self.encoder(second))
+        embedding, second_embedding = self.views(minibatch, generator=generator).embedded(self.encoder)
+        first_projection, second_projection = self.projector(embedding), self.projector(second_embedding)
         return Loss(
             total=nt_xent(first_projection, second_projection, temperature=self.settings.temperature),
             terms={

@@ -64,10 +64,9 @@ class SimSiam(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Negative cosine; logs the mean cosine as ``alignment``, and ``projection_spread``."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
+        embedding, second_embedding = self.views(minibatch, generator=generator).embedded(self.encoder)
         first_projection = self.projector(embedding)
-        second_projection = self.projector(self.encoder(second))
+        second_projection = self.projector(second_embedding)
         total = 0.5 * negative_cosine(self.predictor(first_projection), second_projection) + 0.5 * negative_cosine(
             self.predictor(second_projection), first_projection
         )

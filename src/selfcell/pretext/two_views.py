@@ -1,7 +1,7 @@
 """Two views of every cell, each made by a list of steps: what contrastive tasks compare."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,19 @@ from torch import Tensor, nn
 from selfcell.core.errors import InputError
 from selfcell.data.minibatch import CellMinibatch, SparseExpression
 from selfcell.data.programs import GenePrograms
+from selfcell.network.view_pair import View, ViewPair
 from selfcell.pretext.base import PretextSettings
 from selfcell.pretext.membership import ProgramMembership
 from selfcell.pretext.neighbor_views import mix_neighbors
+from selfcell.pretext.noisy_views import (
+    GaussianNoise,
+    HiddenGenes,
+    HiddenPrograms,
+    NegativeBinomialNoise,
+    Step,
+    distort,
+)
+from selfcell.pretext.sparse_exchanges import cross_sparse_cells, swap_sparse_genes
 from selfcell.pretext.sparse_views import mask_sparse_genes, mask_sparse_programs
 from selfcell.pretext.view_settings import (
     AnyView,
@@ -34,6 +44,16 @@ from selfcell.pretext.views import (
     thin_counts,
 )
 
+_OF_SPARSE: dict[str, Callable[..., SparseExpression]] = {
+    "mask_genes": mask_sparse_genes,
+    "swap_genes": swap_sparse_genes,
+    "cross_over": cross_sparse_cells,
+}
+_OF_SINGLE_VALUES: dict[str, Callable[..., Step]] = {
+    "mask_genes": HiddenGenes,
+    "add_gaussian_noise": GaussianNoise,
+    "add_negative_binomial_noise": NegativeBinomialNoise,
+}
 _OF_EXPRESSION: dict[str, Callable[..., Tensor]] = {
     "mask_genes": mask_genes,
     "add_gaussian_noise": add_gaussian_noise,
@@ -117,10 +137,8 @@ class TwoViews(nn.Module):
         if programs and settings.uses_programs:
             self.membership = ProgramMembership(programs)
 
-    def forward(
-        self, minibatch: CellMinibatch, *, generator: torch.Generator
-    ) -> tuple[Tensor | SparseExpression, Tensor | SparseExpression]:
-        """Give both views: dense, or on a CPU without the zeros where no step changes these.
+    def forward(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> ViewPair:
+        """Give both views. On a CPU no array of cells x genes is made, unless steps other than masks follow noise.
 
         Parameters
         ----------
@@ -136,32 +154,36 @@ class TwoViews(nn.Module):
         """
         first = self.settings.views
         second = first if self.settings.second_views is None else self.settings.second_views
-        return self._view(minibatch, first, generator), self._view(minibatch, second, generator)
+        return ViewPair(self._view(minibatch, first, generator), self._view(minibatch, second, generator))
 
-    def _view(
-        self, minibatch: CellMinibatch, steps: tuple[AnyView, ...], generator: torch.Generator
-    ) -> Tensor | SparseExpression:
+    def _view(self, minibatch: CellMinibatch, steps: tuple[AnyView, ...], generator: torch.Generator) -> View:
         cells = minibatch
         for step in steps:
             if isinstance(step, ThinCounts):
                 cells = thin_counts(cells, **_arguments(step), generator=generator)
-        if minibatch.values.is_cpu and all(isinstance(step, ThinCounts | MaskGenes | MaskPrograms) for step in steps):
-            return self._sparse_view(cells.sparse_expression(), steps, generator)
-        expression = cells.expression()
-        for step in steps:
-            if not isinstance(step, ThinCounts):
-                expression = self._distorted(expression, step, minibatch, generator)
-        return expression
+        rest = [step for step in steps if not isinstance(step, ThinCounts)]
+        n_sparse = _n_sparse(rest)
+        if minibatch.values.is_cpu and all(_of_single_values(step) for step in rest[n_sparse:]):
+            expression = cells.sparse_expression()
+            for step in rest[:n_sparse]:
+                expression = self._sparsely_distorted(expression, step, generator)
+            return distort(expression, [self._drawn(expression, step, generator) for step in rest[n_sparse:]])
+        dense = cells.expression()
+        for step in rest:
+            dense = self._distorted(dense, step, minibatch, generator)
+        return dense
 
-    def _sparse_view(
-        self, expression: SparseExpression, steps: tuple[AnyView, ...], generator: torch.Generator
+    def _sparsely_distorted(
+        self, expression: SparseExpression, step: AnyView, generator: torch.Generator
     ) -> SparseExpression:
-        for step in steps:
-            if isinstance(step, MaskGenes):
-                expression = mask_sparse_genes(expression, **_arguments(step), generator=generator)
-            if isinstance(step, MaskPrograms):
-                expression = mask_sparse_programs(expression, self.membership, **_arguments(step), generator=generator)
-        return expression
+        if isinstance(step, MaskPrograms):
+            return mask_sparse_programs(expression, self.membership, **_arguments(step), generator=generator)
+        return _OF_SPARSE[step.name](expression, **_arguments(step), generator=generator)
+
+    def _drawn(self, expression: SparseExpression, step: AnyView, generator: torch.Generator) -> Step:
+        if isinstance(step, MaskPrograms):
+            return HiddenPrograms(expression, self.membership, **_arguments(step), generator=generator)
+        return _OF_SINGLE_VALUES[step.name](expression, **_arguments(step), generator=generator)
 
     def _distorted(
         self, expression: Tensor, step: AnyView, minibatch: CellMinibatch, generator: torch.Generator
@@ -173,6 +195,17 @@ class TwoViews(nn.Module):
             arguments = _arguments(step, "among") | {"mutual": step.among == "mutual"}
             return mix_neighbors(expression, batch_code, **arguments, generator=generator)
         return _OF_EXPRESSION[step.name](expression, **_arguments(step), generator=generator)
+
+
+def _n_sparse(steps: Sequence[AnyView]) -> int:
+    """Count the steps before the first that makes something of zeros."""
+    return sum(
+        1 for _ in itertools.takewhile(lambda step: step.name in _OF_SPARSE or isinstance(step, MaskPrograms), steps)
+    )
+
+
+def _of_single_values(step: AnyView) -> bool:
+    return step.name in _OF_SINGLE_VALUES or isinstance(step, MaskPrograms)
 
 
 def _arguments(step: AnyView, *left_out: str) -> dict[str, Any]:

@@ -77,9 +77,8 @@ class Vicreg(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Weighted sum of invariance, variance and covariance; logs each unweighted, and ``projection_spread``."""
-        first, second = self.views(minibatch, generator=generator)
-        embedding = self.encoder(first)
-        first_projection, second_projection = self.projector(embedding), self.projector(self.encoder(second))
+        embedding, second_embedding = self.views(minibatch, generator=generator).embedded(self.encoder)
+        first_projection, second_projection = self.projector(embedding), self.projector(second_embedding)
         terms = vicreg_terms(gather_cells(first_projection), gather_cells(second_projection))
         total = (
             self.settings.invariance_weight * terms.invariance

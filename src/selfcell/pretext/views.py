@@ -13,6 +13,7 @@ from selfcell.data.counts import TARGET_TOTAL
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.pretext.draws import Strength, draw_strength, draw_uniform
 from selfcell.pretext.membership import ProgramMembership
+from selfcell.pretext.thinning import thinned_entries, without_zeros
 
 NEGATIVE_BINOMIAL_TOTAL = 10
 """Number of failures of the negative binomial noise."""
@@ -44,21 +45,22 @@ def thin_counts(
     -------
     Cells without the entries that came to zero.
     """
-    values, offsets = minibatch.values, minibatch.cell_offsets
-    n_entries = values.shape[0]
-    of_cell = draw_strength(minibatch.n_cells, keep_fraction, probability=probability, like=values, generator=generator)
-    keep = of_cell[:, 0].repeat_interleave(offsets.diff(), output_size=n_entries)
+    n_cells, values = minibatch.n_cells, minibatch.values
+    keep = draw_strength(n_cells, keep_fraction, probability=probability, like=values, generator=generator)[:, 0]
+    if values.is_cpu and generator.device.type == "cpu":
+        return without_zeros(minibatch, thinned_entries(minibatch, keep, generator=generator))
+    keep = keep.repeat_interleave(minibatch.cell_offsets.diff(), output_size=len(values))
     # Not floor(values + uniform): that sum of a large count may round up to the next whole number.
-    whole = values.floor() + (draw_uniform((n_entries,), like=values, generator=generator) < values.frac())
+    whole = values.floor() + (draw_uniform(values.shape, like=values, generator=generator) < values.frac())
     device = generator.device
     drawn = torch.binomial(whole.to(device), keep.to(device), generator=generator).to(values.device)
     thinned = torch.where(keep > 0, drawn, values)
     left = thinned > 0
-    n_left = torch.cat([offsets.new_zeros(1), left.cumsum(0)])
+    n_left = torch.cat([minibatch.cell_offsets.new_zeros(1), left.cumsum(0)])
     return CellMinibatch(
         values=thinned[left],
         gene_index=minibatch.gene_index[left],
-        cell_offsets=n_left[offsets],
+        cell_offsets=n_left[minibatch.cell_offsets],
         n_genes=minibatch.n_genes,
         codes=minibatch.codes,
     )
