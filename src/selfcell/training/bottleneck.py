@@ -25,6 +25,7 @@ from selfcell.training.inputs import (
     open_training_cells,
     task_loaders,
 )
+from selfcell.training.minibatch_size import with_minibatch_size
 from selfcell.training.pretrain import make_task
 from selfcell.training.settings import PretrainSettings
 
@@ -118,6 +119,7 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
     """
     cells = open_training_cells(source, settings)
     split = draw_split(cells, settings)
+    settings = with_minibatch_size(settings, n_cells=len(split.train), n_genes=len(cells.genes))
     check_task(settings, cells, split)
     programs = load_task_programs(settings, cells.genes, stored=None)
     loader = task_loaders(settings, cells, split)["train"]

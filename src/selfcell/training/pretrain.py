@@ -26,6 +26,7 @@ from selfcell.training.inputs import (
     open_training_cells,
     task_loaders,
 )
+from selfcell.training.minibatch_size import with_minibatch_size
 from selfcell.training.processes import check_processes, check_shares, is_first_process, mute_others, wait_for_all
 from selfcell.training.resume import check_resumable
 from selfcell.training.run_folder import (
@@ -95,6 +96,7 @@ def pretrain(
             "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
         )
     split = draw_split(cells, settings)
+    settings = with_minibatch_size(settings, n_cells=len(split.train), n_genes=len(cells.genes))
     check_task(settings, cells, split)
     programs = load_task_programs(settings, cells.genes, stored=out / "programs.csv" if resume else None)
     loaders = task_loaders(settings, cells, split)
@@ -120,11 +122,17 @@ def pretrain(
 
 
 def _resolved(settings: PretrainSettings | dict[str, Any] | None, out: Path, *, resume: bool) -> PretrainSettings:
-    """Give whole settings; those of the run where one is resumed without any."""
+    """Give whole settings; those of the run where one is resumed without any, and its size of minibatches."""
     if resume and settings is None:
         read_manifest(out)
         settings = read_toml(out / "config.toml")
-    return settings if isinstance(settings, PretrainSettings) else build(PretrainSettings, settings or {})
+    settings = settings if isinstance(settings, PretrainSettings) else build(PretrainSettings, settings or {})
+    if resume and settings.training.minibatch_size == "auto":
+        read_manifest(out)
+        chosen = read_toml(out / "config.toml")["training"]["minibatch_size"]
+        training = settings.training.model_copy(update={"minibatch_size": chosen})
+        settings = settings.model_copy(update={"training": training})
+    return settings
 
 
 def _named(settings: PretrainSettings) -> str:
