@@ -7,7 +7,8 @@ One factor is moved at a time from a base: 19,331 genes, 1,830 non-zeros a cell,
 network, two threads. Arms are whole optimizer steps on the same simulated cells, each in a process of its own: the
 plain dense step and ours of benchmarks/speed.py, and SCVI as scvi-tools trains it, another model with a loader of its
 own, in an environment that is made on first use. Linux only. Safe to stop and start again: rows that are in the table
-already are not measured again, but for those that failed; --tables-only makes tables and figure again.
+already are not measured again, but for those that failed; --tables-only draws the figure and prints the table
+again.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import scipy.sparse as sp
 import torch
 from arms import as_markdown
 from loaders import run_watched
-from matplotlib.ticker import EngFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from simulated_counts import simulated_counts
 from step_timing import StepRequest
 
@@ -197,7 +198,7 @@ def _shown(of_arm: pd.DataFrame, arm: str) -> str:
 
 
 def _reason(rows: pd.DataFrame, factor: str, value: float, arm: str) -> str:
-    mine = rows[(rows["factor"] == factor) & (rows[factor] == value) & (rows["arm"] == arm)]
+    mine = rows[rows["factor"].isin([factor, "base"]) & (rows[factor] == value) & (rows["arm"] == arm)]
     return str(mine["status"].iloc[-1]) if len(mine) else ""
 
 
@@ -214,9 +215,11 @@ def draw(found: pd.DataFrame, path: Path) -> None:
             panel.set_xscale("log")
             panel.set_yscale("log")
             values = sorted(set(found.loc[found["factor"] == factor, "value"]))
-            panel.set_xticks(values, [EngFormatter(sep="")(value) for value in values], fontsize=7)
-            panel.xaxis.set_minor_locator(NullLocator())
+            panel.set_xticks(values, [f"{value:,g}" for value in values], fontsize=7, rotation=45)
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_minor_locator(NullLocator())
             panel.grid(color="0.9")
             panel.set_axisbelow(True)
     panels[0][0].set_ylabel("cells per second")
@@ -226,21 +229,18 @@ def draw(found: pd.DataFrame, path: Path) -> None:
 
 
 def report(out: Path) -> None:
-    """Write the short table and the figure, and print the table."""
+    """Draw the figure, and print a table for people."""
     rows = pd.read_csv(out / "growth.csv")
     found = medians(rows)
-    table = as_table(found, rows)
-    with atomic_path(out / "growth_table.csv") as temporary:
-        table.to_csv(temporary, index=False)
     draw(found, out / "growth.png")
-    print(as_markdown(table))
+    print(as_markdown(as_table(found, rows)))
 
 
 def main() -> None:
     """Measure and report."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of tables and figure")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of table and figure")
     parser.add_argument("--factor", nargs="+", choices=list(FACTORS), help="these only, and the base")
     parser.add_argument("--arm", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--rounds", type=int, default=1)
