@@ -14,7 +14,7 @@ from selfcell.core.config import build
 from selfcell.core.memory import keep_freed_memory
 from selfcell.data.genes import GeneTable
 from selfcell.data.loader import cell_loader
-from selfcell.network.compute import Compute, set_compute
+from selfcell.network.compute import Compute, quick_float32, set_compute
 from selfcell.training.pretrain import make_task
 from selfcell.training.settings import PretrainSettings
 
@@ -41,7 +41,7 @@ class PlainStepOfSize(PlainStep):
             is_embedding = place == len(hidden)
             blocks += [nn.Linear(n_in, n_out)] if is_embedding else [nn.Linear(n_in, n_out), nn.SELU(), nn.Dropout(0.1)]
         self.network = nn.Sequential(*blocks, nn.Linear(hidden[0], n_genes), nn.Sigmoid())
-        self.member = None
+        self.member, self.scores = None, nn.ModuleList()
 
 
 class OurStepOfSize(OurStep):
@@ -86,7 +86,8 @@ def train(request: StepRequest, counts: sp.csr_matrix, clock: StepClock) -> None
         logger=False,
     )
     steps = list(itertools.islice(itertools.cycle(minibatches), MOST_STEPS))
-    trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
+    with quick_float32(exact=request.arm == "plain"):
+        trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
