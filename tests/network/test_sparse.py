@@ -122,6 +122,27 @@ def test_the_error_over_sets_of_genes_is_the_dense_one(n_cells, n_genes, n_units
     assert_near(last.bias.grad, dense.bias.grad, dtype)
 
 
+@pytest.mark.parametrize("of_sets", [False, True])
+def test_a_loss_gives_its_gradients_away_once_and_is_the_same_without_them(of_sets):
+    torch.manual_seed(0)
+    truth, last = cells_of(30, 50, 0.2, 0), nn.Linear(8, 50)
+    units = torch.randn(30, 8)
+
+    def loss():
+        if of_sets:
+            sets = GeneSets.of_mask(torch.ones(30, 50, dtype=torch.bool))
+            return squared_error_of_sets(units, last, truth, scored=sets, scale=1.0)
+        return squared_error_of_all(units, last, truth, entry_weight=(1.0, 1.0), zero_weight=torch.ones(30), scale=1.0)
+
+    with torch.no_grad():
+        unwatched = loss()
+    watched = loss()
+    assert watched == unwatched
+    watched.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated already"):
+        watched.backward()
+
+
 def test_the_numbers_are_the_same_with_any_number_of_threads(monkeypatch):
     monkeypatch.setattr(kernels, "_WORTH_THREADS", 1)
     truth, n_threads = cells_of(50, 300, 0.2, 0), torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""LARS and schedules against written-out formulas; the watch over collapse."""
+"""LARS, AdamW and schedules against written-out formulas; the watch over collapse."""
 
 import logging
 import math
@@ -6,10 +6,13 @@ import math
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import selfcell
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
+from selfcell.network.sparse import lay_by_gene
+from selfcell.training.adamw import AdamW
 from selfcell.training.collapse import COLLAPSED, embedding_spread
 from selfcell.training.lars import Lars
 from selfcell.training.schedule import learning_rate_factor, make_optimizer
@@ -101,3 +104,32 @@ def test_a_collapsed_embedding_is_warned_about_once(adata, tmp_path, caplog):
 def test_a_spread_embedding_is_not_warned_about(model, caplog):
     log = pd.read_csv(model.path / "log.csv")
     assert (log["train_embedding_spread"] > COLLAPSED).all() and (log["validation_embedding_spread"] > COLLAPSED).all()
+
+
+def weight_by_gene(steps, *, optimizer_class, by_gene):
+    torch.manual_seed(0)
+    layer = nn.Linear(7, 5)
+    if by_gene:
+        lay_by_gene(layer)
+    optimizer = optimizer_class(layer.parameters(), lr=0.1, fused=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        layer(torch.randn(4, 7)).square().sum().backward()
+        optimizer.step()
+    return layer, optimizer
+
+
+def test_adamw_moves_weights_that_lie_by_gene_as_torch_moves_others():
+    expected, _ = weight_by_gene(5, optimizer_class=torch.optim.AdamW, by_gene=False)
+    found, _ = weight_by_gene(5, optimizer_class=AdamW, by_gene=True)
+    assert found.weight.T.is_contiguous()
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(found.bias, expected.bias)
+
+
+def test_adamw_refuses_a_state_that_lies_otherwise_than_its_weight():
+    layer, optimizer = weight_by_gene(1, optimizer_class=AdamW, by_gene=True)
+    state = optimizer.state[layer.weight]
+    state["exp_avg"] = state["exp_avg"].contiguous()
+    with pytest.raises(ValueError, match="lies otherwise in memory"):
+        optimizer.step()

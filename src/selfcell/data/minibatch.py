@@ -17,7 +17,8 @@ from selfcell.data.kernels import scale_cells, scatter_cells
 class SparseExpression:
     """``log1p`` of counts per 10,000 of some cells, without the zeros (compressed sparse rows).
 
-    Entries may be hidden from the encoder: their values are negative then, and it sees zeros.
+    Entries may be hidden from the encoder: their values are negative then, and it sees zeros. No gene is named twice in
+    a cell, and no value is 0; counts are checked for both where they are read.
     """
 
     values: Float[Tensor, " n_values"]
@@ -29,8 +30,8 @@ class SparseExpression:
     n_genes: int
     factor: Float[Tensor, " n_cells"] | None = None
     """What visible values of each cell are multiplied by, for the encoder alone."""
-    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What was found out of the entries, kept for its next use."""
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was found out of the entries, kept for its next use. Nothing else may be changed thereafter."""
 
     @property
     def n_cells(self) -> int:

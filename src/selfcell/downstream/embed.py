@@ -78,7 +78,7 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
     device = next(encoder.parameters()).device
     parts = []
     minibatches = cell_loader(counts, minibatch_size=CELLS_AT_ONCE)
-    with torch.inference_mode(), quick_float32():
+    with torch.inference_mode(), quick_float32(exact=device.type != "cpu"):
         for minibatch in tqdm(
             minibatches, desc="Embedding", unit=" minibatches", disable=not show_progress, leave=False
         ):

@@ -91,7 +91,7 @@ def _embed_stream(encoder: MlpEncoder, cells: StreamedCells, *, n_threads: int) 
     at = 0
     with (
         torch.inference_mode(),
-        quick_float32(),
+        quick_float32(exact=device.type != "cpu"),
         tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True) as bar,
     ):
         for minibatch in loader:

@@ -59,7 +59,7 @@ def squared_error_in_blocks(
     """
     assert layer.bias is not None
     loss: Tensor = _SquaredErrorInBlocks.apply(  # type: ignore[no-untyped-call]
-        hidden, layer.weight, layer.bias, truth, zero_weight, scale, dtype, compiled
+        hidden, layer.weight, layer.bias, truth, zero_weight, scale, dtype, compiled, torch.is_grad_enabled()
     )
     return loss
 
@@ -78,6 +78,7 @@ class _SquaredErrorInBlocks(torch.autograd.Function):
         scale: Tensor,
         dtype: torch.dtype,
         compiled: bool,  # noqa: FBT001 - a Function's arguments have no names
+        differentiate: bool,  # noqa: FBT001
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             score = _compiled_score() if compiled else score_block
@@ -89,7 +90,7 @@ class _SquaredErrorInBlocks(torch.autograd.Function):
             for part in blocks:
                 error, squares = score(cells @ rows[part].T, biases[part], truth[:, part], zero_weight, scale)
                 loss += squares
-                if any(ctx.needs_input_grad):
+                if differentiate:
                     d_hidden += error @ rows[part]
                     d_weight[part] = error.T @ cells
                     d_bias[part] = error.sum(dim=0, dtype=torch.float32)
@@ -99,7 +100,7 @@ class _SquaredErrorInBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         parts = [(part * gradients[0]).to(part.dtype) for part in ctx.gradients]
-        return (*parts, None, None, None, None, None)
+        return (*parts, None, None, None, None, None, None)
 
 
 @no_type_check

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,32 @@ class Gradients:
     """Of its input: cells x units, added to."""
     weight: Tensor
     bias: Tensor
+    dtype: torch.dtype
+    """Of what the gradient of the input is given as."""
+
+    @classmethod
+    def like(cls, hidden: Tensor, weight: Tensor) -> "Gradients":
+        """Make room for them."""
+        return cls(torch.zeros(hidden.shape), torch.empty(weight.shape), torch.empty(len(weight)), hidden.dtype)
+
+
+def given_away(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the gradients that a forward pass has kept, times a factor, and keep them no longer.
+
+    Who is the only one to hold a gradient need not copy it.
+
+    Raises
+    ------
+    RuntimeError
+        If they were given already.
+    """
+    found, ctx.gradients = ctx.gradients, None
+    if found is None:
+        raise RuntimeError("This loss was differentiated already, and its gradients are gone: compute it anew.")
+    if float(factor) != 1.0:
+        for part in (found.hidden, found.weight, found.bias):
+            part.mul_(factor)
+    return found.hidden.to(found.dtype), found.weight, found.bias
 
 
 def gene_blocks(genes: np.ndarray, *, n_cells: int) -> Iterator[np.ndarray]:
@@ -41,7 +68,7 @@ def error_of_genes(
     bias: Tensor,
     cells: Tensor,
     truth: SparseExpression,
-    gradients: Gradients,
+    gradients: Gradients | None,
     *,
     zero_weight: Tensor,
     scored: Float[Tensor, "2"] | GeneSets,
@@ -57,7 +84,7 @@ def error_of_genes(
     truth
         What is predicted.
     gradients
-        Where to write those of the genes; that of the input is added to what is there.
+        Where to write those of the genes; that of the input is added to what is there. None takes the error alone.
     zero_weight
         Weight of the zeros of each cell.
     scored
@@ -89,8 +116,9 @@ def error_of_genes(
             n_threads=torch.get_num_threads(),
             work_of_item=truth.n_cells,
         )
-        gradients.hidden.add_(products.T @ some)
-        gradients.weight[chosen] = (products @ cells).float()
-        gradients.bias[chosen] = torch.from_numpy(d_bias)
         loss += float(losses.sum())
+        if gradients is not None:
+            gradients.hidden.add_(products.T @ some)
+            gradients.weight[chosen] = (products @ cells).float()
+            gradients.bias[chosen] = torch.from_numpy(d_bias)
     return loss

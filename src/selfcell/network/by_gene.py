@@ -10,6 +10,8 @@ from selfcell.data.minibatch import SparseExpression
 from selfcell.network.entry_kernels import count_genes, place_by_gene
 from selfcell.network.kernels import threads
 
+_MOST_ENTRIES = 2**31
+
 
 @dataclass(frozen=True)
 class ByGene:
@@ -35,6 +37,8 @@ class ByGene:
     @classmethod
     def _sorted(cls, expression: SparseExpression) -> "ByGene":
         offsets, genes, values = expression.arrays()
+        if len(genes) >= _MOST_ENTRIES:
+            raise ValueError(f"A minibatch of {len(genes):,} non-zero entries is too large: take fewer cells.")
         counts = _counts_by_part(expression)
         gene_offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts.sum(axis=0))])
         places = gene_offsets[:-1] + np.cumsum(counts, axis=0) - counts

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression
-from selfcell.network.blocks import Gradients, error_of_genes
+from selfcell.network.blocks import Gradients, error_of_genes, given_away
 from selfcell.network.gene_sets import GeneSets
 
 
@@ -44,7 +45,9 @@ def squared_error_of_sets(
         In which products are made: float32 or bfloat16.
     """
     assert layer.bias is not None
-    loss: Tensor = _SquaredErrorOfSets.apply(hidden, layer.weight, layer.bias, truth, scored, scale, dtype)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SquaredErrorOfSets.apply(  # type: ignore[no-untyped-call]
+        hidden, layer.weight, layer.bias, truth, scored, scale, dtype, torch.is_grad_enabled()
+    )
     return loss
 
 
@@ -59,10 +62,11 @@ class _SquaredErrorOfSets(torch.autograd.Function):
         scored: GeneSets,
         scale: float,
         dtype: torch.dtype,
+        differentiate: bool,  # noqa: FBT001 - a Function's arguments have no names
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             cells, rows = hidden.detach().to(dtype), weight.detach().to(dtype)
-            gradients = Gradients(torch.zeros(cells.shape), torch.empty(rows.shape), torch.empty(len(rows)))
+            gradients = Gradients.like(hidden, weight) if differentiate else None
             loss = error_of_genes(
                 np.arange(len(rows)),
                 rows,
@@ -73,11 +77,10 @@ class _SquaredErrorOfSets(torch.autograd.Function):
                 zero_weight=torch.full((truth.n_cells,), scale),
                 scored=scored,
             )
-            ctx.gradients = (gradients.hidden.to(hidden.dtype), gradients.weight, gradients.bias)
+            ctx.gradients = gradients
         return torch.tensor(loss, dtype=torch.float32)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        factor = gradients[0]
-        parts = ctx.gradients if float(factor) == 1.0 else [part.mul_(factor) for part in ctx.gradients]
-        return (*parts, None, None, None, None)
+        return (*given_away(ctx, gradients[0]), None, None, None, None, None)

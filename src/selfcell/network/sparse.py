@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression
-from selfcell.network.blocks import Gradients, error_of_genes, gene_blocks
+from selfcell.network.blocks import Gradients, error_of_genes, gene_blocks, given_away
 from selfcell.network.by_gene import ByGene
 from selfcell.network.entry_kernels import (
     add_rare_rows,
@@ -88,6 +89,7 @@ class _SparseLinear(torch.autograd.Function):
         return out.to(dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor, None]:
         gradient, expression, often = gradients[0].to(ctx.dtype), ctx.expression, ctx.often
         with torch.autocast("cpu", enabled=False):
@@ -183,7 +185,7 @@ def squared_error_of_all(
     """
     assert layer.bias is not None
     loss: Tensor = _SquaredErrorOfAll.apply(  # type: ignore[no-untyped-call]
-        hidden, layer.weight, layer.bias, truth, entry_weight, zero_weight, genes, scale, dtype
+        hidden, layer.weight, layer.bias, truth, entry_weight, zero_weight, genes, scale, dtype, torch.is_grad_enabled()
     )
     return loss
 
@@ -203,12 +205,13 @@ class _SquaredErrorOfAll(torch.autograd.Function):
         genes: np.ndarray | None,
         scale: float,
         dtype: torch.dtype,
+        differentiate: bool,  # noqa: FBT001 - a Function's arguments have no names
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             layer = _Layer(weight.detach().to(dtype), bias.detach(), hidden.detach().to(dtype))
             # Scaled beforehand: each gradient is then written once.
             weights = _Weights(torch.tensor(entry_weight) * scale, zero_weight.float() * scale)
-            gradients = Gradients(torch.zeros(hidden.shape), torch.empty(weight.shape), torch.empty(len(bias)))
+            gradients = Gradients.like(hidden, weight) if differentiate else None
             # Of rare genes the sum over all cells costs the same for any number of cells.
             share = BREAK_EVEN[dtype] * (1 - hidden.shape[1] / (1.5 * len(hidden))) if weights.of_zeros.any() else 1.0
             often = Frequent.of(truth, share, among=genes)
@@ -216,17 +219,16 @@ class _SquaredErrorOfAll(torch.autograd.Function):
                 often.genes, *layer, truth, gradients, zero_weight=weights.of_zeros, scored=weights.of_entries
             )
             loss += _error_of_rare(often, layer, truth, weights, gradients)
-            if genes is not None:
+            if gradients is not None and genes is not None:
                 left_out = torch.from_numpy(np.flatnonzero(~genes))
                 gradients.weight[left_out], gradients.bias[left_out] = 0.0, 0.0
-            ctx.gradients = (gradients.hidden.to(hidden.dtype), gradients.weight, gradients.bias)
+            ctx.gradients = gradients
         return torch.tensor(loss, dtype=torch.float32)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        factor = gradients[0]
-        parts = ctx.gradients if float(factor) == 1.0 else [part.mul_(factor) for part in ctx.gradients]
-        return (*parts, None, None, None, None, None, None)
+        return (*given_away(ctx, gradients[0]), None, None, None, None, None, None, None)
 
 
 class _Layer(NamedTuple):
@@ -241,20 +243,24 @@ class _Weights(NamedTuple):
 
 
 def _error_of_rare(
-    often: Frequent, layer: _Layer, truth: SparseExpression, weights: _Weights, gradients: Gradients
+    often: Frequent, layer: _Layer, truth: SparseExpression, weights: _Weights, gradients: Gradients | None
 ) -> float:
     """Take the squared error of rare genes: of their entries one by one, and of all else by products of units."""
     if not len(often.rare):
         return 0.0
-    loss, residual = _of_entries(often, layer, truth, weights, gradients.hidden)
+    d_hidden = torch.zeros(layer.cells.shape) if gradients is None else gradients.hidden
+    loss, residual = _of_entries(often, layer, truth, weights, d_hidden)
     if not weights.of_zeros.any():
+        if gradients is None:
+            return loss
         gradients.bias[:] = 0.0
         gradients.bias.index_add_(0, truth.gene_index.long(), torch.from_numpy(residual))
         sum_by_gene(often.rare, truth, residual[ByGene.of(truth).entries], layer.cells, out=gradients.weight)
         return loss
     rows = layer.rows[torch.from_numpy(often.rare)]
-    loss += _add_zeros(often, rows, layer, weights.of_zeros, gradients.hidden)
-    _for_weights(often, rows, layer, truth, residual, weights.of_zeros, gradients)
+    loss += _add_zeros(often, rows, layer, weights.of_zeros, d_hidden)
+    if gradients is not None:
+        _for_weights(often, rows, layer, truth, residual, weights.of_zeros, gradients)
     return loss
 
 

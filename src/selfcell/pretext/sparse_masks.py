@@ -34,9 +34,10 @@ class Drawn:
 def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: bool, generator: torch.Generator) -> Drawn:
     """Hide each entry with a probability, and score what is hidden: zeros by that probability.
 
-    Whether a zero is hidden changes nothing that the encoder sees. So the loss is averaged over this draw, exactly:
-    each zero counts by its probability, and the gradient has the same mean and less noise. None hides nothing and
-    scores all.
+    Whether a zero is hidden changes nothing that the encoder sees. So each zero counts by its probability: the squared
+    errors that are summed, and the number of entries by which their sum is divided, are both the mean over these draws,
+    and the gradient is less noisy. (The mean of the quotient differs by one part in the number of scored entries, or
+    so.) None hides nothing and scores all.
     """
     n_cells, n_values = truth.n_cells, len(truth.values)
     if share is None:

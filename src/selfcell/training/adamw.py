@@ -10,17 +10,29 @@ class AdamW(torch.optim.AdamW):
     """Torch's fused AdamW, which copies a gradient that does not lie row by row before it uses it.
 
     Weights laid by gene (:func:`selfcell.network.sparse.lay_by_gene`) are given to it transposed, as are their gradient
-    and state, so that nothing is copied; the numbers are the same.
+    and state, so that nothing is copied; the numbers are the same but for the last digit.
+
+    Raises
+    ------
+    ValueError
+        If the state of a weight does not lie in memory as the weight does.
     """
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         has_complex = bool(super()._init_group(group, *lists))  # type: ignore[no-untyped-call]
-        for tensors in lists:
-            tensors[:] = [_row_by_row(tensor) for tensor in tensors]
+        weights, gradients, *states = lists
+        by_column = [weight.ndim == 2 and not weight.is_contiguous() and weight.T.is_contiguous() for weight in weights]
+        for tensors in states:
+            if any(state.ndim == 2 and not state.T.is_contiguous() for state in _chosen(tensors, by_column)):
+                raise ValueError("The state of the optimizer lies otherwise in memory than the weights it is for.")
+        for tensors in (weights, gradients, *states):
+            if len(tensors) == len(by_column):
+                tensors[:] = [
+                    tensor.detach().T if turned and tensor.ndim == 2 else tensor
+                    for tensor, turned in zip(tensors, by_column, strict=True)
+                ]
         return has_complex
 
 
-def _row_by_row(tensor: Tensor) -> Tensor:
-    """Give the same memory, transposed where it lies column by column."""
-    by_column = tensor.ndim == 2 and not tensor.is_contiguous() and tensor.T.is_contiguous()
-    return tensor.detach().T if by_column else tensor
+def _chosen(tensors: list[Tensor], chosen: list[bool]) -> list[Tensor]:
+    return [tensor for tensor, is_chosen in zip(tensors, chosen, strict=False) if is_chosen]
