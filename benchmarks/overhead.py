@@ -60,7 +60,7 @@ def bare(task: PretextTask, settings: PretrainSettings, loader: CellLoader) -> N
     optimizer = make_optimizer(task.parameters(), training)
     task.train()
     for step, minibatch in enumerate(loader):
-        torch.manual_seed(derive_seed(training.seed, "dropout", step))
+        torch.default_generator.manual_seed(derive_seed(training.seed, "dropout", step))
         generator = torch.Generator().manual_seed(derive_seed(training.seed, "masks", step))
         loss = task.compute_loss(minibatch, generator=generator).total
         optimizer.zero_grad()

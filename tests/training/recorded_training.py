@@ -30,6 +30,8 @@ SETTINGS: dict[str, Any] = {
 }
 # In bfloat16 the numbers of two processes are those of one to a hundredth only.
 SETTINGS["training"]["precision"] = "float32"
+IN_PARTS = {"accumulate": 2, "minibatch_size": 40, "average_decay": 0.9, "budget": "1h"}
+"""Steps of two minibatches each, an average, and a clock that the first process reads."""
 TASKS = [name for name in PRETEXT_TASKS if name != "masked_autoencoder"]
 
 
@@ -118,6 +120,7 @@ def main() -> None:
     found = {
         "plain": train(folder / "cells.h5ad", two, folder / "two" / "plain"),
         "atlas": train(folder / "atlas", two, folder / "two" / "atlas"),
+        "parts": train(folder / "atlas", changed(training={"devices": 2} | IN_PARTS), folder / "two" / "parts"),
         "resumed": train(folder / "cells.h5ad", two, folder / "broken", resume=True),
         **{name: train(folder / "cells.h5ad", of_task(name, 2), folder / "two" / name) for name in TASKS},
     }

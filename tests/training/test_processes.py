@@ -46,6 +46,9 @@ def runs(tmp_path_factory):
     one = {
         "plain": recording.train(adata, recording.SETTINGS, folder / "one" / "plain"),
         "atlas": recording.train(folder / "atlas", recording.SETTINGS, folder / "one" / "atlas"),
+        "parts": recording.train(
+            folder / "atlas", recording.changed(training=recording.IN_PARTS), folder / "one" / "parts"
+        ),
     }
     every_step = recording.changed(training={"checkpoint_minutes": 1e-9})
     broken = recording.break_off(folder / "cells.h5ad", every_step, folder / "broken", at=BREAK_AT)
@@ -69,7 +72,7 @@ def seen(runs, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["plain", "atlas"])
+@pytest.mark.parametrize("source", ["plain", "atlas", "parts"])
 def test_two_processes_come_to_the_losses_and_weights_of_one(runs, source):
     pd.testing.assert_frame_equal(
         losses(runs.folder / "two" / source), losses(runs.folder / "one" / source), rtol=1e-5, atol=1e-6

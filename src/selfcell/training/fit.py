@@ -251,8 +251,8 @@ def _whole(epoch: float) -> int | float:
 def _told(outcome: FitOutcome, budget: str) -> str:
     watched = "" if outcome.validation_loss is None else f", validation loss {outcome.validation_loss:.4f}"
     return (
-        f"The budget of {budget} is spent: {outcome.epochs:g} epochs, {outcome.cells:,} cells, "
-        f"{outcome.steps:,} steps. Kept are the weights of epoch {outcome.kept_epoch:g}: "
+        f"The budget of {budget} is spent: {counted(outcome.epochs, 'epoch')}, {counted(outcome.cells, 'cell')}, "
+        f"{counted(outcome.steps, 'step')}. Kept are the weights of epoch {outcome.kept_epoch:g}: "
         f"train loss {outcome.train_loss:.4f}{watched}. "
         "A larger training.budget and --resume go on."
     )

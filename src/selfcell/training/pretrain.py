@@ -17,6 +17,7 @@ from selfcell.data.streamed import StreamedCells
 from selfcell.network.encoder import MlpEncoder
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.pretext.base import Objective, PretextTask, TargetNetworkTask
+from selfcell.training.faults import explained
 from selfcell.training.fit import fit, seeded
 from selfcell.training.inputs import (
     TrainingSource,
@@ -116,7 +117,8 @@ def pretrain(
         task, settings.training, **loaders, out=out, title="Pre-training", resume=resume, show_progress=show_progress
     )
     if is_first_process():
-        write_finished_run(out, task, {**about, "fit": vars(outcome)})
+        with explained(settings.training, checkpoint=out / "checkpoints" / "last.safetensors"):
+            write_finished_run(out, task, {**about, "fit": vars(outcome)})
     wait_for_all(lambda: read_manifest(out)["status"] == "finished")
     return load(out)
 
