@@ -29,11 +29,13 @@ import pandas as pd
 import scipy.stats
 import torch
 from arms import Arm, as_markdown, cells_of, settings_of
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from selfcell.benchmark.statistics import CONFIDENCE
 from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
 from selfcell.core.atomic import atomic_path
 from selfcell.core.seeds import derive_seed
+from selfcell.core.words import counted
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.loader import cell_loader
 from selfcell.data.source import Cells, obs_column
@@ -170,9 +172,13 @@ def after_seconds(rows: pd.DataFrame, share: float) -> pd.DataFrame:
     return in_time.sort_values("epoch").groupby(["arm", "seed"])[[*MEASURES, "seconds"]].last()
 
 
-def difference(found: pd.DataFrame, measure: str) -> str:
+def paired(found: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Give a measure by seed and arm, of the seeds that both arms have."""
+    return found[measure].unstack("arm").reindex(columns=list(TITLES)).dropna()
+
+
+def difference(by_arm: pd.DataFrame) -> str:
     """Give the mean over seeds of the quick arm minus the dense one, with Student's interval of the paired values."""
-    by_arm = found[measure].unstack("arm").reindex(columns=list(TITLES)).dropna()
     values = (by_arm["quick"] - by_arm["exact"]).to_numpy()
     if len(values) < 2:
         return "".join(f"{value:+.4f}" for value in values)
@@ -181,23 +187,23 @@ def difference(found: pd.DataFrame, measure: str) -> str:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Put a row together for each data set, moment and measure."""
+    """Put a row together for each data set, moment and measure, of the seeds that both arms have by then."""
     lines = []
     for dataset, rows in table.groupby("dataset", sort=False):
         epoch = last_common_epoch(rows)
-        moments = {f"after {epoch} epochs": at_epoch(rows, epoch)}
         whole = rows[rows["arm"] == "exact"].groupby("seed")["seconds"].max().mean()
+        moments = {f"after {counted(epoch, 'epoch')}": at_epoch(rows, epoch)}
         moments |= {f"after {share * whole:.0f} s": after_seconds(rows, share) for share in SHARES}
         for moment, found in moments.items():
-            means = found.groupby("arm").mean()
-            for measure, title in MEASURES.items():
-                line = {"data set": dataset, "when": moment, "measure": title}
-                line |= {TITLES[arm]: f"{means.loc[arm, measure]:.4f}" for arm in TITLES if arm in means.index}
-                lines.append(line | {"selfcell minus plain": difference(found, measure)})
-            if moment.endswith("epochs"):
-                line = {"data set": dataset, "when": moment, "measure": "seconds of training"}
-                lines.append(line | {TITLES[arm]: f"{means.loc[arm, 'seconds']:.0f}" for arm in TITLES})
-    return pd.DataFrame(lines).fillna("")
+            for measure, title in {**MEASURES, "seconds": "seconds of training"}.items():
+                by_arm = paired(found, measure)
+                if by_arm.empty:
+                    continue
+                digits = 0 if measure == "seconds" else 4
+                line = {"data set": dataset, "when": moment, "measure": title, "seeds": len(by_arm)}
+                line |= {TITLES[arm]: f"{mean:.{digits}f}" for arm, mean in by_arm.mean().items()}
+                lines.append(line | {"selfcell minus plain": difference(by_arm) if digits else ""})
+    return pd.DataFrame(lines)
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -217,6 +223,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
                     panel.plot(end["seconds"], end[measure], "o", color=f"C{place}", markersize=4)
             panel.set(title=dataset, xlabel="seconds of training", ylabel=title)
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(color="0.9")
             panel.set_axisbelow(True)
     handles = panels[0][0].get_legend_handles_labels()

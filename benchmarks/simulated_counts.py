@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from simulate_atlas import CELLS_PER_BLOCK, CellSimulator, describe_cells, draw_profiles
 
-N_TYPES = 30
+N_TYPES, N_DONORS = 30, 50
 
 
 def simulated_counts(*, n_cells: int, n_genes: int, nonzeros: float, seed: int = 0) -> sp.csr_matrix:
@@ -24,7 +24,8 @@ def simulated_counts(*, n_cells: int, n_genes: int, nonzeros: float, seed: int =
     Cells x genes, float32.
     """
     profiles = draw_profiles(n_genes=n_genes, n_types=N_TYPES, nonzeros=nonzeros, seed=seed)
-    obs, depth = describe_cells(n_cells, first=0, profiles=profiles, donors=np.arange(1), batch=0, seed=seed)
+    donors = np.arange(N_DONORS)
+    obs, depth = describe_cells(n_cells, first=0, profiles=profiles, donors=donors, batch=0, seed=seed)
     order = np.random.default_rng([seed, 3]).permutation(n_cells)
     cell_type, depth = obs["cell_type"].cat.codes.to_numpy()[order], depth[order]
     simulator, parts, sizes = CellSimulator(profiles, seed=seed), [], [np.zeros(1, dtype=np.int64)]
