@@ -103,6 +103,20 @@ def score_entries(
 
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
+def predict_entries(offsets, genes, weight, bias, hidden, outputs, start, stop):
+    """Predict entries: each the product of its cell's hidden units and its gene's row of ``weight``, plus the bias."""
+    n_units = weight.shape[1]
+    for cell in range(start, stop):
+        h = hidden[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            w, y = weight[genes[entry]], np.float32(0)
+            for unit in range(n_units):
+                y += widen(h[unit]) * widen(w[unit])
+            outputs[entry] = y + bias[genes[entry]]
+
+
+@no_type_check
+@numba.njit(nogil=True, fastmath=FAST, cache=True)
 def rows_by_gene(gene_offsets, cells, entries, values, rows, out, start, stop):
     """Sum for each gene its entries' values times their cells' ``rows``; the transpose of :func:`add_rows`."""
     n_units = rows.shape[1]

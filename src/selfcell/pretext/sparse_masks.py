@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression
+from selfcell.network.blocked_likelihood import EntryWeights
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
 from selfcell.network.sparse import squared_error_of_all
@@ -29,6 +30,10 @@ class Drawn:
     which to compute."""
     masked_fraction: float
     """Share of the entries that are hidden."""
+    scored: EntryWeights | GeneSets | SparseExpression
+    """What is to be predicted: by weights, by the genes of each cell, or these entries alone."""
+    n_scored: float
+    """How many entries that is."""
 
 
 def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: bool, generator: torch.Generator) -> Drawn:
@@ -54,7 +59,8 @@ def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: boo
             units, layer, truth, scored=scored, zero_weight=zero_weight, scale=scale, dtype=dtype
         )
 
-    return Drawn(visible, squared_error, 0.0 if share is None else n_scored / (n_cells * truth.n_genes))
+    masked = 0.0 if share is None else n_scored / (n_cells * truth.n_genes)
+    return Drawn(visible, squared_error, masked, EntryWeights(scored, of_zeros), n_scored)
 
 
 def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share: float | None = None) -> Drawn:
@@ -70,7 +76,7 @@ def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share
     def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
         return squared_error_of_sets(units, layer, truth, scored=hidden, scale=1 / max(n_scored, 1), dtype=dtype)
 
-    return Drawn(visible, squared_error, n_scored / (truth.n_cells * truth.n_genes))
+    return Drawn(visible, squared_error, n_scored / (truth.n_cells * truth.n_genes), hidden, float(n_scored))
 
 
 def show_program(
@@ -125,7 +131,7 @@ def show_program(
             dtype=dtype,
         )
 
-    return Drawn(visible, squared_error, n_hidden / (truth.n_cells * truth.n_genes))
+    return Drawn(visible, squared_error, n_hidden / (truth.n_cells * truth.n_genes), asked, float(len(gene)))
 
 
 def _entries(values: Tensor, gene: Tensor, size: Tensor, n_genes: int) -> SparseExpression:
