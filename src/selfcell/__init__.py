@@ -7,7 +7,12 @@ Public names are looked up on first use, so that importing the package takes no 
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# After each product of matrices the threads of OpenMP go on spinning for milliseconds, by default, and hold the cores
+# that compiled loops are waiting for. It is read when torch is first imported; what the user has set stays.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from selfcell.benchmark.evaluate import evaluate as evaluate

@@ -129,3 +129,10 @@ def test_a_file_read_from_disk_is_named_as_such(file):
 def test_the_advice_fits_what_limits(source, device, loader, limit, said):
     pace = Pace(source, device, 2, 256, (60, 8, 4), loader=float(loader), network=100.0, together=10.0)
     assert pace.limit == limit and said in " ".join(pace.advice())
+
+
+def test_an_atlas_is_held_on_the_device_where_that_is_asked_for(run, atlas, tmp_path):
+    small = [*SMALL, "--set", "training.max_epochs=1"]
+    code, _, err = run("pretrain", atlas, "--out", tmp_path / "run", "--donor", "donor", "--resident", *small)
+    assert code == 0 and "Loading" in err, err
+    assert "resident = true" in (tmp_path / "run" / "config.toml").read_text()

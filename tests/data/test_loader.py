@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
+from selfcell.data import loader as loader_module
 from selfcell.data.buffers import BufferPool
 from selfcell.data.kernels import scatter_cells
 from selfcell.data.loader import CellLoader, cell_loader
@@ -190,6 +191,19 @@ def test_rare_kinds_come_as_often_as_common_ones():
         seen = np.concatenate([cut.rows for cut in Schedule(order, 50).cuts(Position())])
         assert len(seen) == 1_000
         assert np.bincount(codes[seen]) == pytest.approx([333, 333, 333], abs=70)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_threads_that_gather_the_cells_of_a_minibatch_give_the_same(cells, monkeypatch, packed):
+    monkeypatch.setattr(loader_module, "_CELLS_AT_ONCE", 5)
+
+    def minibatches(n_threads):
+        order = block_order(300, buffer_size=50)
+        loader = CellLoader(MemoryRows(cells.counts), Schedule(order, 64), n_threads=n_threads, packed=packed)
+        return [minibatch.to("cpu") for minibatch in loader]
+
+    for one, other in zip(minibatches(0), minibatches(3), strict=True):
+        assert torch.equal(one.counts(), other.counts()) and torch.equal(one.library_size, other.library_size)
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])

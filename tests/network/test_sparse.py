@@ -1,5 +1,7 @@
 """Layers on the non-zero entries against dense ones in double precision: values and gradients."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,9 +13,11 @@ from torch import nn
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network import kernels
 from selfcell.network.dropout import QuickDropout
+from selfcell.network.frequent import BREAK_EVEN
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
 from selfcell.network.sparse import lay_by_gene, sparse_linear, squared_error_of_all
+from selfcell.pretext.entry_masks import with_hidden
 
 SHAPES = {
     "n_cells": st.integers(1, 20),
@@ -23,6 +27,8 @@ SHAPES = {
     "seed": st.integers(0, 100),
     "dtype": st.sampled_from([torch.float32, torch.bfloat16]),
 }
+BREAK_EVENS = st.sampled_from([-1.0, 0.3, 2.0])
+"""From none to all genes are taken for rare."""
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 
 
@@ -50,13 +56,14 @@ def assert_near(found, expected, dtype):
 
 
 @settings(max_examples=40, deadline=None)
-@given(**SHAPES)
-def test_a_first_layer_is_the_dense_one(n_cells, n_genes, n_units, density, seed, dtype):
+@given(**SHAPES, break_even=BREAK_EVENS)
+def test_a_first_layer_is_the_dense_one(n_cells, n_genes, n_units, density, seed, dtype, break_even):
     torch.manual_seed(seed)
     cells = cells_of(n_cells, n_genes, density, seed)
     layer = lay_by_gene(nn.Linear(n_genes, n_units))
     dense, direction = in_double(layer), torch.randn(n_cells, n_units)
-    found, expected = sparse_linear(cells, layer, dtype=dtype), dense(cells.dense().double())
+    with mock.patch.dict(BREAK_EVEN, {dtype: break_even}):
+        found, expected = sparse_linear(cells, layer, dtype=dtype), dense(cells.dense().double())
     assert_near(found, expected, dtype)
     (found.float() * direction).sum().backward()
     (expected * direction.double()).sum().backward()
@@ -65,18 +72,30 @@ def test_a_first_layer_is_the_dense_one(n_cells, n_genes, n_units, density, seed
 
 
 @settings(max_examples=40, deadline=None)
-@given(**SHAPES, zeros=st.booleans())
-def test_the_error_over_all_genes_is_the_dense_one(n_cells, n_genes, n_units, density, seed, dtype, zeros):
+@given(**SHAPES, break_even=BREAK_EVENS, zeros=st.booleans(), some_genes=st.booleans())
+def test_the_error_over_all_genes_is_the_dense_one(
+    n_cells, n_genes, n_units, density, seed, dtype, break_even, zeros, some_genes
+):
     torch.manual_seed(seed)
     truth, last = cells_of(n_cells, n_genes, density, seed), nn.Linear(n_units, n_genes)
     units, dense = torch.randn(n_cells, n_units, requires_grad=True), in_double(last)
     in_full = units.detach().double().requires_grad_()
-    scored = (torch.rand(len(truth.values)) < 0.5).float()
-    zero_weight = torch.rand(n_cells) * zeros
-    weight = SparseExpression(scored, truth.gene_index, truth.cell_offsets, n_genes).dense().double()
-    weight = torch.where(truth.dense() != 0, weight, zero_weight[:, None].double())
+    hidden, zero_weight = torch.rand(len(truth.values)) < 0.5, torch.rand(n_cells) * zeros
+    counts = np.random.default_rng(seed).random(n_genes) < 0.7 if some_genes else np.ones(n_genes, dtype=bool)
+    weight = SparseExpression(0.1 + hidden, truth.gene_index, truth.cell_offsets, n_genes).dense().double()
+    weight = torch.where(truth.dense() != 0, weight, zero_weight[:, None].double()) * torch.from_numpy(counts)
     expected = (weight * (dense(in_full) - truth.dense().double()).square()).sum() * 0.25
-    found = squared_error_of_all(units, last, truth, scored=scored, zero_weight=zero_weight, scale=0.25, dtype=dtype)
+    with mock.patch.dict(BREAK_EVEN, {dtype: break_even}):
+        found = squared_error_of_all(
+            units,
+            last,
+            with_hidden(truth, hidden, None),
+            entry_weight=(0.1, 1.1),
+            zero_weight=zero_weight,
+            scale=0.25,
+            genes=counts if some_genes else None,
+            dtype=dtype,
+        )
     torch.testing.assert_close(found.double(), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     (2 * found).backward()
     (2 * expected).backward()
@@ -113,7 +132,7 @@ def test_the_numbers_are_the_same_with_any_number_of_threads(monkeypatch):
         first, last = lay_by_gene(nn.Linear(300, 8)), nn.Linear(8, 300)
         units = QuickDropout(0.3)(sparse_linear(truth, first))
         squared_error_of_all(
-            units, last, truth, scored=torch.ones(len(truth.values)), zero_weight=torch.ones(50), scale=1.0
+            units, last, truth, entry_weight=(1.0, 1.0), zero_weight=torch.ones(50), scale=1.0
         ).backward()
         found.append([first.weight.grad, last.weight.grad, last.bias.grad])
     torch.set_num_threads(n_threads)

@@ -63,7 +63,7 @@ def checksums(minibatch: Any) -> list[str]:
     found = []
     for start, stop in itertools.pairwise(minibatch.cell_offsets.tolist()):
         parts = minibatch.gene_index[start:stop], minibatch.values[start:stop]
-        found.append(hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest())
+        found.append(hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest())
     return found
 
 

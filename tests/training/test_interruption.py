@@ -1,10 +1,13 @@
 """Training that was cut off within an epoch: the cells not yet seen, and then bit for bit the same weights."""
 
 import os
+import random
+import re
 import runpy
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from selfcell.training.module import ObjectiveModule
 from selfcell.training.run_folder import read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 
@@ -44,22 +48,18 @@ def same(first, second):
     )
 
 
-def log_of(run, *, drop=()):
-    return pd.read_csv(run / "log.csv").drop(columns=["seconds", "cells_per_second", *drop])
+def log_of(run):
+    return pd.read_csv(run / "log.csv").drop(columns=["seconds", "cells_per_second", "waiting"])
 
 
 def check_goes_on(cells, settings, tmp_path, *, at):
-    """Train with and without a break, and compare everything but the means over the epoch that was cut."""
+    """Train with and without a break, and compare everything."""
     whole = recording.train(cells, settings, tmp_path / "whole")
     broken = recording.break_off(cells, settings, tmp_path / "run", at=at)
     rest = recording.train(cells, settings, tmp_path / "run", resume=True)
     assert broken.cells + rest.cells == whole.cells
     assert same(rest, whole)
     found, expected = log_of(tmp_path / "run"), log_of(tmp_path / "whole")
-    epoch = at // STEPS
-    cut = found.columns[found.columns.str.startswith("train_")]
-    if at % STEPS:
-        found.loc[epoch, cut], expected.loc[epoch, cut] = 0.0, 0.0
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     fits = [{**read_manifest(tmp_path / name)["fit"], "seconds": 0} for name in ("whole", "run")]
     assert fits[0] == fits[1]
@@ -88,8 +88,11 @@ def test_where_no_terminal_looks_on_lines_tell_how_far_the_epoch_is(sources, tmp
     settings = settings_for("memory", training={"max_epochs": 1, "minibatch_size": 100})
     recording.train(sources["memory"], settings, tmp_path / "run", show_progress=True)
     lines = [message for message in caplog.messages if "cells/s" in message]
-    assert lines[0].startswith("Pre-training: epoch 1, 100 of 234 cells, ") and lines[0].endswith(" left in the epoch")
-    assert len(lines) == 3
+    assert len(lines) == 3 and re.fullmatch(
+        r"Pre-training: epoch 1, 100 of 234 cells, [\d,]+ cells/s, data \d+ %, \d+ s left in the epoch, "
+        r"\d+ s in all epochs",
+        lines[0],
+    )
 
 
 @pytest.mark.parametrize("source", ["file", "atlas"])
@@ -103,9 +106,11 @@ def test_a_stream_goes_on_where_it_was_broken_off(sources, tmp_path, source):
         {"schedule": "cosine", "warmup_epochs": 2},
         {"optimizer": "lars", "learning_rate": 0.2},
         {"learning_rate": 0.05, "learning_rate_decay": 1.0, "patience": 2, "max_epochs": 12},
+        {"average_decay": 0.9, "patience": 2, "warmup_epochs": 0.5},
+        {"accumulate": 2, "schedule": "cosine", "average_decay": 0.5},
     ],
 )
-def test_schedules_optimizers_and_early_stopping_go_on(sources, tmp_path, training):
+def test_schedules_optimizers_averages_and_early_stopping_go_on(sources, tmp_path, training):
     check_goes_on(sources["memory"], settings_for("memory", training=training), tmp_path, at=8)
 
 
@@ -183,3 +188,84 @@ def test_a_run_killed_within_an_epoch_goes_on_with_the_cells_not_yet_seen(source
     assert same(rest, whole)
     losses = [log_of(tmp_path / name)["validation_loss"].tolist() for name in ("whole", "run")]
     assert losses[0] == losses[1]
+
+
+RUN = """
+    import runpy
+    worker = runpy.run_path({worker!r})
+    worker["pretrain"]({cells!r}, {settings!r}, out={out!r}, resume={resume!r}, show_progress=False)
+"""
+
+
+def kill_at_a_random_moment(values, *, after):
+    """Run a training, and kill it up to half a second after it has saved something new; tell whether it was cut."""
+    checkpoint = Path(values["out"]) / "checkpoints" / "last.safetensors"
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUN.format(**values))], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+        time.sleep(0.005)
+    time.sleep(after)
+    process.kill()
+    return process.wait(timeout=120) == -9
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_comes_to_the_same_weights_and_log(sources, tmp_path):
+    """With all that a checkpoint has to hold: two minibatches to a step, schedule, average, early stopping."""
+    training = {
+        "max_epochs": 40,
+        "accumulate": 2,
+        "schedule": "cosine",
+        "warmup_epochs": 0.5,
+        "average_decay": 0.9,
+        "patience": 30,
+    }
+    settings, out = settings_for("atlas", training=training), tmp_path / "run"
+    values = {"worker": str(WORKER), "cells": str(sources["atlas"]), "settings": settings, "out": str(out)}
+    cut = [kill_at_a_random_moment({**values, "resume": turn > 0}, after=random.random() / 2) for turn in range(3)]
+    assert any(cut)
+    recording.train(sources["atlas"], settings, tmp_path / "whole")
+    recording.train(sources["atlas"], settings, out, resume=True)
+    names = ("whole", "run")
+    pd.testing.assert_frame_equal(*(log_of(tmp_path / name) for name in names), check_exact=True)
+    for name in ("best", "last"):
+        first, second = (
+            SafetensorsCheckpointIO().load_checkpoint(tmp_path / run / "checkpoints" / f"{name}.safetensors")
+            for run in names
+        )
+        assert all(torch.equal(first["state_dict"][it], weight) for it, weight in second["state_dict"].items())
+        for part in ("optimizer_states", "lr_schedulers"):
+            assert flat(first[part]) == flat(second[part])
+        assert flat(first["callbacks"]["WeightAverage"]) == flat(second["callbacks"]["WeightAverage"])
+    fits = [{**read_manifest(tmp_path / name)["fit"], "seconds": 0} for name in names]
+    assert fits[0] == fits[1]
+
+
+def flat(value):
+    """Give nested state with tensors as numbers, to compare."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: flat(item) for key, item in value.items()}
+    return [flat(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def test_a_run_broken_off_between_the_minibatches_of_a_step_makes_the_step_again(sources, tmp_path, monkeypatch):
+    settings, step = settings_for("memory", training={"accumulate": 3}), ObjectiveModule.training_step
+    whole = recording.train(sources["memory"], settings, tmp_path / "whole")
+
+    def training_step(self, minibatch, batch_idx):
+        if (self.current_epoch, batch_idx) == (1, 5):
+            raise KeyboardInterrupt
+        return step(self, minibatch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ObjectiveModule, "training_step", training_step)
+        with pytest.raises(KeyboardInterrupt):
+            recording.train(sources["memory"], settings, tmp_path / "run")
+    rest = recording.train(sources["memory"], settings, tmp_path / "run", resume=True)
+    assert rest.cells == whole.cells[234 + 3 * 40 :]
+    assert same(rest, whole)
+    pd.testing.assert_frame_equal(log_of(tmp_path / "run"), log_of(tmp_path / "whole"), check_exact=True)

@@ -91,7 +91,7 @@ def test_a_run_in_two_sessions_comes_to_the_same_weights(adata, small_settings, 
     )
     assert same_weights(whole, resumed)
     logs = [
-        pd.read_csv(tmp_path / name / "log.csv").drop(columns=["seconds", "cells_per_second"])
+        pd.read_csv(tmp_path / name / "log.csv").drop(columns=["seconds", "cells_per_second", "waiting"])
         for name in ("whole", "run")
     ]
     pd.testing.assert_frame_equal(*logs)
@@ -256,12 +256,6 @@ def test_without_patience_the_last_weights_are_kept(adata, small_settings, tmp_p
     model = pretrain(adata, settings, out=tmp_path / "run", show_progress=False)
     assert model.manifest["fit"]["kept_epoch"] == 3
     assert not (tmp_path / "run" / "checkpoints" / "best.safetensors").exists()
-
-
-def test_a_loss_that_is_not_finite_stops_training_with_advice(adata, small_settings, tmp_path):
-    settings = with_training(small_settings, learning_rate=1e30, gradient_clip=0)
-    with pytest.raises(FloatingPointError, match=r"at step \d+ \(epoch \d\)\. Lower training\.learning_rate"):
-        pretrain(adata, settings, out=tmp_path / "run", show_progress=False)
 
 
 def test_a_run_of_a_newer_format_is_refused(model, tmp_path):

@@ -46,6 +46,16 @@ def pretrain(
     backed: Annotated[
         bool | None, typer.Option("--backed", help="As data.backed: stream the file from disk.", show_default=False)
     ] = None,
+    resident: Annotated[
+        bool | None,
+        typer.Option(
+            "--resident", help="As data.resident: hold the training cells on the GPU, packed.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="Train for 30m, 2h or 1h30m, then stop. As training.budget."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
     exact: Annotated[
         bool | None, typer.Option("--exact", help="As training.exact: densely, in float32.", show_default=False)
@@ -69,6 +79,8 @@ def pretrain(
 
     Example: selfcell pretrain atlas.h5ad --out runs/paper --preset paper-random --set training.minibatch_size=256
 
+    Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --budget 2h
+
     Example: torchrun --nproc-per-node 4 -m selfcell pretrain atlas --out runs/mae --donor donor_id --devices 4
     """
     from selfcell.core.words import counted
@@ -84,6 +96,8 @@ def pretrain(
         "data.where": where,
         "data.balance_key": balance,
         "data.backed": backed,
+        "data.resident": resident,
+        "training.budget": budget,
         "training.seed": seed,
         "training.exact": exact,
         "training.devices": devices,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``, and move it into place when the block ends without an error.
 
     Parameters
     ----------
     path
         Where the file is to be. Its folder is made if need be.
+    durable
+        Wait until the file is on the disk before it takes the place of the old one, so that a power cut leaves one of
+        the two.
 
     Yields
     ------
@@ -25,9 +29,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         yield temporary
+        if durable:
+            _flush(temporary)
         temporary.replace(path)
+        if durable and os.name == "posix":
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have what was written to a file, or renamed in a folder, put on the disk."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

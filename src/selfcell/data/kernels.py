@@ -54,6 +54,51 @@ def gather_cells(
     return largest
 
 
+def sum_cells(positions: np.ndarray, cell_offsets: np.ndarray, values: np.ndarray, out: np.ndarray) -> float:
+    """Sum the counts of some cells; give the largest count, or infinity where one is not a whole number.
+
+    Parameters
+    ----------
+    positions
+        Which cells, by their place in ``cell_offsets``.
+    cell_offsets, values
+        Compressed sparse rows, without the columns.
+    out
+        Where to write the sums.
+    """
+    total = _sum_whole if values.dtype.kind in "ui" else _sum_any
+    return float(total(positions, cell_offsets, values, out))
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def _sum_whole(positions: np.ndarray, cell_offsets: np.ndarray, values: np.ndarray, out: np.ndarray) -> int:
+    largest = 0
+    for place, position in enumerate(positions):
+        size = 0
+        highest = 0
+        for entry in range(cell_offsets[position], cell_offsets[position + 1]):
+            size += np.int64(values[entry])
+            highest = max(highest, np.int64(values[entry]))
+        out[place] = size
+        largest = max(largest, highest)
+    return largest
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def _sum_any(positions: np.ndarray, cell_offsets: np.ndarray, values: np.ndarray, out: np.ndarray) -> float:
+    largest = 0.0
+    for place, position in enumerate(positions):
+        size = 0.0
+        for entry in range(cell_offsets[position], cell_offsets[position + 1]):
+            count = np.float64(values[entry])
+            size += count
+            largest = max(largest, count if count == np.floor(count) else np.inf)
+        out[place] = size
+    return largest
+
+
 def scatter_cells(
     cell_offsets: np.ndarray, gene_index: np.ndarray, values: np.ndarray, out: np.ndarray, *, n_threads: int
 ) -> None:

@@ -6,9 +6,9 @@ import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,13 +16,17 @@ import torch
 
 from selfcell.core.errors import InputError
 from selfcell.data.buffers import BufferPool
-from selfcell.data.kernels import gather_cells
+from selfcell.data.kernels import gather_cells, sum_cells
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.order import CodeColumn, WholeOrder
-from selfcell.data.rows import CellRows, MemoryRows, RowBuffer
+from selfcell.data.packed import PackedMinibatch, as_bits, count_dtype, gene_dtype
+from selfcell.data.rows import CellRows, GatheringRows, MemoryRows, RowBuffer
 from selfcell.data.schedule import Cut, Position, Read, Schedule
 
 _CELLS_AHEAD = 4096
+_CELLS_AT_ONCE = 1024
+"""Gathered by one thread."""
+_T = TypeVar("_T")
 
 
 class CellLoader:
@@ -47,6 +51,8 @@ class CellLoader:
         Threads that read ahead; 0 reads when a minibatch is asked for, which is right for data in memory.
     pin_memory
         Put minibatches into page-locked memory, for a GPU.
+    packed
+        Give minibatches as integers that become a :class:`CellMinibatch` where they are moved to.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class CellLoader:
         reshuffle: bool = True,
         n_threads: int = 0,
         pin_memory: bool = False,
+        packed: bool = False,
     ) -> None:
         self.rows = rows
         self.schedule = schedule
@@ -66,6 +73,7 @@ class CellLoader:
         self.names = dict(names or {})
         self.reshuffle = reshuffle
         self.n_threads = n_threads
+        self.packed = packed
         self.epoch = 0
         self._position = Position()
         self._told: Position | None = None
@@ -91,6 +99,7 @@ class CellLoader:
             reshuffle=self.reshuffle,
             n_threads=self.n_threads,
             pin_memory=self._outputs.pin_memory,
+            packed=self.packed,
         )
 
     def plan(self, epoch: int = 0) -> Iterator[np.ndarray]:
@@ -111,7 +120,7 @@ class CellLoader:
         self._told = Position(**state)
         self.epoch = self._told.epoch
 
-    def __iter__(self) -> Iterator[CellMinibatch]:
+    def __iter__(self) -> Iterator[Any]:
         start, self._told = self._told, None
         if start is None or start.epoch != self.epoch:
             start = Position(self.epoch)
@@ -126,8 +135,12 @@ class CellLoader:
                 yield minibatch
         self.epoch += 1
 
-    def _minibatches(self, start: Position, stack: contextlib.ExitStack) -> Iterator[tuple[CellMinibatch, Position]]:
+    def _minibatches(
+        self, start: Position, stack: contextlib.ExitStack
+    ) -> Iterator[tuple[CellMinibatch | PackedMinibatch, Position]]:
         pool = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads else None
+        # Of its own: what is gathered now must not wait for what is read ahead.
+        gathering = stack.enter_context(ThreadPoolExecutor(self.n_threads)) if self.n_threads > 1 else None
         events = self.schedule.events(start)
         waiting: collections.deque[Read | Cut] = collections.deque()
         buffers: dict[int, Future[RowBuffer]] = {}
@@ -145,7 +158,8 @@ class CellLoader:
                 return
             event = waiting.popleft()
             if isinstance(event, Cut):
-                yield self._gather(event, {group: buffers[group].result() for group, _ in event.pieces}), event.after
+                at_hand = {group: buffers[group].result() for group, _ in event.pieces}
+                yield self._gather(event, at_hand, gathering), event.after
                 buffers = {group: buffer for group, buffer in buffers.items() if group >= event.after.group}
 
     def _submit(self, pool: ThreadPoolExecutor | None, rows: np.ndarray) -> Future[RowBuffer]:
@@ -155,31 +169,88 @@ class CellLoader:
         done.set_result(self.rows.read(rows, self._buffers))
         return done
 
-    def _gather(self, cut: Cut, buffers: Mapping[int, RowBuffer]) -> CellMinibatch:
-        located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
-        lengths = [buffer.cell_offsets[place + 1] - buffer.cell_offsets[place] for buffer, place in located]
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+    def _gather(
+        self, cut: Cut, buffers: Mapping[int, RowBuffer], pool: ThreadPoolExecutor | None
+    ) -> CellMinibatch | PackedMinibatch:
+        rows = cut.rows
+        if isinstance(self.rows, GatheringRows):
+            minibatch: CellMinibatch | PackedMinibatch = self.rows.gather(rows)
+        else:
+            located = [(buffers[group], buffers[group].locate(rows)) for group, rows in cut.pieces]
+            minibatch = self._packed(located, pool) if self.packed else self._plain(located, pool)
+        codes = {key: np.asarray(column[rows], np.int64) for key, column in self.codes.items()}
+        minibatch.codes = {key: torch.from_numpy(code) for key, code in codes.items()}
+        minibatch.weight = cut.weight
+        return minibatch
+
+    def _plain(self, located: Sequence["_Located"], pool: ThreadPoolExecutor | None) -> CellMinibatch:
+        offsets = _offsets(located)
         genes = self._outputs.take(int(offsets[-1]), np.int32)
         values = self._outputs.take(int(offsets[-1]), np.float32)
-        at = 0
-        for (buffer, places), length in zip(located, lengths, strict=True):
-            end = at + int(length.sum())
+        self._copy(located, offsets, genes, values, pool)
+        parts = [torch.from_numpy(array) for array in (values, genes, offsets)]
+        return CellMinibatch(parts[0], parts[1], parts[2], n_genes=self.rows.n_genes)
+
+    def _packed(self, located: Sequence["_Located"], pool: ThreadPoolExecutor | None) -> PackedMinibatch:
+        offsets = _offsets(located)
+        sizes = self._outputs.take(len(offsets) - 1, np.float32)
+
+        def summed(part: "_Located", cells: slice) -> float:
+            buffer, places = part
+            return sum_cells(places, buffer.cell_offsets, buffer.values, sizes[cells])
+
+        largest = max(_for_each(summed, located, pool), default=0.0)
+        genes = self._outputs.take(int(offsets[-1]), gene_dtype(self.rows.n_genes))
+        counts = self._outputs.take(int(offsets[-1]), count_dtype(largest))
+        self._copy(located, offsets, genes, counts, pool)
+        parts = [as_bits(array) for array in (counts, genes, offsets, sizes)]
+        return PackedMinibatch(parts[0], parts[1], parts[2], parts[3], n_genes=self.rows.n_genes)
+
+    def _copy(
+        self,
+        located: Sequence["_Located"],
+        offsets: np.ndarray,
+        genes: np.ndarray,
+        values: np.ndarray,
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        def copied(part: "_Located", cells: slice) -> int:
+            buffer, places = part
+            to = slice(offsets[cells.start], offsets[cells.stop])
             arrays = (buffer.cell_offsets, buffer.gene_index, buffer.values)
-            largest = gather_cells(places, *arrays, genes[at:end], values[at:end])
-            if largest >= self.rows.n_genes:
-                raise InputError(
-                    f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data."
-                )
-            at = end
-        rows = cut.rows
-        return CellMinibatch(
-            values=torch.from_numpy(values),
-            gene_index=torch.from_numpy(genes),
-            cell_offsets=torch.from_numpy(offsets),
-            n_genes=self.rows.n_genes,
-            codes={key: torch.from_numpy(np.asarray(column[rows], np.int64)) for key, column in self.codes.items()},
-            weight=cut.weight,
-        )
+            return int(gather_cells(places, *arrays, genes[to], values[to]))
+
+        largest = max(_for_each(copied, located, pool), default=0)
+        if largest >= self.rows.n_genes:
+            raise InputError(f"A cell has a count in gene {largest}, but there are {self.rows.n_genes}: damaged data.")
+
+
+_Located: TypeAlias = tuple[RowBuffer, np.ndarray]
+"""Cells in memory, and the places there of those that are wanted."""
+
+
+def _offsets(located: Sequence[_Located]) -> np.ndarray:
+    lengths = [buffer.cell_offsets[places + 1] - buffer.cell_offsets[places] for buffer, places in located]
+    return np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+
+
+def _for_each(
+    work: Callable[[_Located, slice], _T], located: Sequence[_Located], pool: ThreadPoolExecutor | None
+) -> list[_T]:
+    """Do something with some cells after the other, whose places in the minibatch are given along; in threads."""
+    parts: list[tuple[_Located, slice]] = []
+    at = 0
+    for buffer, places in located:
+        for start in range(0, len(places), _CELLS_AT_ONCE):
+            some = places[start : start + _CELLS_AT_ONCE]
+            parts.append(((buffer, some), slice(at, at + len(some))))
+            at += len(some)
+    # One part is done here: handing it over would take longer.
+    return (
+        [work(*part) for part in parts]
+        if pool is None or len(parts) < 2
+        else list(pool.map(work, *zip(*parts, strict=True)))
+    )
 
 
 class _Ahead:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,22 @@ from selfcell.data.kernels import scale_cells, scatter_cells
 
 @dataclass(slots=True)
 class SparseExpression:
-    """``log1p`` of counts per 10,000 of some cells, or their counts, without the zeros (compressed sparse rows)."""
+    """``log1p`` of counts per 10,000 of some cells, or their counts, without the zeros (compressed sparse rows).
+
+    Entries may be hidden from the encoder: their values are negative then, and it sees zeros.
+    """
 
     values: Float[Tensor, " n_values"]
+    """Above 0, or less the value where it is hidden."""
     gene_index: Int[Tensor, " n_values"]
     """Gene of each entry."""
     cell_offsets: Int[Tensor, " n_offsets"]
     """Where in ``values`` each cell begins, and at the end their number: ``n_cells + 1`` positions."""
     n_genes: int
+    factor: Float[Tensor, " n_cells"] | None = None
+    """What visible values of each cell are multiplied by, for the encoder alone."""
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was found out of the entries, kept for its next use."""
 
     @property
     def n_cells(self) -> int:
@@ -29,8 +38,15 @@ class SparseExpression:
         return self.cell_offsets.shape[0] - 1
 
     def dense(self) -> Float[Tensor, "n_cells n_genes"]:
-        """Give the same with the zeros."""
-        return _dense(self.values, self.gene_index, self.cell_offsets, self.n_genes)
+        """Give what the encoder sees, with the zeros."""
+        return _dense(self.visible(), self.gene_index, self.cell_offsets, self.n_genes)
+
+    def visible(self) -> Float[Tensor, " n_values"]:
+        """Give the values that the encoder sees; zero where they are hidden."""
+        values = self.values.clamp(min=0)
+        if self.factor is None:
+            return values
+        return values * self.factor[index_of_cells(self.cell_offsets, len(values))]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give offsets, genes and values to compiled loops; on the CPU only, without a copy."""
@@ -52,6 +68,8 @@ class CellMinibatch:
     """Codes of the obs columns that were asked for, such as ``label``."""
     weight: float = 1.0
     """How much these cells count beside those of other processes, where these have more or fewer cells."""
+    known_library_size: Float[Tensor, " n_cells"] | None = None
+    """Counts per cell, where whoever made the minibatch has summed them."""
 
     @property
     def n_cells(self) -> int:
@@ -61,11 +79,13 @@ class CellMinibatch:
     @property
     def cell_index(self) -> Int[Tensor, " n_values"]:
         """Cell of each entry of ``values``."""
-        return _cell_index(self.cell_offsets)
+        return index_of_cells(self.cell_offsets, len(self.values))
 
     @property
     def library_size(self) -> Float[Tensor, " n_cells"]:
         """Counts per cell, over the encoder's genes."""
+        if self.known_library_size is not None:
+            return self.known_library_size
         size = torch.zeros(self.n_cells, device=self.values.device, dtype=self.values.dtype)
         return size.index_add_(0, self.cell_index, self.values)
 
@@ -108,12 +128,16 @@ class CellMinibatch:
             n_genes=self.n_genes,
             codes={key: code.to(device, non_blocking=non_blocking) for key, code in self.codes.items()},
             weight=self.weight,
+            known_library_size=None
+            if self.known_library_size is None
+            else self.known_library_size.to(device, non_blocking=non_blocking),
         )
 
 
-def _cell_index(cell_offsets: Tensor) -> Tensor:
+def index_of_cells(cell_offsets: Int[Tensor, " n_offsets"], n_values: int) -> Int[Tensor, " n_values"]:
+    """Give the cell of each entry of compressed sparse rows; a GPU that is told their number need not be waited for."""
     cells = torch.arange(len(cell_offsets) - 1, device=cell_offsets.device)
-    return cells.repeat_interleave(cell_offsets.diff())
+    return cells.repeat_interleave(cell_offsets.diff(), output_size=n_values)
 
 
 def _dense(
@@ -126,5 +150,5 @@ def _dense(
         scatter_cells(*(part.numpy() for part in parts), n_threads=torch.get_num_threads())
         return dense
     dense = torch.zeros(shape, device=values.device, dtype=values.dtype) if out is None else out.zero_()
-    dense[_cell_index(cell_offsets), gene_index] = values
+    dense[index_of_cells(cell_offsets, len(values)), gene_index] = values
     return dense

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from selfcell.data.buffers import BufferPool
+from selfcell.data.minibatch import CellMinibatch
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ class CellRows(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuredRows(CellRows, Protocol):
+    """A source that knows how many genes each cell expresses without reading its counts."""
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Give the number of non-zero counts of some cells; positions ascend."""
+        ...
+
+
+@runtime_checkable
+class GatheringRows(CellRows, Protocol):
+    """A source that puts minibatches together itself."""
+
+    def gather(self, rows: np.ndarray) -> CellMinibatch:
+        """Give some cells, in this order."""
+        ...
+
+
 class MemoryRows:
     """Cells in memory.
 
@@ -67,6 +86,12 @@ class MemoryRows:
     def read(self, rows: np.ndarray, pool: BufferPool) -> RowBuffer:  # noqa: ARG002
         """Give all of them: they are in memory."""
         return self._buffer
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Give the number of non-zero counts of some cells."""
+        offsets = self._buffer.cell_offsets
+        found: np.ndarray = (offsets[rows + 1] - offsets[rows]).astype(np.int64)
+        return found
 
 
 class AlignedRows:

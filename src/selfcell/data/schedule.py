@@ -123,7 +123,7 @@ class Schedule:
         n_rows: dict[int, int] = {}
         groups = itertools.count(start.group)
         for minibatch in range(start.minibatch, len(self)):
-            size = self._size(minibatch)
+            size = self.size_of(minibatch)
             while sum(len(rows) for _, rows in carried) < size:
                 group = next(groups)
                 rows = self.order.group(start.epoch, group)
@@ -139,7 +139,7 @@ class Schedule:
             n_mine = sum(len(rows) for _, rows in pieces)
             yield Cut(pieces, after, weight=n_mine * self.world_size / size)
 
-    def _size(self, minibatch: int) -> int:
+    def size_of(self, minibatch: int) -> int:
         """Give the cells of a minibatch over all processes; all but the last are of one size."""
         if minibatch < len(self) - 1:
             return self.minibatch_size

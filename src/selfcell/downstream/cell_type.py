@@ -25,6 +25,7 @@ from selfcell.downstream.base import DownstreamTask, EncodedCells
 from selfcell.downstream.embed import CELLS_AT_ONCE
 from selfcell.downstream.metrics import classification_scores, confusion_matrix
 from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
+from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import ACTIVATIONS, MlpEncoder
 from selfcell.pretext.base import Loss, Objective
 from selfcell.training.fit import FitOutcome, fit, seeded
@@ -99,7 +100,7 @@ def classify(encoder: MlpEncoder, head: nn.Module, cells: Cells) -> Float[np.nda
     """Give the probability of each class for each cell."""
     encoder.eval()
     head.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_float32():
         parts = [
             head(encoder(minibatch.sparse_expression())).softmax(dim=1).numpy()
             for minibatch in cell_loader(cells.counts, minibatch_size=CELLS_AT_ONCE)

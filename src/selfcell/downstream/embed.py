@@ -14,6 +14,7 @@ from selfcell.data.counts import Scale
 from selfcell.data.loader import cell_loader
 from selfcell.data.source import Cells, open_cells
 from selfcell.data.streamed import StreamedCells
+from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.run_folder import TrainedModel, describe_environment, load
 
@@ -77,7 +78,7 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
     device = next(encoder.parameters()).device
     parts = []
     minibatches = cell_loader(counts, minibatch_size=CELLS_AT_ONCE)
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_float32():
         for minibatch in tqdm(
             minibatches, desc="Embedding", unit=" minibatches", disable=not show_progress, leave=False
         ):

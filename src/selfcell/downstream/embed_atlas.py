@@ -16,6 +16,7 @@ from selfcell.data.order import BlockOrder
 from selfcell.data.schedule import Schedule
 from selfcell.data.streamed import StreamedCells
 from selfcell.downstream.embed import CELLS_AT_ONCE, as_model, write_provenance
+from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.run_folder import TrainedModel
 
@@ -88,7 +89,11 @@ def _embed_stream(encoder: MlpEncoder, cells: StreamedCells, *, n_threads: int) 
     loader = CellLoader(cells.rows, Schedule(order, CELLS_AT_ONCE), n_threads=n_threads)
     embedding = np.empty((len(cells), encoder.n_latent), dtype=np.float32)
     at = 0
-    with torch.inference_mode(), tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True) as bar:
+    with (
+        torch.inference_mode(),
+        quick_float32(),
+        tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True) as bar,
+    ):
         for minibatch in loader:
             _refuse_empty_cells(minibatch, cells)
             part = encoder(minibatch.to(device).sparse_expression()).cpu().numpy()

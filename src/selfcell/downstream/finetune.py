@@ -127,7 +127,9 @@ def finetune(
     config = FinetuneSettings(network=model.encoder.settings, cell_type=settings)
     prepare_folder(out, resume=resume, overwrite=overwrite)
     if resume and check_resumable(out, about, config):
-        logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
+        logger.info(
+            "The run in %s is finished already; raise training.max_epochs or training.budget to train longer.", out
+        )
         return load(out)
     write_text(out / "config.toml", to_toml(config))
     write_genes(out / "genes.csv", model.genes)

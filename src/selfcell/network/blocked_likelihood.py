@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network.by_gene import ByGene
 from selfcell.network.gene_sets import GeneSets
-from selfcell.network.kernels import in_equal_parts
+from selfcell.network.kernels import as_bits, in_equal_parts
 from selfcell.network.likelihood_kernels import (
     Entries,
     Scored,
@@ -167,8 +167,6 @@ class _Blocks:
 
     @classmethod
     def of(cls, asked: _Asked, bias: Tensor, log_theta: Tensor | None) -> "_Blocks":
-        offsets, genes, _ = asked.truth.arrays()
-        n_genes, n_threads = asked.truth.n_genes, torch.get_num_threads()
         weights = np.empty(0, dtype=np.float32)
         if isinstance(asked.scored, EntryWeights):
             weights = asked.scored.entries.numpy() * np.float32(asked.scale)
@@ -176,12 +174,12 @@ class _Blocks:
             asked=asked,
             bias=bias.T.contiguous().numpy(),
             log_theta=None if log_theta is None else log_theta.detach().numpy(),
-            entries=ByGene.of(offsets, genes, n_genes=n_genes, n_threads=n_threads),
+            entries=ByGene.of(asked.truth),
             weights=weights,
             depth=depth_of(asked.library_size).numpy(),
             d_bias=torch.empty(bias.T.shape),
-            d_log_theta=None if log_theta is None else torch.empty(n_genes),
-            loss=np.empty(n_genes),
+            d_log_theta=None if log_theta is None else torch.empty(asked.truth.n_genes),
+            loss=np.empty(asked.truth.n_genes),
         )
 
     def residuals(self, products: Tensor, genes: slice) -> None:
@@ -193,9 +191,9 @@ class _Blocks:
             dispersion = (self.log_theta[genes], self.d_log_theta.numpy()[genes])
         in_equal_parts(
             asked.loop,
-            products.numpy() if asked.dtype == torch.float32 else products.view(torch.uint16).numpy(),
+            as_bits(products),
             self.bias[genes],
-            Entries(of_genes, columns.cells, columns.entries, asked.truth.values.numpy()),
+            Entries(of_genes, columns.cells, columns.values, columns.entries),
             self._scored(genes),
             self.depth,
             _LOG_FACTORIALS,

@@ -13,6 +13,7 @@ from selfcell.core.config import Settings
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network.compute import Compute
 from selfcell.network.dropout import QuickDropout
+from selfcell.network.padded import PaddedExpression, padded_expression, padded_linear
 from selfcell.network.sparse import lay_by_gene, sparse_linear
 
 ActivationName = Literal["selu", "relu", "gelu"]
@@ -57,19 +58,32 @@ class MlpEncoder(nn.Module):
         self.compute = Compute()
 
     def forward(
-        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression
+        self, expression: Float[Tensor, "n_cells n_genes"] | SparseExpression | PaddedExpression
     ) -> Float[Tensor, "n_cells n_latent"]:
         """Embed cells given as ``log1p`` of counts per 10,000, dense or without the zeros."""
         first, rest = cast("nn.Linear", self.layers[0]), cast("nn.Sequential", self.layers[1:])
+        expression = self._laid_out(expression)
         with self.compute.blocks(first.weight.device):
-            if not isinstance(expression, SparseExpression):
-                hidden = first(expression)
-            elif self.goes_sparse(expression.values):
+            if isinstance(expression, SparseExpression):
                 hidden = sparse_linear(expression, first, dtype=self.compute.dtype)
+            elif isinstance(expression, PaddedExpression):
+                hidden = padded_linear(expression, first)
             else:
-                hidden = first(expression.dense())
+                hidden = first(expression)
             embedding: Tensor = rest(hidden).to(first.weight.dtype)
         return embedding
+
+    def _laid_out(
+        self, expression: Tensor | SparseExpression | PaddedExpression
+    ) -> Tensor | SparseExpression | PaddedExpression:
+        """Lay cells out as they are computed."""
+        is_sparse = isinstance(expression, SparseExpression)
+        values = expression.values if isinstance(expression, SparseExpression | PaddedExpression) else expression
+        if isinstance(expression, PaddedExpression) or (is_sparse and self.goes_sparse(values)):
+            return expression
+        if self.compute.in_blocks and not values.requires_grad:
+            return padded_expression(expression, dtype=self.compute.dtype)
+        return expression.dense() if isinstance(expression, SparseExpression) else expression
 
     def goes_sparse(self, values: Tensor) -> bool:
         """Tell whether cells with these values are computed without their zeros: on a CPU, in single precision."""

@@ -2,6 +2,9 @@
 
 Rows are float32, or the bits of bfloat16. Every loop works on a stretch of cells or genes, each of which one thread
 alone writes, so the numbers are the same with any number of threads.
+
+``place`` tells of each gene where it is: its column among the genes that are computed densely, or
+:data:`RARE`, computed entry by entry, or :data:`LEFT_OUT`.
 """
 
 from typing import no_type_check
@@ -9,39 +12,52 @@ from typing import no_type_check
 import numba
 import numpy as np
 
-from selfcell.network.kernels import FAST, widen
+from selfcell.network.kernels import FAST, settle, widen
+
+RARE, LEFT_OUT = -1, -2
 
 
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
-def add_rows(offsets, genes, values, weight, out, start, stop):
-    """Add to each cell of ``out`` its entries' values times their genes' rows of ``weight``."""
+def add_rare_rows(offsets, genes, values, factor, place, weight, dense, out, start, stop):
+    """Add to each cell of ``out`` its rare visible entries' values times their genes' rows of ``weight``.
+
+    Its other entries are written into ``dense``, cells x genes that are computed densely.
+    """
     n_units = weight.shape[1]
+    some = np.empty(len(place) + 1, dtype=np.int64)
     for cell in range(start, stop):
-        row = out[cell]
-        entry, end = offsets[cell], offsets[cell + 1]
+        row, columns, f = out[cell], dense[cell], factor[cell]
+        columns[:] = 0
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            column = place[genes[entry]]
+            if column >= 0:
+                columns[column] = settle(columns[column], max(values[entry], np.float32(0)) * f)
+        at, end = 0, _rare_entries(offsets[cell], offsets[cell + 1], genes, place, some)
         # Four rows at a time: the sum is read and written once for all of them.
-        while entry + 4 <= end:
-            v0, v1, v2, v3 = values[entry], values[entry + 1], values[entry + 2], values[entry + 3]
-            w0, w1 = weight[genes[entry]], weight[genes[entry + 1]]
-            w2, w3 = weight[genes[entry + 2]], weight[genes[entry + 3]]
+        while at + 4 <= end:
+            e0, e1, e2, e3 = some[at], some[at + 1], some[at + 2], some[at + 3]
+            v0, v1 = max(values[e0], np.float32(0)) * f, max(values[e1], np.float32(0)) * f
+            v2, v3 = max(values[e2], np.float32(0)) * f, max(values[e3], np.float32(0)) * f
+            w0, w1, w2, w3 = weight[genes[e0]], weight[genes[e1]], weight[genes[e2]], weight[genes[e3]]
             for unit in range(n_units):
                 row[unit] += v0 * widen(w0[unit]) + v1 * widen(w1[unit]) + v2 * widen(w2[unit]) + v3 * widen(w3[unit])
-            entry += 4
-        while entry < end:
-            v0, w0 = values[entry], weight[genes[entry]]
+            at += 4
+        while at < end:
+            v0, w0 = max(values[some[at]], np.float32(0)) * f, weight[genes[some[at]]]
             for unit in range(n_units):
                 row[unit] += v0 * widen(w0[unit])
-            entry += 1
+            at += 1
 
 
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
-def score_entries(
+def score_rare_entries(
     offsets,
     genes,
-    truth,
-    scored,
+    place,
+    values,
+    entry_weight,
     zero_weight,
     weight,
     bias,
@@ -52,19 +68,22 @@ def score_entries(
     start,
     stop,
 ):
-    """Predict the entries, take their squared error, and its gradient on the cells' hidden units.
+    """Predict the rare entries, take their squared error, and its gradient on the cells' hidden units.
 
-    Of each entry, with prediction y: ``scored (y - truth)^2 - zero_weight y^2`` goes into ``loss`` of the cell, its
+    Of each entry, with prediction y and truth x: ``w (y - x)^2 - zero_weight y^2`` goes into ``loss`` of the cell, its
     derivative by y into ``residual``, and that times the gene's row of ``weight`` is added to ``d_hidden``.
+    ``entry_weight`` has the weight w of visible and of hidden entries.
     """
     n_units = weight.shape[1]
     two = np.float32(2)
+    some = np.empty(len(place) + 1, dtype=np.int64)
     for cell in range(start, stop):
         h, dh, z = hidden[cell], d_hidden[cell], zero_weight[cell]
         total = 0.0
-        entry, end = offsets[cell], offsets[cell + 1]
-        while entry + 4 <= end:
-            g0, g1, g2, g3 = genes[entry], genes[entry + 1], genes[entry + 2], genes[entry + 3]
+        at, end = 0, _rare_entries(offsets[cell], offsets[cell + 1], genes, place, some)
+        while at + 4 <= end:
+            e0, e1, e2, e3 = some[at], some[at + 1], some[at + 2], some[at + 3]
+            g0, g1, g2, g3 = genes[e0], genes[e1], genes[e2], genes[e3]
             w0, w1, w2, w3 = weight[g0], weight[g1], weight[g2], weight[g3]
             y0, y1, y2, y3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
             for unit in range(n_units):
@@ -74,31 +93,54 @@ def score_entries(
                 y2 += of_cell * widen(w2[unit])
                 y3 += of_cell * widen(w3[unit])
             y0, y1, y2, y3 = y0 + bias[g0], y1 + bias[g1], y2 + bias[g2], y3 + bias[g3]
-            s0, s1, s2, s3 = scored[entry], scored[entry + 1], scored[entry + 2], scored[entry + 3]
-            e0, e1 = y0 - truth[entry], y1 - truth[entry + 1]
-            e2, e3 = y2 - truth[entry + 2], y3 - truth[entry + 3]
-            total += s0 * e0 * e0 + s1 * e1 * e1 + s2 * e2 * e2 + s3 * e3 * e3
-            total -= z * (y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3)
-            r0, r1 = two * (s0 * e0 - z * y0), two * (s1 * e1 - z * y1)
-            r2, r3 = two * (s2 * e2 - z * y2), two * (s3 * e3 - z * y3)
-            residual[entry], residual[entry + 1], residual[entry + 2], residual[entry + 3] = r0, r1, r2, r3
+            x0, x1, x2, x3 = values[e0], values[e1], values[e2], values[e3]
+            s0, s1 = entry_weight[np.int64(x0 < 0)], entry_weight[np.int64(x1 < 0)]
+            s2, s3 = entry_weight[np.int64(x2 < 0)], entry_weight[np.int64(x3 < 0)]
+            d0, d1, d2, d3 = y0 - abs(x0), y1 - abs(x1), y2 - abs(x2), y3 - abs(x3)
+            errors = s0 * d0 * d0 + s1 * d1 * d1 + s2 * d2 * d2 + s3 * d3 * d3
+            total += errors - z * (y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3)
+            r0, r1 = two * (s0 * d0 - z * y0), two * (s1 * d1 - z * y1)
+            r2, r3 = two * (s2 * d2 - z * y2), two * (s3 * d3 - z * y3)
+            residual[e0], residual[e1], residual[e2], residual[e3] = r0, r1, r2, r3
             for unit in range(n_units):
                 dh[unit] += r0 * widen(w0[unit]) + r1 * widen(w1[unit]) + r2 * widen(w2[unit]) + r3 * widen(w3[unit])
-            entry += 4
-        while entry < end:
-            gene = genes[entry]
-            w0, y0 = weight[gene], np.float32(0)
+            at += 4
+        while at < end:
+            e0 = some[at]
+            w0, y0 = weight[genes[e0]], bias[genes[e0]]
             for unit in range(n_units):
                 y0 += widen(h[unit]) * widen(w0[unit])
-            y0 += bias[gene]
-            e0 = y0 - truth[entry]
-            total += scored[entry] * e0 * e0 - z * y0 * y0
-            r0 = two * (scored[entry] * e0 - z * y0)
-            residual[entry] = r0
+            s0, d0 = entry_weight[np.int64(values[e0] < 0)], y0 - abs(values[e0])
+            total += s0 * d0 * d0 - z * y0 * y0
+            r0 = residual[e0] = two * (s0 * d0 - z * y0)
             for unit in range(n_units):
                 dh[unit] += r0 * widen(w0[unit])
-            entry += 1
+            at += 1
         loss[cell] = total
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def _rare_entries(begin, end, genes, place, found):
+    """List the entries whose genes are rare, and give their number."""
+    n_found = 0
+    for entry in range(begin, end):
+        # Written whether it is wanted or not: a choice would often be foreseen wrongly.
+        found[n_found] = entry
+        n_found += place[genes[entry]] == RARE
+    return n_found
+
+
+@no_type_check
+@numba.njit(nogil=True, fastmath=FAST, cache=True)
+def add_rows(offsets, genes, values, weight, out, start, stop):
+    """Add to each cell of ``out`` its entries' values times their genes' rows of ``weight``."""
+    for cell in range(start, stop):
+        row = out[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            value, w = values[entry], weight[genes[entry]]
+            for unit in range(len(row)):
+                row[unit] += value * widen(w[unit])
 
 
 @no_type_check
@@ -117,22 +159,22 @@ def predict_entries(offsets, genes, weight, bias, hidden, outputs, start, stop):
 
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
-def rows_by_gene(gene_offsets, cells, entries, values, rows, out, start, stop):
-    """Sum for each gene its entries' values times their cells' ``rows``; the transpose of :func:`add_rows`."""
+def rows_by_gene(wanted, gene_offsets, cells, values, rows, out, start, stop):
+    """Sum for each wanted gene its entries' values times their cells' ``rows``; ``values`` are sorted by gene."""
     n_units = rows.shape[1]
-    for gene in range(start, stop):
+    for number in range(start, stop):
+        gene = wanted[number]
         row = out[gene]
         row[:] = 0
         at, end = gene_offsets[gene], gene_offsets[gene + 1]
         while at + 4 <= end:
-            v0, v1 = values[entries[at]], values[entries[at + 1]]
-            v2, v3 = values[entries[at + 2]], values[entries[at + 3]]
+            v0, v1, v2, v3 = values[at], values[at + 1], values[at + 2], values[at + 3]
             r0, r1, r2, r3 = rows[cells[at]], rows[cells[at + 1]], rows[cells[at + 2]], rows[cells[at + 3]]
             for unit in range(n_units):
                 row[unit] += v0 * widen(r0[unit]) + v1 * widen(r1[unit]) + v2 * widen(r2[unit]) + v3 * widen(r3[unit])
             at += 4
         while at < end:
-            v0, r0 = values[entries[at]], rows[cells[at]]
+            v0, r0 = values[at], rows[cells[at]]
             for unit in range(n_units):
                 row[unit] += v0 * widen(r0[unit])
             at += 1
@@ -141,6 +183,7 @@ def rows_by_gene(gene_offsets, cells, entries, values, rows, out, start, stop):
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
 def gather_by_gene(
+    wanted,
     gene_offsets,
     cells,
     entries,
@@ -156,14 +199,15 @@ def gather_by_gene(
     start,
     stop,
 ):
-    """Write the gradients of each gene's weights and bias: what all cells add, taken as zeros, and what entries add.
+    """Write the gradients of wanted genes' weights and bias: what all cells add, taken as zeros, and what entries add.
 
     ``d_weight`` is ``of_all + bias weighted`` plus the entries' residuals times their cells' ``rows``; ``d_bias`` is
-    ``weight . weighted + n_weighted bias`` plus the residuals.
+    ``weight . weighted + n_weighted bias`` plus the residuals. ``of_all`` and ``weight`` are of the wanted genes alone.
     """
     n_units = rows.shape[1]
-    for gene in range(start, stop):
-        row, zero_row, b, w = d_weight[gene], of_all[gene], bias[gene], weight[gene]
+    for number in range(start, stop):
+        gene = wanted[number]
+        row, zero_row, b, w = d_weight[gene], of_all[number], bias[gene], weight[number]
         along = np.float32(0)
         for unit in range(n_units):
             row[unit] = widen(zero_row[unit]) + b * weighted[unit]
@@ -189,6 +233,25 @@ def gather_by_gene(
 
 @no_type_check
 @numba.njit(nogil=True, cache=True)
+def show_entries(values, cells, factor, out, start, stop):
+    """Give what the encoder sees of entries: nothing of hidden ones, others times the factor of their cell."""
+    for entry in range(start, stop):
+        out[entry] = max(values[entry], np.float32(0)) * factor[cells[entry]]
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
+def fill_genes(wanted, gene_offsets, cells, values, out, start, stop):
+    """Write the values of wanted genes densely: genes x cells. ``values`` are sorted by gene."""
+    for number in range(start, stop):
+        gene, row = wanted[number], out[number]
+        row[:] = 0
+        for at in range(gene_offsets[gene], gene_offsets[gene + 1]):
+            row[cells[at]] = settle(row[cells[at]], values[at])
+
+
+@no_type_check
+@numba.njit(nogil=True, cache=True)
 def count_genes(offsets, genes, counts, part, start, stop):
     """Count the entries of each gene among some cells."""
     of_part = counts[part]
@@ -198,15 +261,15 @@ def count_genes(offsets, genes, counts, part, start, stop):
 
 @no_type_check
 @numba.njit(nogil=True, cache=True)
-def place_by_gene(offsets, genes, places, part, cells, entries, start, stop):
+def place_by_gene(offsets, genes, values, places, part, cells, sorted_values, entries, start, stop):
     """Put the entries of some cells where those of their gene belong, beginning at ``places``, which move on."""
     of_part = places[part]
     for cell in range(start, stop):
         for entry in range(offsets[cell], offsets[cell + 1]):
             gene = genes[entry]
-            cells[of_part[gene]] = cell
-            entries[of_part[gene]] = entry
-            of_part[gene] += 1
+            at = of_part[gene]
+            cells[at], sorted_values[at], entries[at] = cell, values[entry], entry
+            of_part[gene] = at + 1
 
 
 @no_type_check

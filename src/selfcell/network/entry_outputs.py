@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network.by_gene import ByGene
-from selfcell.network.entry_kernels import add_rows, predict_entries, rows_by_gene
-from selfcell.network.kernels import in_parts
-from selfcell.network.sparse import as_bits
+from selfcell.network.entry_kernels import add_rows, predict_entries
+from selfcell.network.kernels import as_bits, in_parts
+from selfcell.network.sparse import sum_by_gene
 
 
 def outputs_of_entries(
@@ -52,15 +53,15 @@ class _OutputsOfEntries(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, asked: SparseExpression, dtype: torch.dtype
     ) -> Tensor:
         offsets, genes, _ = asked.arrays()
-        rows, cells = (as_bits(part.detach(), dtype) for part in (weight, hidden))
+        rows, cells = weight.detach().to(dtype), hidden.detach().to(dtype)
         outputs = torch.empty(len(genes))
         in_parts(
             predict_entries,
             offsets,
             genes,
-            rows,
+            as_bits(rows),
             bias.detach().numpy(),
-            cells,
+            as_bits(cells),
             outputs.numpy(),
             work=offsets,
             n_threads=torch.get_num_threads(),
@@ -71,22 +72,11 @@ class _OutputsOfEntries(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         offsets, genes, _ = ctx.asked.arrays()
-        residual, n_threads = gradients[0].contiguous(), torch.get_num_threads()
+        residual = gradients[0].contiguous()
         d_hidden, d_weight = torch.zeros(ctx.cells.shape), torch.empty(ctx.rows.shape)
-        in_parts(
-            add_rows, offsets, genes, residual.numpy(), ctx.rows, d_hidden.numpy(), work=offsets, n_threads=n_threads
-        )
-        columns = ByGene.of(offsets, genes, n_genes=len(d_weight), n_threads=n_threads)
-        in_parts(
-            rows_by_gene,
-            columns.gene_offsets,
-            columns.cells,
-            columns.entries,
-            residual.numpy(),
-            ctx.cells,
-            d_weight.numpy(),
-            work=columns.gene_offsets,
-            n_threads=n_threads,
-        )
+        add = (offsets, genes, residual.numpy(), as_bits(ctx.rows), d_hidden.numpy())
+        in_parts(add_rows, *add, work=offsets, n_threads=torch.get_num_threads())
+        by_gene = residual.numpy()[ByGene.of(ctx.asked).entries]
+        sum_by_gene(np.arange(len(d_weight)), ctx.asked, by_gene, ctx.cells, out=d_weight)
         d_bias = torch.zeros(len(d_weight)).index_add_(0, ctx.asked.gene_index.long(), residual)
         return d_hidden.to(ctx.hidden), d_weight, d_bias, None, None

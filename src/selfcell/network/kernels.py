@@ -12,6 +12,7 @@ from typing import Any, no_type_check
 
 import numba
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
@@ -35,14 +36,9 @@ def in_parts(loop: Callable[..., Any], *arguments: Any, work: np.ndarray, n_thre
     n_threads
         Threads.
     """
-    n_items, n_parts = len(work) - 1, n_threads if work[-1] >= _WORTH_THREADS else 1
-    inner = np.searchsorted(work, np.linspace(0, work[-1], n_parts + 1)[1:-1])
-    bounds = [0, *inner.tolist(), n_items]
-    if n_parts == 1:
-        loop(*arguments, 0, n_items)
-        return
-    for done in [threads(n_threads).submit(loop, *arguments, *ends) for ends in itertools.pairwise(bounds)]:
-        done.result()
+    n_items, n_parts = len(work) - 1, n_threads if work[-1] - work[0] >= _WORTH_THREADS else 1
+    inner = np.searchsorted(work, np.linspace(work[0], work[-1], n_parts + 1)[1:-1])
+    _run([0, *inner.tolist(), n_items], loop, arguments)
 
 
 def in_equal_parts(
@@ -50,12 +46,22 @@ def in_equal_parts(
 ) -> None:
     """Run a loop over items of which each takes as long as another; see :func:`in_parts`."""
     n_parts = n_threads if n_items * work_of_item >= _WORTH_THREADS else 1
-    bounds = [n_items * part // n_parts for part in range(n_parts + 1)]
-    if n_parts == 1:
-        loop(*arguments, 0, n_items)
-        return
-    for done in [threads(n_threads).submit(loop, *arguments, *ends) for ends in itertools.pairwise(bounds)]:
+    _run([n_items * part // n_parts for part in range(n_parts + 1)], loop, arguments)
+
+
+def _run(bounds: list[int], loop: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Run a loop over stretches, the first in this thread."""
+    first, *others = itertools.pairwise(bounds)
+    waiting = [threads(len(others)).submit(loop, *arguments, *ends) for ends in others]
+    loop(*arguments, *first)
+    for done in waiting:
         done.result()
+
+
+def as_bits(rows: torch.Tensor) -> np.ndarray:
+    """Give rows to a compiled loop: float32 as it is, bfloat16 as its bits."""
+    rows = rows.contiguous()
+    return rows.view(torch.uint16).numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
 
 
 @functools.cache

@@ -60,9 +60,9 @@ class Entries(NamedTuple):
     gene_offsets: np.ndarray
     """Where in the next two each gene begins, and at the end where the last one ends."""
     cells: np.ndarray
-    places: np.ndarray
-    """Where in ``truth`` each is."""
     truth: np.ndarray
+    places: np.ndarray
+    """Place of each among the entries sorted by cell."""
 
 
 class Scored(NamedTuple):
@@ -73,7 +73,7 @@ class Scored(NamedTuple):
     zeros: np.float32
     """Weight of a zero, or of all that count by the mask."""
     entries: np.ndarray
-    """Weight of each non-zero entry, as ``truth`` is sorted; none if the mask says it."""
+    """Weight of each non-zero entry, sorted by cell; none if the mask says it."""
 
 
 @no_type_check
@@ -94,7 +94,7 @@ def set_apart(gene, row, bias, entries, scored, weight, kept, shown):
     for at in range(begin, entries.gene_offsets[gene + 1]):
         cell, place = entries.cells[at], entries.places[at]
         counts = weight[cell] if masked else scored.entries[place]
-        zero = entries.truth[place] == 0
+        zero = entries.truth[at] == 0
         kept[at - begin] = widen(row[cell]) + bias
         shown[at - begin] = np.float32(0) if zero else counts
         weight[cell] = counts if zero else np.float32(0)
@@ -218,7 +218,7 @@ def softplus_residuals(
             w, cell = shown[at - begin], entries.cells[at]
             if w != 0:
                 value, share = softplus_of(kept[at - begin])
-                error = value - entries.truth[entries.places[at]]
+                error = value - entries.truth[at]
                 step = w * np.float32(2) * error * share
                 total += w * error * error
                 along += step
@@ -244,7 +244,7 @@ def poisson_residuals(products, bias, entries, scored, depth, log_factorials, d_
             row[cell] = settle(row[cell], by_mean * share)
         total, begin = np.float64(of_zeros), entries.gene_offsets[gene]
         for at in range(begin, entries.gene_offsets[gene + 1]):
-            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[entries.places[at]]
+            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[at]
             if w != 0:
                 mean, log_mean, by_output = _mean_of(kept[at - begin], depth[cell])
                 step = w * by_output * (mean - count)
@@ -278,7 +278,7 @@ def negative_binomial_residuals(
             row[cell] = settle(row[cell], step)
         total, turned, begin = theta * of_zeros, theta * spread, entries.gene_offsets[gene]
         for at in range(begin, entries.gene_offsets[gene + 1]):
-            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[entries.places[at]]
+            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[at]
             if w != 0:
                 filled = _extend(table, filled, count, theta)
                 constant, fall = _of_count(table, filled, count, theta, log_factorials)
@@ -311,7 +311,7 @@ def zero_inflated_residuals(
         total, turned, along, across = _zero_inflated_zeros(row, other, b, c, weight, depth, theta)
         begin = entries.gene_offsets[gene]
         for at in range(begin, entries.gene_offsets[gene + 1]):
-            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[entries.places[at]]
+            w, cell, count = shown[at - begin], entries.cells[at], entries.truth[at]
             if w != 0:
                 filled = _extend(table, filled, count, theta)
                 constant, fall = _of_count(table, filled, count, theta, log_factorials)

@@ -1,4 +1,4 @@
-"""Squared error over a set of genes of each cell, some genes of all cells at a time."""
+"""Squared error over a set of genes of each cell."""
 
 from typing import Any
 
@@ -8,12 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression
-from selfcell.network.by_gene import ByGene
+from selfcell.network.blocks import Gradients, error_of_genes
 from selfcell.network.gene_sets import GeneSets
-from selfcell.network.kernels import in_equal_parts
-from selfcell.network.mask_kernels import mask_residuals
-
-_GENES_AT_ONCE = 1024
 
 
 def squared_error_of_sets(
@@ -29,7 +25,7 @@ def squared_error_of_sets(
 
     .. math:: L = \sum_c \sum_{g \in S_c} (w_g \cdot h_c + b_g - x_{cg})^2 .
 
-    Products of all cells with a thousand genes at a time are made, used and forgotten: loss and gradients are
+    Products of all cells with some genes at a time are made, used and forgotten: loss and gradients are
     of the dense ones, but no array of cells x genes is.
 
     Parameters
@@ -66,34 +62,19 @@ class _SquaredErrorOfSets(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             cells, rows = hidden.detach().to(dtype), weight.detach().to(dtype)
-            offsets, genes, values = truth.arrays()
-            n_threads = torch.get_num_threads()
-            columns = ByGene.of(offsets, genes, n_genes=len(rows), n_threads=n_threads)
-            d_hidden, d_weight = torch.zeros(cells.shape), torch.empty(rows.shape)
-            d_bias, losses = torch.empty(len(rows)), np.empty(len(rows))
-            for start in range(0, len(rows), _GENES_AT_ONCE):
-                part = slice(start, min(start + _GENES_AT_ONCE, len(rows)))
-                products = rows[part] @ cells.T
-                in_equal_parts(
-                    mask_residuals,
-                    products.numpy() if dtype == torch.float32 else products.view(torch.uint16).numpy(),
-                    scored.mask(part),
-                    columns.gene_offsets[part.start : part.stop + 1],
-                    columns.cells,
-                    columns.entries,
-                    values,
-                    bias.detach()[part].numpy(),
-                    np.float32(2 * scale),
-                    d_bias[part].numpy(),
-                    losses[part],
-                    n_items=part.stop - part.start,
-                    n_threads=n_threads,
-                    work_of_item=truth.n_cells,
-                )
-                d_hidden += products.T @ rows[part]
-                d_weight[part] = products @ cells
-            ctx.gradients = (d_hidden.to(hidden.dtype), d_weight, d_bias)
-        return torch.tensor(losses.sum() * scale, dtype=torch.float32)
+            gradients = Gradients(torch.zeros(cells.shape), torch.empty(rows.shape), torch.empty(len(rows)))
+            loss = error_of_genes(
+                np.arange(len(rows)),
+                rows,
+                bias.detach(),
+                cells,
+                truth,
+                gradients,
+                zero_weight=torch.full((truth.n_cells,), scale),
+                scored=scored,
+            )
+            ctx.gradients = (gradients.hidden.to(hidden.dtype), gradients.weight, gradients.bias)
+        return torch.tensor(loss, dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

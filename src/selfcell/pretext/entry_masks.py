@@ -7,8 +7,8 @@ from torch import Tensor
 
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network.entry_kernels import look_up_values
-from selfcell.network.kernels import in_parts
-from selfcell.network.mask_kernels import hide_entries, keep_entries
+from selfcell.network.kernels import in_equal_parts, in_parts
+from selfcell.network.mask_kernels import hide_entries, keep_entries, mark_entries
 from selfcell.network.random_bits import drawn_seed
 
 
@@ -58,6 +58,16 @@ def without_entries(
     return SparseExpression(
         torch.from_numpy(new_values), torch.from_numpy(new_genes), torch.from_numpy(new_offsets), expression.n_genes
     )
+
+
+def with_hidden(
+    expression: SparseExpression, hidden: Bool[Tensor, " n_values"], factor: Float[Tensor, " n_cells"] | None
+) -> SparseExpression:
+    """Hide entries from the encoder, and multiply for it those that stay by a factor of their cell."""
+    marked = torch.empty_like(expression.values)
+    arrays = (part.numpy() for part in (expression.values, hidden, marked))
+    in_equal_parts(mark_entries, *arrays, n_items=len(marked), n_threads=torch.get_num_threads())
+    return SparseExpression(marked, expression.gene_index, expression.cell_offsets, expression.n_genes, factor)
 
 
 def look_up(held: SparseExpression, asked: SparseExpression) -> Float[Tensor, " n_asked"]:

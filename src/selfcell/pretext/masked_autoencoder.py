@@ -14,6 +14,16 @@ from selfcell.network.encoder import MlpEncoder, mirrored_decoder
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.likelihoods import LikelihoodName, OutputName, make_likelihood
 from selfcell.pretext.base import Loss, PretextSettings, PretextTask
+from selfcell.pretext.dense_masks import (
+    DenseDraw,
+    DrawBlock,
+    chosen_programs,
+    drawn_masks,
+    hide_entries_at_random,
+    hide_in_blocks,
+    nothing_hidden,
+    random_entries,
+)
 from selfcell.pretext.masks import (
     draw_exact_mask,
     draw_isolated_program,
@@ -24,7 +34,7 @@ from selfcell.pretext.masks import (
 )
 from selfcell.pretext.membership import ProgramMembership
 from selfcell.pretext.sparse_likelihood import mean_likelihood
-from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_sets, show_program
+from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_genes, hide_sets, show_program
 
 _DEFAULT_FRACTION = {"random": 0.5, "programs": 0.25}
 
@@ -179,6 +189,8 @@ class MaskedAutoencoder(PretextTask):
         """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
         if self.encoder.goes_sparse(minibatch.values):
             return self._loss_by_entries(minibatch, generator)
+        if self.encoder.compute.in_blocks and self._is_linear:
+            return self._loss_in_blocks(minibatch, generator)
         expression = minibatch.expression()
         hidden, scored = (mask.to(expression.device) for mask in self._draw(minibatch, generator))
         embedding = self.encoder(self._visible(expression, hidden))
@@ -199,11 +211,18 @@ class MaskedAutoencoder(PretextTask):
         settings = self.settings
         return settings.mask == "random" and settings.score_zeros == "expected" and not settings.exact_share
 
+    @property
+    def _is_linear(self) -> bool:
+        return self.settings.likelihood == "squared_error" and self.settings.output == "identity"
+
     def _loss_by_entries(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
         """Take the loss without an array of cells x genes."""
         truth, settings, compute = minibatch.sparse_expression(), self.settings, self.encoder.compute
         if settings.mask in {"isolated_program", "program_to_tf"}:
             drawn = self._draw_isolated(truth, generator)
+        elif settings.mask == "programs" and settings.mask_per == "minibatch":
+            hidden = self._draw(minibatch, generator).hidden[0]
+            drawn = hide_genes(truth, hidden, rescale=settings.rescale_input)
         elif settings.mask == "programs" or (settings.mask == "random" and not self._expects_zeros):
             share = settings.mask_fraction if settings.score_zeros == "drawn" and not settings.exact_share else None
             sets = self._draw_sets(truth.n_cells, generator)
@@ -220,24 +239,51 @@ class MaskedAutoencoder(PretextTask):
     def _score_drawn(
         self, units: Float[Tensor, "n_cells n_units"], drawn: Drawn, minibatch: CellMinibatch, truth: SparseExpression
     ) -> Float[Tensor, ""]:
-        settings, last, dtype = self.settings, cast("nn.Linear", self.decoder[-1]), self.encoder.compute.dtype
-        if settings.likelihood == "squared_error" and settings.output == "identity":
+        last, dtype = cast("nn.Linear", self.decoder[-1]), self.encoder.compute.dtype
+        if self._is_linear:
             return drawn.squared_error(units, last, dtype)
         measured = minibatch.sparse_counts() if self.likelihood.of_counts else truth
         library_size = minibatch.library_size
         return mean_likelihood(units, last, self.likelihood, measured, drawn, library_size=library_size, dtype=dtype)
+
+    def _loss_in_blocks(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
+        """Take the loss without an array of cells x genes in float32."""
+        drawn = self._draw_dense(minibatch, generator)
+        embedding = self.encoder(drawn.visible)
+        with self.encoder.compute.blocks(embedding.device):
+            units = self.decoder[:-1](embedding)
+        total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), self.encoder.compute)
+        return Loss(total=total, terms={"masked_fraction": drawn.masked_fraction}, embedding=embedding.detach())
+
+    def _draw_dense(self, minibatch: CellMinibatch, generator: torch.Generator) -> DenseDraw:
+        settings, truth, share = self.settings, minibatch.sparse_expression(), self.settings.mask_fraction
+        rescale, dtype = settings.rescale_input and settings.mask in {"random", "programs"}, self.encoder.compute.dtype
+        if share is not None and self._expects_zeros:
+            return hide_entries_at_random(truth, share, rescale=rescale, dtype=dtype, generator=generator)
+        share_of_all = share if settings.mask == "random" and not settings.exact_share else None
+        draw = self._draw_block(minibatch, generator)
+        return hide_in_blocks(truth, draw, dtype=dtype, rescale=rescale, share=share_of_all)
+
+    def _draw_block(self, minibatch: CellMinibatch, generator: torch.Generator) -> DrawBlock:
+        settings, share, device = self.settings, self.settings.mask_fraction, minibatch.values.device
+        if settings.mask == "none":
+            return nothing_hidden(device)
+        if share is not None and settings.mask == "random" and not settings.exact_share:
+            return random_entries(minibatch.n_cells, share, generator=generator)
+        if share is not None and settings.mask == "programs" and settings.share_of == "programs":
+            n_draws = minibatch.n_cells if settings.mask_per == "cell" else 1
+            chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
+            return chosen_programs(self.membership, chosen, self.encoder.compute.dtype)
+        return drawn_masks(*self._draw(minibatch, generator))
 
     def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
         settings, share = self.settings, cast("float", self.settings.mask_fraction)
         if settings.mask == "random":
             draw_entries = draw_exact_mask if settings.exact_share else draw_random_mask
             return GeneSets.of_mask(draw_entries(n_cells, self.encoder.n_genes, share, generator=generator))
-        n_draws = n_cells if settings.mask_per == "cell" else 1
         if settings.share_of == "genes":
-            mask = draw_program_mask_by_genes(self.membership, n_draws, share, generator=generator)
-            return GeneSets.of_mask(mask.expand(n_cells, -1))
-        chosen = draw_exact_mask(n_draws, len(self.membership), share, generator=generator)
-        return self.membership.sets(chosen.expand(n_cells, -1))
+            return GeneSets.of_mask(draw_program_mask_by_genes(self.membership, n_cells, share, generator=generator))
+        return self.membership.sets(draw_exact_mask(n_cells, len(self.membership), share, generator=generator))
 
     def _draw_isolated(self, truth: SparseExpression, generator: torch.Generator) -> Drawn:
         program = torch.randint(len(self.membership), (truth.n_cells,), generator=generator)

@@ -39,7 +39,7 @@ def draw_exact_mask(
     """
     n_hidden = min(max(round(mask_fraction * n_genes), 1), max(n_genes - 1, 1))
     draws = torch.rand((n_cells, n_genes), generator=generator, device=generator.device)
-    hidden = draws.argsort(dim=1)[:, :n_hidden]
+    hidden = draws.topk(n_hidden, dim=1, largest=False, sorted=False).indices
     return torch.zeros_like(draws, dtype=torch.bool).scatter_(1, hidden, value=True)
 
 

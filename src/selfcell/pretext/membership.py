@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from selfcell.data.programs import GenePrograms
@@ -52,6 +52,12 @@ class ProgramMembership(nn.Module):
         sizes = self.entry_gene.bincount(minlength=self.n_genes)
         begins = np.concatenate([np.zeros(1, dtype=np.int64), sizes.cumsum(0).numpy()])
         return begins, self.entry_program[order].numpy()
+
+    def table(self, *, n_rows: int, n_columns: int, dtype: torch.dtype) -> Float[Tensor, "n_rows n_columns"]:
+        """Tell by ones which genes are of which programme, in a table that may be larger."""
+        table = torch.zeros((n_rows, n_columns), dtype=dtype, device=self.entry_gene.device)
+        table[self.entry_program, self.entry_gene] = 1
+        return table
 
     def union(self, chosen: Bool[Tensor, "n_cells n_programs"]) -> Bool[Tensor, "n_cells n_genes"]:
         """Tell for each cell which genes are of any of its chosen programmes."""

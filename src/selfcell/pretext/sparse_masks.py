@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression
@@ -15,7 +15,7 @@ from selfcell.network.blocked_likelihood import EntryWeights
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
 from selfcell.network.sparse import squared_error_of_all
-from selfcell.pretext.entry_masks import draw_hidden_entries, look_up, without_entries
+from selfcell.pretext.entry_masks import draw_hidden_entries, look_up, with_hidden, without_entries
 from selfcell.pretext.membership import ProgramMembership
 
 
@@ -45,38 +45,66 @@ def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: boo
     """
     n_cells, n_values = truth.n_cells, len(truth.values)
     if share is None:
-        visible, scored, of_zeros = truth, torch.ones(n_values), 1.0
+        cells, entry_weight, of_zeros, n_hidden = truth, (1.0, 1.0), 1.0, n_values
+        weights = torch.ones(n_values)
     else:
         hidden = draw_hidden_entries(truth, torch.full((n_cells,), share), generator=generator)
-        factor = torch.full((n_cells,), 1 / (1 - share) if rescale else 1.0)
-        visible, scored, of_zeros = without_entries(truth, hidden, factor), hidden.float(), share
-    n_scored = float(scored.sum()) + of_zeros * (n_cells * truth.n_genes - n_values)
+        factor = torch.full((n_cells,), 1 / (1 - share)) if rescale else None
+        cells, entry_weight, of_zeros = with_hidden(truth, hidden, factor), (0.0, 1.0), share
+        weights, n_hidden = hidden.float(), int(hidden.sum())
+    n_scored = n_hidden + of_zeros * (n_cells * truth.n_genes - n_values)
 
     def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-        zero_weight = torch.full((n_cells,), of_zeros)
-        scale = 1 / max(n_scored, 1.0)
         return squared_error_of_all(
-            units, layer, truth, scored=scored, zero_weight=zero_weight, scale=scale, dtype=dtype
+            units,
+            layer,
+            cells,
+            entry_weight=entry_weight,
+            zero_weight=torch.full((n_cells,), of_zeros),
+            scale=1 / max(n_scored, 1.0),
+            dtype=dtype,
         )
 
     masked = 0.0 if share is None else n_scored / (n_cells * truth.n_genes)
-    return Drawn(visible, squared_error, masked, EntryWeights(scored, of_zeros), n_scored)
+    return Drawn(cells, squared_error, masked, EntryWeights(weights, of_zeros), n_scored)
+
+
+def hide_genes(truth: SparseExpression, hidden: Bool[Tensor, " n_genes"], *, rescale: bool) -> Drawn:
+    """Hide the same genes in all cells, and score them; what stays is divided by its share."""
+    n_hidden = int(hidden.sum())
+    factor = torch.full((truth.n_cells,), truth.n_genes / max(truth.n_genes - n_hidden, 1)) if rescale else None
+    cells = with_hidden(truth, hidden[truth.gene_index.long()], factor)
+
+    def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+        return squared_error_of_all(
+            units,
+            layer,
+            cells,
+            entry_weight=(0.0, 1.0),
+            zero_weight=torch.ones(truth.n_cells),
+            scale=1 / max(n_hidden * truth.n_cells, 1),
+            genes=hidden.numpy(),
+            dtype=dtype,
+        )
+
+    scored = GeneSets.of_genes(hidden, truth.n_cells)
+    return Drawn(cells, squared_error, n_hidden / truth.n_genes, scored, float(n_hidden * truth.n_cells))
 
 
 def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share: float | None = None) -> Drawn:
     """Hide a set of genes of each cell, and score it; what stays is divided by its share, or by that of the mean."""
     n_hidden = hidden.sizes()
     n_scored = int(n_hidden.sum())
-    factor = torch.ones(truth.n_cells)
+    factor = None
     if rescale:
         n_visible = (truth.n_genes - n_hidden).clamp(min=1)
-        factor = truth.n_genes / n_visible if share is None else factor / (1 - share)
-    visible = without_entries(truth, hidden.holds(truth), factor.float())
+        factor = truth.n_genes / n_visible if share is None else torch.full((truth.n_cells,), 1 / (1 - share))
+    cells = with_hidden(truth, hidden.holds(truth), factor)
 
     def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-        return squared_error_of_sets(units, layer, truth, scored=hidden, scale=1 / max(n_scored, 1), dtype=dtype)
+        return squared_error_of_sets(units, layer, cells, scored=hidden, scale=1 / max(n_scored, 1), dtype=dtype)
 
-    return Drawn(visible, squared_error, n_scored / (truth.n_cells * truth.n_genes), hidden, float(n_scored))
+    return Drawn(cells, squared_error, n_scored / (truth.n_cells * truth.n_genes), hidden, float(n_scored))
 
 
 def show_program(
@@ -125,7 +153,7 @@ def show_program(
             units,
             layer,
             scored,
-            scored=torch.ones(len(gene)),
+            entry_weight=(1.0, 1.0),
             zero_weight=torch.zeros(truth.n_cells),
             scale=1 / max(len(gene), 1),
             dtype=dtype,

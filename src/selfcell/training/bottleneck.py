@@ -136,7 +136,7 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
         source=_kind(source, cells),
         device=device,
         n_threads=settings.data.loader_threads,
-        minibatch_size=settings.training.minibatch_size,
+        minibatch_size=settings.training.cells_per_minibatch,
         layers=(len(cells.genes), *settings.network.hidden_sizes, settings.network.n_latent),
         loader=loaded,
         network=trained,

@@ -14,7 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from selfcell.core.errors import InputError
@@ -22,9 +22,14 @@ from selfcell.core.memory import keep_freed_memory
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
-from selfcell.network.compute import Compute, best_dtype, set_compute
+from selfcell.network.block_error import compiler_fault
+from selfcell.network.compute import Compute, best_dtype, quick_float32, set_compute
 from selfcell.pretext.base import Objective
+from selfcell.training.average import WeightAverage, averaged_weights
+from selfcell.training.checkpoints import CheckpointWithinEpoch, Clock, EpochCheckpoint
 from selfcell.training.collapse import CollapseWatch
+from selfcell.training.faults import explained
+from selfcell.training.means import TrainingMeans
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.processes import SharedLoaders, is_first_process, wait_for_all
 from selfcell.training.progress import CellProgressBar, EpochLog
@@ -48,15 +53,22 @@ _NOTICES = (
 class FitOutcome:
     """How a training went."""
 
-    epochs: int
-    """Epochs trained, of all sessions."""
+    epochs: int | float
+    """Epochs trained, of all sessions; with a fraction where the budget was spent within one."""
     steps: int
-    kept_epoch: int
+    """Optimizer steps, of all sessions."""
+    kept_epoch: int | float
     """The epoch whose weights were kept."""
     validation_loss: float | None
     """Of the weights that were kept; None where there were no validation cells."""
     seconds: float
     """Of this session."""
+    cells: int = 0
+    """Cells trained on, of all sessions; one counts again in each epoch."""
+    train_loss: float | None = None
+    """Mean over the epoch whose weights were kept."""
+    stopped_by: str = "max_epochs"
+    """The setting that ended it: max_epochs, patience or budget."""
 
 
 @contextlib.contextmanager
@@ -107,63 +119,142 @@ def fit(
     KeyboardInterrupt
         If interrupted, after everything needed for ``resume`` is on disk.
     InputError
-        If there is no GPU although one is asked for, or patience without validation cells.
+        If there is no GPU although one is asked for, or patience without validation cells; if a loss is no number,
+        memory is short or the disk full, with what is kept and how to go on.
     """
-    n_cells = train.n_cells
     accelerator = _accelerator(settings.device)
     set_compute(objective, how_to_compute(settings, accelerator))
     if not settings.exact:
         keep_freed_memory()
-    log = EpochLog(out / "log.csv")
-    last = kept = _checkpoint(out, "last", monitor=None)
-    callbacks: list[pl.Callback] = [log, CollapseWatch()]
-    if settings.patience:
-        if validation is None:
-            raise InputError("patience needs validation cells: hold some out, or set training.patience=0.")
-        # Before the last checkpoint, which stores what this one knows.
-        kept = _checkpoint(out, "best", monitor="validation_loss")
-        callbacks += [EarlyStopping("validation_loss", patience=settings.patience), kept]
-    callbacks.append(last)
-    if settings.checkpoint_minutes:
-        callbacks.append(_CheckpointWithinEpoch(last.file, seconds=60 * settings.checkpoint_minutes))
+    if settings.patience and validation is None:
+        raise InputError("patience needs validation cells: hold some out, or set training.patience=0.")
+    module = ObjectiveModule(objective, settings)
+    watchers = _Watchers.of(module, out)
+    callbacks = watchers.callbacks(settings)
     if show_progress and is_first_process():
-        callbacks.append(CellProgressBar(n_cells=n_cells, max_epochs=settings.max_epochs, title=title))
+        bar = CellProgressBar(n_cells=train.n_cells, max_epochs=settings.max_epochs, title=title, clock=watchers.clock)
+        callbacks.append(bar)
     started = time.perf_counter()
-    with _quiet_lightning(), _interruptible(), torch.random.fork_rng():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
-            # Torch has none for the CPU.
-            sync_batchnorm=accelerator != "cpu" and settings.devices * settings.nodes > 1,
-            max_epochs=settings.max_epochs,
-            gradient_clip_val=settings.gradient_clip or None,
-            callbacks=callbacks,
-            plugins=[SafetensorsCheckpointIO()],
-            logger=TensorBoardLogger(out, name=None, version="tensorboard"),
-            num_sanity_val_steps=0,
-            limit_val_batches=0 if validation is None else None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    with (
+        _quiet_lightning(),
+        _interruptible(),
+        torch.random.fork_rng(),
+        explained(settings, checkpoint=watchers.last.file),
+        # On a GPU the setting would let products round to TF32.
+        quick_float32(exact=settings.exact or accelerator != "cpu"),
+    ):
+        trainer = _trainer(settings, accelerator, callbacks, out=out, watched=validation is not None)
         checkpoint = _last_checkpoint(out) if resume else None
         reached = Reached.of(checkpoint)
-        done = reached.is_end(log.path, settings)
+        watchers.clock.before = reached.seconds
+        done = reached.is_end(watchers.log.path, settings)
         if resume and is_first_process():
             logger.info("%s", f"All of {counted(reached.epochs, 'epoch')} are trained." if done else reached)
         if not done:
-            module = ObjectiveModule(objective, settings)
             trainer.fit(module, datamodule=SharedLoaders(train, validation), ckpt_path=checkpoint)
     wait_for_all()
-    epoch = _load_weights(objective, kept.file)
-    rows = pd.read_csv(log.path).set_index("epoch")
+    outcome = _outcome(watchers, settings, n_cells=train.n_cells, seconds=time.perf_counter() - started)
+    _load_weights(objective, watchers.kept_file(outcome, settings))
+    if outcome.stopped_by == "budget" and is_first_process():
+        logger.info("%s", _told(outcome, str(settings.budget)))
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Watchers:
+    """What looks on while a training runs, and writes into its run folder."""
+
+    means: TrainingMeans
+    log: EpochLog
+    last: EpochCheckpoint
+    best: EpochCheckpoint
+    clock: Clock
+
+    @classmethod
+    def of(cls, module: ObjectiveModule, out: Path) -> "_Watchers":
+        last = EpochCheckpoint.named("last", out, monitor=None)
+        best = EpochCheckpoint.named("best", out, monitor="validation_loss")
+        budget = module.settings.budget_seconds
+        return cls(
+            TrainingMeans(module.training_means), EpochLog(out / "log.csv"), last, best, Clock(last.file, budget=budget)
+        )
+
+    def callbacks(self, settings: TrainingSettings) -> list[pl.Callback]:
+        """Give them in order: those that others read first, and those last that store what the others know."""
+        callbacks: list[pl.Callback] = [self.means, self.log, CollapseWatch()]
+        if settings.average_decay:
+            callbacks.append(WeightAverage(settings.average_decay))
+        if settings.patience:
+            callbacks += [EarlyStopping("validation_loss", patience=settings.patience), self.best]
+        callbacks += [self.clock, self.last]
+        if settings.checkpoint_minutes:
+            callbacks.append(CheckpointWithinEpoch(self.last.file, seconds=60 * settings.checkpoint_minutes))
+        return callbacks
+
+    def kept_file(self, outcome: FitOutcome, settings: TrainingSettings) -> Path:
+        """Give the checkpoint of the weights that are kept; those at the end of a budget are in the last."""
+        return self.best.file if settings.patience and outcome.kept_epoch % 1 == 0 else self.last.file
+
+
+def _trainer(
+    settings: TrainingSettings, accelerator: str, callbacks: list[pl.Callback], *, out: Path, watched: bool
+) -> pl.Trainer:
+    several = settings.devices * settings.nodes > 1
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if several else "auto",
+        # Torch has none for the CPU.
+        sync_batchnorm=accelerator != "cpu" and several,
+        max_epochs=settings.max_epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        callbacks=callbacks,
+        plugins=[SafetensorsCheckpointIO()],
+        logger=TensorBoardLogger(out, name=None, version="tensorboard"),
+        num_sanity_val_steps=0,
+        limit_val_batches=None if watched else 0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _outcome(watchers: _Watchers, settings: TrainingSettings, *, n_cells: int, seconds: float) -> FitOutcome:
+    """Read from ``log.csv`` what was reached, and which epoch's weights are kept."""
+    rows = pd.read_csv(watchers.log.path)
+    kept = rows.loc[rows["validation_loss"].idxmin() if settings.patience else rows.index[-1]]
+    epochs = _whole(float(rows["epoch"].iloc[-1]))
+    is_watched = "validation_loss" in rows
     return FitOutcome(
-        epochs=int(rows.index[-1]),
+        epochs=epochs,
         steps=int(rows["step"].iloc[-1]),
-        kept_epoch=epoch,
-        validation_loss=float(rows["validation_loss"][epoch]) if "validation_loss" in rows else None,
-        seconds=round(time.perf_counter() - started, 2),
+        kept_epoch=_whole(float(kept["epoch"])),
+        validation_loss=float(kept["validation_loss"]) if is_watched else None,
+        seconds=round(seconds, 2),
+        cells=round(epochs * n_cells),
+        train_loss=float(kept["train_loss"]),
+        stopped_by=_what_stopped(epochs, settings, watchers.clock),
+    )
+
+
+def _what_stopped(epochs: int | float, settings: TrainingSettings, clock: Clock) -> str:
+    if epochs >= settings.max_epochs:
+        return "max_epochs"
+    return "budget" if clock.left == 0 or epochs % 1 else "patience"
+
+
+def _whole(epoch: float) -> int | float:
+    return int(epoch) if epoch.is_integer() else epoch
+
+
+def _told(outcome: FitOutcome, budget: str) -> str:
+    watched = "" if outcome.validation_loss is None else f", validation loss {outcome.validation_loss:.4f}"
+    return (
+        f"The budget of {budget} is spent: {outcome.epochs:g} epochs, {outcome.cells:,} cells, "
+        f"{outcome.steps:,} steps. Kept are the weights of epoch {outcome.kept_epoch:g}: "
+        f"train loss {outcome.train_loss:.4f}{watched}. "
+        "A larger training.budget and --resume go on."
     )
 
 
@@ -172,9 +263,14 @@ def how_to_compute(settings: TrainingSettings, accelerator: str) -> Compute:
     if settings.exact:
         logger.info("Computed densely in float32 (training.exact).")
         return Compute(sparse=False)
-    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    device = {"gpu": "cuda" if torch.cuda.is_available() else "mps"}.get(accelerator, accelerator)
     chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": best_dtype(device)}[settings.precision]
     name = str(chosen).removeprefix("torch.")
+    if device == "cuda":
+        fault = compiler_fault(torch.device(device))
+        how = "by compiled kernels" if fault is None else f"without compiled kernels ({fault})"
+        logger.info("Computed densely on cuda in %s, errors in blocks of genes %s.", name, how)
+        return Compute(dtype=chosen, in_blocks=True, compiled=fault is None)
     logger.info("Computed %s in %s.", "on the non-zero counts" if device == "cpu" else f"densely on {device}", name)
     return Compute(dtype=chosen)
 
@@ -190,72 +286,19 @@ def _accelerator(device: str) -> str:
     return device
 
 
-class _Checkpoint(ModelCheckpoint):
-    """A checkpoint of one name, in safetensors, that knows itself again when the run folder has been moved."""
-
-    FILE_EXTENSION = ".safetensors"
-
-    @property
-    def file(self) -> Path:
-        """Where it is written."""
-        return Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state up with the paths of where the run is now."""
-        path = str(self.file)
-        paths = {name: path for name in ("best_model_path", "kth_best_model_path") if state_dict.get(name)}
-        best = dict.fromkeys([path] * len(state_dict["best_k_models"]), state_dict["best_model_score"])
-        super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
-
-
-class _CheckpointWithinEpoch(pl.Callback):
-    """Saves every so many seconds, but not after an epoch's last step: its losses are not known yet.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    seconds
-        Between two checkpoints.
-    """
-
-    def __init__(self, path: Path, *, seconds: float) -> None:
-        self.path = path
-        self.seconds = seconds
-        self.saved = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save if it is time; the first process decides for all."""
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return
-        if trainer.strategy.broadcast(time.monotonic() - self.saved >= self.seconds):
-            trainer.save_checkpoint(self.path)
-            self.saved = time.monotonic()
-
-
-def _checkpoint(out: Path, name: str, *, monitor: str | None) -> _Checkpoint:
-    return _Checkpoint(
-        dirpath=out / "checkpoints",
-        filename=name,
-        monitor=monitor,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-
-
 def _last_checkpoint(out: Path) -> Path | None:
     path = out / "checkpoints" / "last.safetensors"
     # Interrupted before the first checkpoint: there is nothing to continue from, and little is lost.
     return path if path.exists() else None
 
 
-def _load_weights(objective: Objective, path: Path) -> int:
-    """Load the weights of a checkpoint into an objective, and give the epoch they are of."""
+def _load_weights(objective: Objective, path: Path) -> None:
+    """Load the weights of a checkpoint into an objective: their average, where there is one."""
     checkpoint = SafetensorsCheckpointIO().load_checkpoint(path)
-    objective.load_state_dict({name.removeprefix("objective."): it for name, it in checkpoint["state_dict"].items()})
+    weights = checkpoint["state_dict"] | averaged_weights(checkpoint)
+    objective.load_state_dict({name.removeprefix("objective."): weight for name, weight in weights.items()})
     objective.cpu().eval()
     set_compute(objective, Compute())
-    return int(checkpoint["epoch"]) + 1
 
 
 @contextlib.contextmanager

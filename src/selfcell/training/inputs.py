@@ -16,6 +16,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import Order
 from selfcell.data.programs import GenePrograms, load_programs, read_stored_programs
+from selfcell.data.resident import ResidentRows
 from selfcell.data.schedule import Schedule
 from selfcell.data.source import Cells, CellSource, obs_column, refuse_empty_cells
 from selfcell.data.splits import Split, split_cells
@@ -24,13 +25,16 @@ from selfcell.data.stream_split import StreamSplit, split_stream
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.training.settings import DataSettings, PretrainSettings
+from selfcell.training.processes import refuse_several
+from selfcell.training.settings import DataSettings, PretrainSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 TrainingSource: TypeAlias = CellSource | Cells | StreamedCells
 
 _FEW_GENES = 0.05
+_ROOM, _ROOM_PER_ENTRY = 2**30, 16
+"""Bytes that training takes beside the cells: for weights and their like, and for each cell and gene of a minibatch."""
 
 
 def check_task(settings: PretrainSettings, cells: AnyCells, split: Split | StreamSplit) -> None:
@@ -48,23 +52,16 @@ def check_task(settings: PretrainSettings, cells: AnyCells, split: Split | Strea
             f"{'fractional' if cells.scale == 'counts' else 'log-normalized ones, undone'}. Name the layer with the "
             "raw counts (--layer), or take a loss and views that do without: pretext.likelihood=squared_error."
         )
-    smallest = min(settings.training.minibatch_size, len(split.train), len(split.validation))
+    size, step = settings.training.cells_per_minibatch, settings.training.cells_per_step
+    smallest = min(size, len(split.train), len(split.validation))
     if PRETEXT_TASKS[name].compares_cells and smallest < 2:
         raise InputError(
             f"{name} compares the cells of a minibatch, so two at least are needed, but training.minibatch_size is "
-            f"{settings.training.minibatch_size}, with {len(split.train):,} cells to train on and "
+            f"{size}, with {len(split.train):,} cells to train on and "
             f"{len(split.validation):,} to watch the loss on."
         )
-    n_steps = -(-len(split.train) // settings.training.minibatch_size) * settings.training.max_epochs
-    if settings.training.minibatch_size > len(split.train):
-        logger.warning(
-            "The minibatch (training.minibatch_size=%s) is larger than the %s training cells, so an epoch is one step "
-            "of the optimizer, %s in all. The paper's sizes, and learning rates made for them, are for millions of "
-            "cells: here take 256, and with training.optimizer=lars a learning rate in proportion.",
-            f"{settings.training.minibatch_size:,}",
-            f"{len(split.train):,}",
-            f"{n_steps:,}",
-        )
+    if step > len(split.train):
+        _warn_of_large_steps(settings.training, n_cells=len(split.train))
     if PRETEXT_TASKS[name].moving_target and settings.training.patience:
         logger.warning(
             "The loss of %s is measured against something that training moves, so stopping by it "
@@ -72,6 +69,19 @@ def check_task(settings: PretrainSettings, cells: AnyCells, split: Split | Strea
             name,
             settings.training.patience,
         )
+
+
+def _warn_of_large_steps(training: TrainingSettings, *, n_cells: int) -> None:
+    several = f", training.accumulate={training.accumulate}" if training.accumulate > 1 else ""
+    logger.warning(
+        "The minibatch (training.minibatch_size=%s%s) is larger than the %s training cells, so an epoch is one step "
+        "of the optimizer, %s in all. The paper's sizes, and learning rates made for them, are for millions of "
+        "cells: here take 256, and with training.optimizer=lars a learning rate in proportion.",
+        f"{training.cells_per_minibatch:,}",
+        several,
+        f"{n_cells:,}",
+        f"{training.max_epochs:,}",
+    )
 
 
 def load_task_programs(settings: PretrainSettings, genes: GeneTable, *, stored: Path | None) -> GenePrograms | None:
@@ -164,7 +174,7 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
     training, data = settings.training, settings.data
     source = StreamSource(
         cells,
-        minibatch_size=training.minibatch_size,
+        minibatch_size=training.cells_per_minibatch,
         block_size=data.block_size,
         buffer_size=data.buffer_size,
     )
@@ -177,17 +187,36 @@ def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | Str
     # Files are often sorted by type or donor, and cells of one kind are harder to tell apart.
     validation = _mixed(source, split.validation, data.split_seed) if compares else source.order(split.validation)
     batch_key = data.batch_key if settings.pretext.uses_batches else None
+    on_gpu = _device(training).type == "cuda"
+    resident = _resident(source, split.train, settings) if data.resident else None
     return {
         part: CellLoader(
-            source.rows,
-            Schedule(order, training.minibatch_size, min_cells=2 if compares else 1, equal_shares=compares),
+            rows,
+            Schedule(order, training.cells_per_minibatch, min_cells=2 if compares else 1, equal_shares=compares),
             codes={} if batch_key is None else {"batch": cells.coded(batch_key, role="batch").codes},
             reshuffle=part == "train",
-            n_threads=data.loader_threads if source.on_disk else 0,
-            pin_memory=source.on_disk and torch.cuda.is_available(),
+            n_threads=data.loader_threads if source.on_disk and rows is source.rows else 0,
+            pin_memory=on_gpu,
+            packed=on_gpu,
         )
-        for part, order in (("train", train), ("validation", validation))
+        for part, order, rows in (("train", train, resident or source.rows), ("validation", validation, source.rows))
     }
+
+
+def _device(training: TrainingSettings) -> torch.device:
+    """Give where cells are packed for: a CUDA GPU, or main memory."""
+    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _resident(source: StreamSource, part: np.ndarray | CellSubset, settings: PretrainSettings) -> ResidentRows:
+    refuse_several(settings.training, "Training on cells held on the device (data.resident)")
+    return ResidentRows(
+        source.rows,
+        source.order(np.sort(part) if isinstance(part, np.ndarray) else part),
+        device=_device(settings.training),
+        room=_ROOM + _ROOM_PER_ENTRY * settings.training.cells_per_minibatch * source.rows.n_genes,
+        n_threads=settings.data.loader_threads if source.on_disk else 0,
+    )
 
 
 def _warn_of_unknown(cells: AnyCells, key: str) -> None:

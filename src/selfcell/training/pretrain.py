@@ -104,7 +104,9 @@ def pretrain(
     task = make_task(settings, cells.genes, programs)
     about = _describe(cells, settings, split, programs)
     if resume and check_resumable(out, about, settings):
-        logger.info("The run in %s is finished already; raise training.max_epochs to train longer.", out)
+        logger.info(
+            "The run in %s is finished already; raise training.max_epochs or training.budget to train longer.", out
+        )
         return load(out)
     if is_first_process():
         _begin(out, settings, cells, split, about, programs, resume=resume)

@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from selfcell.core.errors import InputError
 from selfcell.data.loader import CellLoader
 from selfcell.training.settings import TrainingSettings
+from selfcell.training.waiting import TimedLoader
 
 
 def is_first_process() -> bool:
@@ -133,9 +134,9 @@ class SharedLoaders(LightningDataModule):
         self.train = train
         self.validation = validation
 
-    def train_dataloader(self) -> CellLoader:
+    def train_dataloader(self) -> TimedLoader:
         """Give the loader of training cells."""
-        return self._share(self.train)
+        return TimedLoader(self._share(self.train))
 
     def val_dataloader(self) -> CellLoader:
         """Give the loader of validation cells."""

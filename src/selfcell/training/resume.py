@@ -9,20 +9,26 @@ import pandas as pd
 
 from selfcell.core.config import Settings, build, read_toml
 from selfcell.core.errors import InputError
+from selfcell.core.words import seconds_of
 from selfcell.training.run_folder import read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 from selfcell.training.settings import TrainingSettings
 
 FREE = (
     "training.max_epochs",
+    "training.budget",
     "training.device",
     "training.devices",
     "training.nodes",
     "training.checkpoint_minutes",
     "data.loader_threads",
+    "data.resident",
     "data.cache_folder",
 )
 """Ends of the addresses of settings that may differ when a run is resumed."""
+
+_STEP = ("training.minibatch_size", "training.accumulate")
+"""Ends of the addresses of settings whose product must stay the same: the cells of an optimizer step."""
 
 
 def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> bool:
@@ -45,13 +51,32 @@ def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> 
     manifest = read_manifest(out)
     before = _flat(build(type(settings), read_toml(out / "config.toml")).model_dump(mode="json"))
     given = _flat(settings.model_dump(mode="json"))
+    same_steps = _cells_per_step(before) == _cells_per_step(given)
     for address, value in given.items():
-        if not address.endswith(FREE):
+        if not address.endswith(FREE) and not (same_steps and address.endswith(_STEP)):
             _require_same(f"setting {address}", before[address], value)
     for address, value in _flat(about).items():
         _require_same(address.replace("data.", "data's "), _flat(manifest).get(address), value)
-    epochs = next(address for address in given if address.endswith("training.max_epochs"))
-    return bool(manifest["status"] == "finished" and given[epochs] <= before[epochs])
+    return bool(manifest["status"] == "finished" and not _asks_for_more(given, before))
+
+
+def _asks_for_more(given: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether there are more epochs or more time to train for than before."""
+    if _ending(given, "training.max_epochs") > _ending(before, "training.max_epochs"):
+        return True
+    now, then = (_ending(values, "training.budget") for values in (given, before))
+    if then is None:
+        return False
+    return now is None or seconds_of(now, name="training.budget") > seconds_of(then, name="training.budget")
+
+
+def _cells_per_step(values: Mapping[str, Any]) -> int:
+    size, accumulate = (_ending(values, address) for address in _STEP)
+    return int(size) * int(accumulate)
+
+
+def _ending(values: Mapping[str, Any], end: str) -> Any:
+    return next(value for address, value in values.items() if address.endswith(end))
 
 
 @dataclass(frozen=True)
@@ -62,22 +87,32 @@ class Reached:
     """Whole ones."""
     minibatches: int
     """Of the epoch after them."""
+    seconds: float = 0.0
+    """Time trained, of all sessions."""
 
     @classmethod
     def of(cls, checkpoint: Path | None) -> "Reached":
         """Read it from a checkpoint, if there is one."""
         if checkpoint is None:
             return cls(0, 0)
-        progress = SafetensorsCheckpointIO().load_checkpoint(checkpoint)["loops"]["fit_loop"]
+        state = SafetensorsCheckpointIO().load_progress(checkpoint)
+        progress = state["loops"]["fit_loop"]
         within = progress["epoch_loop.batch_progress"]
         minibatches = 0 if within["is_last_batch"] else within["current"]["processed"]
-        return cls(int(progress["epoch_progress"]["current"]["processed"]), int(minibatches))
+        epochs = int(progress["epoch_progress"]["current"]["processed"])
+        return cls(epochs, int(minibatches), float(state["callbacks"]["Clock"]["seconds"]))
 
     def is_end(self, log: Path, settings: TrainingSettings) -> bool:
-        """Tell whether the last epoch was done, although the run was not said to be finished."""
+        """Tell whether the last epoch was done or the budget spent, although the run was not said to be finished."""
+        if not log.exists():
+            return False
+        rows = pd.read_csv(log)
+        if settings.budget_seconds is not None and self.seconds >= settings.budget_seconds:
+            # Within an epoch it may have broken off before the loss was watched.
+            return self.minibatches == 0 or bool(self.epochs < rows["epoch"].iloc[-1] < self.epochs + 1)
         if not 0 < self.epochs < settings.max_epochs:
             return self.epochs > 0
-        losses = pd.read_csv(log).head(self.epochs).get("validation_loss")
+        losses = rows.head(self.epochs).get("validation_loss")
         since_best = 0 if losses is None else self.epochs - 1 - int(losses.idxmin())
         return bool(settings.patience) and since_best >= settings.patience
 

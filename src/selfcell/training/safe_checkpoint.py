@@ -1,6 +1,7 @@
 """Lightning checkpoints without pickle: one safetensors file, everything that is no tensor as JSON in its header."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from selfcell.core.atomic import atomic_path
+from selfcell.training.finite import NotFiniteError
 
 _HEADER_KEY = "state"
 
@@ -18,10 +20,11 @@ class SafetensorsCheckpointIO(CheckpointIO):
     """Writes and reads the nested state of a Lightning training run as safetensors, atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, unless a weight is NaN or infinite; what was there before is then kept."""
+        _refuse_damaged(checkpoint)
         tensors: dict[str, torch.Tensor] = {}
         state = json.dumps(_pack(checkpoint, tensors))
-        with atomic_path(Path(path)) as temporary:
+        with atomic_path(Path(path), durable=True) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={_HEADER_KEY: state})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -32,9 +35,23 @@ class SafetensorsCheckpointIO(CheckpointIO):
         unpacked: dict[str, Any] = _unpack(state, tensors)
         return unpacked
 
+    def load_progress(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint without its tensors: None stands for each."""
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            state = json.loads(file.metadata()[_HEADER_KEY])
+            unpacked: dict[str, Any] = _unpack(state, dict.fromkeys(file.keys()))
+        return unpacked
+
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
+
+
+def _refuse_damaged(checkpoint: dict[str, Any]) -> None:
+    for name, weight in checkpoint.get("state_dict", {}).items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            where = {"step": int(checkpoint["global_step"]), "epoch": int(checkpoint["epoch"])}
+            raise NotFiniteError(f"weight {name.removeprefix('objective.')}", float(weight.sum()), **where)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -57,7 +74,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"A checkpoint holds a {type(value).__name__}, which has no form in JSON.")
 
 
-def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _unpack(value: Any, tensors: Mapping[str, torch.Tensor | None]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -65,7 +82,8 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "tensor" in value:
         return tensors[value["tensor"]]
     if "tensor_by_column" in value:
-        return tensors[value["tensor_by_column"]].T
+        laid_by_row = tensors[value["tensor_by_column"]]
+        return None if laid_by_row is None else laid_by_row.T
     if "tuple" in value:
         return tuple(_unpack(item, tensors) for item in value["tuple"])
     return {_unpack(key, tensors): _unpack(item, tensors) for key, item in value["pairs"]}

@@ -1,11 +1,12 @@
 """The settings of a pre-training run: sections ``[data] [network] [pretext] [training]``."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from selfcell.core.config import Settings
 from selfcell.core.errors import InputError
+from selfcell.core.words import seconds_of
 from selfcell.data.counts import Scale
 from selfcell.network.encoder import EncoderSettings
 from selfcell.pretext import PRETEXT_TASKS
@@ -32,6 +33,9 @@ class DataSettings(Settings):
     """Column of obs whose values are drawn equally often, whatever their share of the cells. An epoch stays as long."""
     backed: bool = False
     """Read a file from disk while training, instead of holding it in memory; an atlas always is."""
+    resident: bool = False
+    """Hold the training cells where they are trained on, packed in about three bytes a count: on the GPU, or in memory.
+    Validation cells are streamed. It changes no number."""
     block_size: int | None = Field(default=None, ge=1)
     """On disk: neighbouring cells that are read at one go; 128 of an atlas and 32 of a file, which may lie sorted."""
     buffer_size: int | None = Field(default=None, ge=1)
@@ -56,13 +60,22 @@ class TrainingSettings(Settings):
     """Seed of everything random but the split: order, weights, masks, dropout."""
     max_epochs: int = Field(default=100, ge=1)
     """Passes over the training cells at most."""
-    minibatch_size: int = Field(default=256, ge=1)
-    """Cells per optimizer step, of all devices together. The paper's 8,192 suits millions of cells; thousands need
-    smaller ones."""
+    budget: str | None = None
+    """Wall-clock time to train for, of all sessions together, such as 90s, 30m, 2h or 1h30m; max_epochs and patience
+    may end it before. The last validation comes on top."""
+    minibatch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 256
+    """Cells whose loss is taken at once, of all devices together. The paper's 8,192 suits millions of cells; thousands
+    need smaller ones. auto chooses by the number of training cells, and by the memory."""
+    accumulate: int = Field(default=1, ge=1)
+    """Minibatches per optimizer step, whose gradients are averaged: a step of a larger minibatch in the memory of a
+    smaller one. What a task compares a cell with comes from one minibatch."""
     optimizer: Literal["adamw", "lars"] = "adamw"
     """adamw, or lars, made for very large minibatches: momentum, and steps in proportion to each weight's norm."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Learning rate at the start, or after the warm-up."""
+    scale_learning_rate: Literal["none", "linear", "sqrt"] = "none"
+    """Multiply the learning rates by the cells per optimizer step over 256, or by the root of that (usual with adamw;
+    linear is with lars)."""
     bias_learning_rate: float | None = Field(default=None, gt=0)
     """With optimizer=lars: the learning rate of biases and norms; learning_rate if left out."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -75,10 +88,13 @@ class TrainingSettings(Settings):
     """With schedule=steps: factor every `decay_every_epochs` epochs; 1 keeps the rate constant."""
     decay_every_epochs: int = Field(default=2, ge=1)
     """With schedule=steps: epochs between two decays."""
-    warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs over which the learning rate first rises from 0, in a line."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs over which the learning rate first rises from 0, in a line; fractions too, to the nearest step."""
     gradient_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
+    average_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Watch and keep a moving average of the weights, of which each optimizer step leaves this share, such as 0.999;
+    less at first. 0 keeps the weights themselves."""
     patience: int = Field(default=5, ge=0)
     """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
     keeps the last ones. Pretext tasks whose loss is measured against something that training moves (byol and its kin)
@@ -97,6 +113,13 @@ class TrainingSettings(Settings):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train: auto takes a CUDA GPU where there is one; gpu takes Apple's as well."""
 
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            seconds_of(budget, name="training.budget")
+        return budget
+
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> "TrainingSettings":
         only_with = {
@@ -110,12 +133,39 @@ class TrainingSettings(Settings):
                 raise InputError(f"training.{name} has a meaning with training.{owner}={value} only.")
         if self.exact and self.precision == "bfloat16":
             raise InputError("training.exact computes in float32: leave training.precision out.")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> "TrainingSettings":
         if self.warmup_epochs >= self.max_epochs:
             raise InputError(
-                f"training.warmup_epochs is {self.warmup_epochs}, but there are {self.max_epochs} epochs in all: the "
+                f"training.warmup_epochs is {self.warmup_epochs:g}, but there are {self.max_epochs} epochs in all: the "
                 "learning rate would never be reached. Lower training.warmup_epochs or raise training.max_epochs."
             )
+        if self.budget is not None and self.schedule == "cosine":
+            raise InputError(
+                "training.schedule=cosine falls by the share of the training that is done, which with training.budget "
+                "would depend on the pace of the machine: the same seed would give other weights every time. Take "
+                "training.schedule=steps, or set training.max_epochs and leave training.budget out."
+            )
         return self
+
+    @property
+    def cells_per_minibatch(self) -> int:
+        """Cells whose loss is taken at once; known once ``auto`` has been replaced by what it stands for."""
+        if self.minibatch_size == "auto":
+            raise ValueError("training.minibatch_size=auto must be chosen first.")
+        return self.minibatch_size
+
+    @property
+    def cells_per_step(self) -> int:
+        """Cells of an optimizer step."""
+        return self.cells_per_minibatch * self.accumulate
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Wall-clock time to train for; None where there is no limit."""
+        return None if self.budget is None else seconds_of(self.budget, name="training.budget")
 
 
 class PretrainSettings(Settings):

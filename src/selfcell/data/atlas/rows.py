@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfcell.data.atlas.remote_rows import RemoteShards
 
 _MAX_GAP = 8
+_MAX_GAP_OF_OFFSETS = 4096
 _FILES_OPEN = 256
 
 
@@ -168,6 +169,15 @@ class AtlasRows:
         places = np.concatenate([[0], np.cumsum(stops - starts)[:-1]]).astype(np.int64)
         return RowBuffer(np.concatenate([*moved, begins[-1:]]), gene_index, values, starts, places)
 
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Give the number of non-zero counts of some cells; positions ascend."""
+        starts, stops = runs_of(rows, boundaries=self.boundaries, max_gap=_MAX_GAP_OF_OFFSETS)
+        shards = np.searchsorted(self.boundaries, starts, side="right") - 1
+        offsets = self._offsets(shards, starts - self.boundaries[shards], stops - starts)
+        found: np.ndarray = np.concatenate([np.diff(part) for part in offsets])
+        places = np.concatenate([np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)])
+        return found[np.searchsorted(places, rows)]
+
     def _offsets(self, shards: np.ndarray, firsts: np.ndarray, n_cells: np.ndarray) -> list[np.ndarray]:
         found = [np.empty(n + 1, dtype=np.int64) for n in n_cells]
         asked = zip(shards, firsts, found, strict=True)
@@ -197,7 +207,7 @@ class AtlasCodes:
         self.array = f"obs/{key}/codes"
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        starts, stops = runs_of(rows, boundaries=self.rows.boundaries, max_gap=4096)
+        starts, stops = runs_of(rows, boundaries=self.rows.boundaries, max_gap=_MAX_GAP_OF_OFFSETS)
         places = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
         codes = np.empty(places[-1], dtype=np.int64)
         shards = np.searchsorted(self.rows.boundaries, starts, side="right") - 1

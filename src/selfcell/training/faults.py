@@ -1,0 +1,100 @@
+"""What stops a training from outside its numbers, said so that it can be mended: memory, disk, losses that are none."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors
+import torch
+
+from selfcell.core.errors import InputError
+from selfcell.training.finite import NotFiniteError
+from selfcell.training.settings import TrainingSettings
+
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL_WORDS = ("no space left", "quota exceeded", "file too large")
+
+
+@contextlib.contextmanager
+def explained(settings: TrainingSettings, *, checkpoint: Path) -> Iterator[None]:
+    """Say of a fault within the block what it was, what is kept, and how to go on.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    checkpoint
+        What ``--resume`` goes on from, once it is there.
+
+    Raises
+    ------
+    InputError
+        If a loss or gradient is no number, memory is short, or the disk is full.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        raise InputError(_not_finite(error, settings, checkpoint)) from error
+    except (MemoryError, RuntimeError, OSError, safetensors.SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise InputError(_out_of_memory(error, settings, checkpoint)) from error
+        if is_disk_full(error):
+            raise InputError(_disk_full(error, checkpoint)) from error
+        raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there is no memory left, on the CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error says that a file can grow no further."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK_FULL
+    words = str(error).lower()
+    return isinstance(error, safetensors.SafetensorError) and any(known in words for known in _DISK_FULL_WORDS)
+
+
+def _not_finite(error: NotFiniteError, settings: TrainingSettings, checkpoint: Path) -> str:
+    causes = [f"a learning rate that is too high (training.learning_rate={settings.learning_rate:g})"]
+    if not settings.gradient_clip:
+        causes.append("gradients that are not clipped (training.gradient_clip=0)")
+    if settings.precision != "float32" and not settings.exact:
+        causes.append(f"rounding (training.precision={settings.precision}; float32 rounds least)")
+    causes.append("cells with huge counts")
+    kept = f"The last good checkpoint is {checkpoint}." if checkpoint.exists() else "No checkpoint was made before."
+    return (
+        f"{error} Likely causes: {', '.join(causes[:-1])}, or {causes[-1]}. {kept} --resume would come to the same: "
+        "change a setting and train anew (--overwrite, or another --out)."
+    )
+
+
+def _out_of_memory(error: BaseException, settings: TrainingSettings, checkpoint: Path) -> str:
+    size, accumulate = settings.cells_per_minibatch, settings.accumulate
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = f"Out of memory with training.minibatch_size={size:,}: {first_line}"
+    said += "" if said.endswith(".") else "."
+    if size == 1:
+        return f"{said} Take a smaller network, such as network.hidden_sizes=[256]."
+    parts = next((parts for parts in range(2, size + 1) if size % parts == 0 and parts <= 4), None)
+    if parts is None:
+        return f"{said} Begin anew (--overwrite) with --set training.minibatch_size={size // 2}."
+    smaller = f"--set training.minibatch_size={size // parts} --set training.accumulate={accumulate * parts}"
+    how = f"{smaller}: steps of as many cells in 1/{parts} of the memory"
+    if checkpoint.exists():
+        return f"{said} Go on from {checkpoint} with --resume {how}."
+    return f"{said} No checkpoint was made before. Begin anew with --overwrite {how}."
+
+
+def _disk_full(error: BaseException, checkpoint: Path) -> str:
+    kept = (
+        f"The checkpoint before it, {checkpoint}, is whole: make room and go on with --resume."
+        if checkpoint.exists()
+        else "No checkpoint was made before: make room and begin anew (--overwrite)."
+    )
+    return f"The disk is full: {str(error).strip().rstrip('.')}, while writing to {checkpoint.parent.parent}. {kept}"
