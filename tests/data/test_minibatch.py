@@ -25,3 +25,8 @@ def test_expression_agrees_with_the_dense_formula_in_float64(n_cells, n_genes, s
     minibatch = minibatch_of(counts, dtype=torch.float64)
     np.testing.assert_allclose(minibatch.expression().numpy(), expected, rtol=1e-12)
     np.testing.assert_array_equal(minibatch.library_size.numpy(), library_size[:, 0])
+
+
+def test_counts_without_the_zeros_are_the_counts():
+    minibatch = minibatch_of(np.random.default_rng(0).poisson(0.7, size=(5, 9)))
+    assert torch.equal(minibatch.sparse_counts().dense(), minibatch.counts())

@@ -144,3 +144,12 @@ def test_the_best_mean_is_that_of_the_counts():
             likelihood(output.expand(4000, 1), truth, library_size).mean().backward()
             optimizer.step()
         assert abs(torch.nn.functional.softplus(output).item() - 7.0) < 0.15
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "zero_inflated_negative_binomial"])
+def test_a_cell_without_counts_costs_nothing_and_teaches_nothing(name):
+    likelihood = make_likelihood(name, n_genes=3)
+    outputs = torch.ones(1, 3 * likelihood.outputs_per_gene, requires_grad=True)
+    loss = likelihood(outputs, torch.zeros(1, 3), torch.zeros(1))
+    assert loss.abs().max() < 1e-30
+    assert torch.autograd.grad(loss.sum(), outputs)[0].abs().max() < 1e-30

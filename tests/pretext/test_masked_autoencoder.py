@@ -247,9 +247,16 @@ SPARSE = [
     {"mask": "isolated_program", "mask_fraction": 0.5},
     {"mask": "program_to_tf"},
 ]
+LIKELIHOODS = [
+    {"output": "softplus"},
+    {"likelihood": "poisson"},
+    {"likelihood": "negative_binomial"},
+    {"likelihood": "zero_inflated_negative_binomial"},
+]
+OF_COUNTS = [mask | likelihood for mask in SPARSE for likelihood in LIKELIHOODS]
 
 
-@pytest.mark.parametrize("values", SPARSE, ids=str)
+@pytest.mark.parametrize("values", SPARSE + OF_COUNTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_sparse_path_gives_the_dense_loss_and_gradients(encoder, regulons, minibatch, monkeypatch, values, dtype):
     """With equal draws: where entries alone are drawn, the dense path is given what the sparse one hid."""

@@ -15,7 +15,7 @@ from selfcell.data.kernels import scale_cells, scatter_cells
 
 @dataclass(slots=True)
 class SparseExpression:
-    """``log1p`` of counts per 10,000 of some cells, without the zeros (compressed sparse rows).
+    """``log1p`` of counts per 10,000 of some cells, or their counts, without the zeros (compressed sparse rows).
 
     Entries may be hidden from the encoder: their values are negative then, and it sees zeros. No gene is named twice in
     a cell, and no value is 0; counts are checked for both where they are read.
@@ -111,6 +111,10 @@ class CellMinibatch:
         else:
             scaled = self.values * self._scale[self.cell_index]
         return SparseExpression(scaled.log1p_(), self.gene_index, self.cell_offsets, self.n_genes)
+
+    def sparse_counts(self) -> SparseExpression:
+        """Give what :meth:`counts` gives, without the zeros."""
+        return SparseExpression(self.values, self.gene_index, self.cell_offsets, self.n_genes)
 
     def counts(self, out: Float[Tensor, "n_cells n_genes"] | None = None) -> Float[Tensor, "n_cells n_genes"]:
         """Raw counts, dense; written into ``out`` where it is given, which saves the making of a large array."""

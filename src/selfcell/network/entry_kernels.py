@@ -133,6 +133,32 @@ def _rare_entries(begin, end, genes, place, found):
 
 @no_type_check
 @numba.njit(nogil=True, fastmath=FAST, cache=True)
+def add_rows(offsets, genes, values, weight, out, start, stop):
+    """Add to each cell of ``out`` its entries' values times their genes' rows of ``weight``."""
+    for cell in range(start, stop):
+        row = out[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            value, w = values[entry], weight[genes[entry]]
+            for unit in range(len(row)):
+                row[unit] += value * widen(w[unit])
+
+
+@no_type_check
+@numba.njit(nogil=True, fastmath=FAST, cache=True)
+def predict_entries(offsets, genes, weight, bias, hidden, outputs, start, stop):
+    """Predict entries: each the product of its cell's hidden units and its gene's row of ``weight``, plus the bias."""
+    n_units = weight.shape[1]
+    for cell in range(start, stop):
+        h = hidden[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            w, y = weight[genes[entry]], np.float32(0)
+            for unit in range(n_units):
+                y += widen(h[unit]) * widen(w[unit])
+            outputs[entry] = y + bias[genes[entry]]
+
+
+@no_type_check
+@numba.njit(nogil=True, fastmath=FAST, cache=True)
 def rows_by_gene(wanted, gene_offsets, cells, values, rows, out, start, stop):
     """Sum for each wanted gene its entries' values times their cells' ``rows``; ``values`` are sorted by gene."""
     n_units = rows.shape[1]

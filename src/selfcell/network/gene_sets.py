@@ -28,6 +28,12 @@ class GeneSets:
         return cls(np.packbits(mask.T.numpy(), axis=1, bitorder="little"), len(mask))
 
     @classmethod
+    def of_genes(cls, genes: Bool[Tensor, " n_genes"], n_cells: int) -> "GeneSets":
+        """Give all cells the same set."""
+        full = np.where(genes.numpy(), np.uint8(255), np.uint8(0))
+        return cls(np.repeat(full[:, None], (n_cells + 7) // 8, axis=1), n_cells)
+
+    @classmethod
     def of_programs(
         cls,
         chosen: Bool[Tensor, "n_cells n_programs"],

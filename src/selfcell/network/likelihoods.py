@@ -7,7 +7,7 @@ import abc
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,7 +38,6 @@ class Likelihood(nn.Module, abc.ABC):
         super().__init__()
         self.n_genes = n_genes
 
-    @abc.abstractmethod
     def forward(
         self,
         outputs: Float[Tensor, "n_cells n_outputs"],
@@ -46,6 +45,31 @@ class Likelihood(nn.Module, abc.ABC):
         library_size: Float[Tensor, " n_cells"],
     ) -> Float[Tensor, "n_cells n_genes"]:
         """Give the loss of each entry."""
+        of_gene = outputs.reshape(len(outputs), self.outputs_per_gene, self.n_genes).transpose(0, 1)
+        return self.of_entries(of_gene, truth, library_size[:, None], genes=slice(None))
+
+    @abc.abstractmethod
+    def of_entries(
+        self,
+        outputs: Float[Tensor, " outputs_per_gene *entries"],
+        truth: Float[Tensor, " *entries"],
+        library_size: Float[Tensor, "..."],
+        *,
+        genes: slice | Int[Tensor, " *entries"],
+    ) -> Float[Tensor, " *entries"]:
+        """Give the loss of some entries.
+
+        Parameters
+        ----------
+        outputs
+            What the decoder gives for each.
+        truth
+            What was measured.
+        library_size
+            Counts of the cell of each.
+        genes
+            Gene of each: along the last axis, or one by one.
+        """
 
 
 class SquaredError(Likelihood):
@@ -65,14 +89,16 @@ class SquaredError(Likelihood):
         super().__init__(n_genes)
         self.output = output
 
-    def forward(
+    def of_entries(
         self,
-        outputs: Float[Tensor, "n_cells n_genes"],
-        truth: Float[Tensor, "n_cells n_genes"],
-        library_size: Float[Tensor, " n_cells"],  # noqa: ARG002
-    ) -> Float[Tensor, "n_cells n_genes"]:
+        outputs: Float[Tensor, " 1 *entries"],
+        truth: Float[Tensor, " *entries"],
+        library_size: Float[Tensor, "..."],  # noqa: ARG002
+        *,
+        genes: slice | Int[Tensor, " *entries"],  # noqa: ARG002
+    ) -> Float[Tensor, " *entries"]:
         """Give the squared error of each entry."""
-        predicted = functional.softplus(outputs) if self.output == "softplus" else outputs
+        predicted = functional.softplus(outputs[0]) if self.output == "softplus" else outputs[0]
         return (predicted - truth).square()
 
 
@@ -82,14 +108,16 @@ class Poisson(Likelihood):
     The output is so in counts per 10,000, whatever the depth of the cell, and depends on no other gene's.
     """
 
-    def forward(
+    def of_entries(
         self,
-        outputs: Float[Tensor, "n_cells n_genes"],
-        truth: Float[Tensor, "n_cells n_genes"],
-        library_size: Float[Tensor, " n_cells"],
-    ) -> Float[Tensor, "n_cells n_genes"]:
+        outputs: Float[Tensor, " 1 *entries"],
+        truth: Float[Tensor, " *entries"],
+        library_size: Float[Tensor, "..."],
+        *,
+        genes: slice | Int[Tensor, " *entries"],  # noqa: ARG002
+    ) -> Float[Tensor, " *entries"]:
         """Give the negative log-probability of each count."""
-        log_mean = _log_mean(outputs, library_size)
+        log_mean = _log_mean(outputs[0], library_size)
         return log_mean.exp() - truth * log_mean + torch.lgamma(truth + 1)
 
 
@@ -106,18 +134,29 @@ class NegativeBinomial(Likelihood):
         super().__init__(n_genes)
         self.log_inverse_dispersion = nn.Parameter(torch.zeros(n_genes))
 
-    def forward(
+    @property
+    def log_theta(self) -> Float[Tensor, " n_genes"]:
+        """Logarithm of the inverse dispersion of each gene, within its bounds."""
+        return self.log_inverse_dispersion.clamp(-_LARGEST_LOG_THETA, _LARGEST_LOG_THETA)
+
+    def of_entries(
         self,
-        outputs: Float[Tensor, "n_cells n_outputs"],
-        truth: Float[Tensor, "n_cells n_genes"],
-        library_size: Float[Tensor, " n_cells"],
-    ) -> Float[Tensor, "n_cells n_genes"]:
+        outputs: Float[Tensor, " outputs_per_gene *entries"],
+        truth: Float[Tensor, " *entries"],
+        library_size: Float[Tensor, "..."],
+        *,
+        genes: slice | Int[Tensor, " *entries"],
+    ) -> Float[Tensor, " *entries"]:
         """Give the negative log-probability of each count."""
-        return self.negative_log(_log_mean(outputs, library_size), truth)
+        return self.negative_log(_log_mean(outputs[0], library_size), truth, genes=genes)
 
     def negative_log(
-        self, log_mean: Float[Tensor, "n_cells n_genes"], truth: Float[Tensor, "n_cells n_genes"]
-    ) -> Float[Tensor, "n_cells n_genes"]:
+        self,
+        log_mean: Float[Tensor, " *entries"],
+        truth: Float[Tensor, " *entries"],
+        *,
+        genes: slice | Int[Tensor, " *entries"] = slice(None),
+    ) -> Float[Tensor, " *entries"]:
         r"""Give the negative log-probability of each count :math:`x`, given the logarithm of its mean.
 
         Put together from terms that stay small as :math:`\theta` grows,
@@ -127,7 +166,7 @@ class NegativeBinomial(Likelihood):
             \log x! - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta) \theta^x} - x \log\mu
             + (x + \theta) \log(1 + \mu / \theta) .
         """
-        log_theta = self.log_inverse_dispersion.clamp(-_LARGEST_LOG_THETA, _LARGEST_LOG_THETA)
+        log_theta = self.log_theta[genes]
         theta = log_theta.exp()
         over = torch.log1p((log_mean - log_theta).exp())
         return torch.lgamma(truth + 1) - _log_rising(theta, truth) - truth * log_mean + (truth + theta) * over
@@ -138,15 +177,18 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     outputs_per_gene = 2
 
-    def forward(
+    def of_entries(
         self,
-        outputs: Float[Tensor, "n_cells n_outputs"],
-        truth: Float[Tensor, "n_cells n_genes"],
-        library_size: Float[Tensor, " n_cells"],
-    ) -> Float[Tensor, "n_cells n_genes"]:
+        outputs: Float[Tensor, " 2 *entries"],
+        truth: Float[Tensor, " *entries"],
+        library_size: Float[Tensor, "..."],
+        *,
+        genes: slice | Int[Tensor, " *entries"],
+    ) -> Float[Tensor, " *entries"]:
         """Give the negative log-probability of each count."""
-        of_counts, extra_zero = outputs[:, : self.n_genes], outputs[:, self.n_genes :]
-        counted = -self.negative_log(_log_mean(of_counts, library_size), truth) + functional.logsigmoid(-extra_zero)
+        of_counts, extra_zero = outputs
+        of_count = self.negative_log(_log_mean(of_counts, library_size), truth, genes=genes)
+        counted = functional.logsigmoid(-extra_zero) - of_count
         zero = torch.logaddexp(functional.logsigmoid(extra_zero), counted)
         return -torch.where(truth == 0, zero, counted)
 
@@ -163,18 +205,19 @@ def make_likelihood(name: LikelihoodName, *, n_genes: int, output: OutputName = 
     return classes[name](n_genes)
 
 
-def _log_mean(
-    outputs: Float[Tensor, "n_cells n_genes"], library_size: Float[Tensor, " n_cells"]
-) -> Float[Tensor, "n_cells n_genes"]:
+def _log_mean(outputs: Float[Tensor, " *entries"], library_size: Float[Tensor, "..."]) -> Float[Tensor, " *entries"]:
     # Far below zero softplus is exp to all digits, and its logarithm the output itself, with its gradient.
     of_softplus = functional.softplus(outputs.clamp(min=_EXPONENTIAL_BELOW)).log()
     per_total = torch.where(outputs < _EXPONENTIAL_BELOW, outputs, of_softplus)
-    return per_total + (library_size[:, None] / _PER).log()
+    return per_total + depth_of(library_size).log()
 
 
-def _log_rising(
-    theta: Float[Tensor, " n_genes"], truth: Float[Tensor, "n_cells n_genes"]
-) -> Float[Tensor, "n_cells n_genes"]:
+def depth_of(library_size: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Give library sizes in 10,000 counts; that of a cell without counts is tiny, so that it has a logarithm."""
+    return (library_size / _PER).clamp(min=torch.finfo(library_size.dtype).tiny)
+
+
+def _log_rising(theta: Float[Tensor, "..."], truth: Float[Tensor, " *entries"]) -> Float[Tensor, " *entries"]:
     r"""Give :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) - x \log \theta`.
 
     The gamma functions grow and cancel as theta does, to nothing but rounding; from 32 on Stirling's series takes their

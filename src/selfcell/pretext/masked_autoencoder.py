@@ -33,6 +33,7 @@ from selfcell.pretext.masks import (
     draw_random_mask,
 )
 from selfcell.pretext.membership import ProgramMembership
+from selfcell.pretext.sparse_likelihood import mean_likelihood
 from selfcell.pretext.sparse_masks import Drawn, hide_at_random, hide_genes, hide_sets, show_program
 
 _DEFAULT_FRACTION = {"random": 0.5, "programs": 0.25}
@@ -144,8 +145,8 @@ class MaskedAutoencoder(PretextTask):
     ========================  ============================  =====================================================
 
     Random masks hide a zero without any effect on the input, so that the loss is taken in the mean over these draws: a
-    zero counts by its probability to be hidden (``score_zeros``). With squared error on a CPU no array of cells x genes
-    is made (:mod:`selfcell.pretext.sparse_masks`).
+    zero counts by its probability to be hidden (``score_zeros``). On a CPU no array of cells x genes is made
+    (:mod:`selfcell.pretext.sparse_masks`).
 
     Departs from the paper's released code, which divides the squared error by the number of all entries and the
     negative binomial by that of cells, instead of by the predicted entries, draws programmes once for a whole
@@ -186,7 +187,7 @@ class MaskedAutoencoder(PretextTask):
 
     def compute_loss(self, minibatch: CellMinibatch, *, generator: torch.Generator) -> Loss:
         """Mean loss over the entries to predict; logs the share of hidden entries as ``masked_fraction``."""
-        if self._goes_by_entries(minibatch):
+        if self.encoder.goes_sparse(minibatch.values):
             return self._loss_by_entries(minibatch, generator)
         if self.encoder.compute.in_blocks and self._is_linear:
             return self._loss_in_blocks(minibatch, generator)
@@ -210,9 +211,6 @@ class MaskedAutoencoder(PretextTask):
         settings = self.settings
         return settings.mask == "random" and settings.score_zeros == "expected" and not settings.exact_share
 
-    def _goes_by_entries(self, minibatch: CellMinibatch) -> bool:
-        return self.encoder.goes_sparse(minibatch.values) and self._is_linear
-
     @property
     def _is_linear(self) -> bool:
         return self.settings.likelihood == "squared_error" and self.settings.output == "identity"
@@ -234,9 +232,19 @@ class MaskedAutoencoder(PretextTask):
         embedding = self.encoder(drawn.visible)
         with compute.blocks(embedding.device):
             units = self.decoder[:-1](embedding)
-        total = drawn.squared_error(units, cast("nn.Linear", self.decoder[-1]), compute.dtype)
+        total = self._score_drawn(units, drawn, minibatch, truth)
         terms = {"masked_fraction": torch.tensor(drawn.masked_fraction)}
         return Loss(total=total, terms=terms, embedding=embedding.detach())
+
+    def _score_drawn(
+        self, units: Float[Tensor, "n_cells n_units"], drawn: Drawn, minibatch: CellMinibatch, truth: SparseExpression
+    ) -> Float[Tensor, ""]:
+        last, dtype = cast("nn.Linear", self.decoder[-1]), self.encoder.compute.dtype
+        if self._is_linear:
+            return drawn.squared_error(units, last, dtype)
+        measured = minibatch.sparse_counts() if self.likelihood.of_counts else truth
+        library_size = minibatch.library_size
+        return mean_likelihood(units, last, self.likelihood, measured, drawn, library_size=library_size, dtype=dtype)
 
     def _loss_in_blocks(self, minibatch: CellMinibatch, generator: torch.Generator) -> Loss:
         """Take the loss without an array of cells x genes in float32."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from selfcell.data.minibatch import SparseExpression
+from selfcell.network.blocked_likelihood import EntryWeights
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
 from selfcell.network.sparse import squared_error_of_all
@@ -29,6 +30,10 @@ class Drawn:
     which to compute."""
     masked_fraction: float
     """Share of the entries that are hidden."""
+    scored: EntryWeights | GeneSets | SparseExpression
+    """What is to be predicted: by weights, by the genes of each cell, or these entries alone."""
+    n_scored: float
+    """How many entries that is."""
 
 
 def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: bool, generator: torch.Generator) -> Drawn:
@@ -42,11 +47,12 @@ def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: boo
     n_cells, n_values = truth.n_cells, len(truth.values)
     if share is None:
         cells, entry_weight, of_zeros, n_hidden = truth, (1.0, 1.0), 1.0, n_values
+        weights = torch.ones(n_values)
     else:
         hidden = draw_hidden_entries(truth, torch.full((n_cells,), share), generator=generator)
         factor = torch.full((n_cells,), 1 / (1 - share)) if rescale else None
         cells, entry_weight, of_zeros = with_hidden(truth, hidden, factor), (0.0, 1.0), share
-        n_hidden = int(hidden.sum())
+        weights, n_hidden = hidden.float(), int(hidden.sum())
     n_scored = n_hidden + of_zeros * (n_cells * truth.n_genes - n_values)
 
     def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
@@ -60,7 +66,8 @@ def hide_at_random(truth: SparseExpression, share: float | None, *, rescale: boo
             dtype=dtype,
         )
 
-    return Drawn(cells, squared_error, 0.0 if share is None else n_scored / (n_cells * truth.n_genes))
+    masked = 0.0 if share is None else n_scored / (n_cells * truth.n_genes)
+    return Drawn(cells, squared_error, masked, EntryWeights(weights, of_zeros), n_scored)
 
 
 def hide_genes(truth: SparseExpression, hidden: Bool[Tensor, " n_genes"], *, rescale: bool) -> Drawn:
@@ -81,7 +88,8 @@ def hide_genes(truth: SparseExpression, hidden: Bool[Tensor, " n_genes"], *, res
             dtype=dtype,
         )
 
-    return Drawn(cells, squared_error, n_hidden / truth.n_genes)
+    scored = GeneSets.of_genes(hidden, truth.n_cells)
+    return Drawn(cells, squared_error, n_hidden / truth.n_genes, scored, float(n_hidden * truth.n_cells))
 
 
 def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share: float | None = None) -> Drawn:
@@ -97,7 +105,7 @@ def hide_sets(truth: SparseExpression, hidden: GeneSets, *, rescale: bool, share
     def squared_error(units: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
         return squared_error_of_sets(units, layer, cells, scored=hidden, scale=1 / max(n_scored, 1), dtype=dtype)
 
-    return Drawn(cells, squared_error, n_scored / (truth.n_cells * truth.n_genes))
+    return Drawn(cells, squared_error, n_scored / (truth.n_cells * truth.n_genes), hidden, float(n_scored))
 
 
 def show_program(
@@ -152,7 +160,7 @@ def show_program(
             dtype=dtype,
         )
 
-    return Drawn(visible, squared_error, n_hidden / (truth.n_cells * truth.n_genes))
+    return Drawn(visible, squared_error, n_hidden / (truth.n_cells * truth.n_genes), asked, float(len(gene)))
 
 
 def _entries(values: Tensor, gene: Tensor, size: Tensor, n_genes: int) -> SparseExpression:

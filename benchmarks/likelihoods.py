@@ -1,0 +1,112 @@
+"""How fast a pre-training step is with losses that need every entry: block by block, beside dense, each in a process.
+
+    python benchmarks/likelihoods.py --rounds 2
+
+Whole optimizer steps of the masked autoencoder with a random mask, as in ``speed.py``, whose simulated cells they take.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from speed import N_GENES, Clock, simulated
+
+from selfcell.core.config import build
+from selfcell.core.memory import keep_freed_memory
+from selfcell.data.genes import GeneTable
+from selfcell.data.loader import cell_loader
+from selfcell.data.minibatch import CellMinibatch
+from selfcell.network.compute import Compute, set_compute
+from selfcell.training.pretrain import make_task
+from selfcell.training.schedule import make_optimizer
+from selfcell.training.settings import PretrainSettings
+
+WARM_UP, STEPS = 1, 5
+ARMS = ("exact", "float32", "bfloat16")
+LOSSES: dict[str, dict[str, str]] = {
+    "squared_error_softplus": {"output": "softplus"},
+    "poisson": {"likelihood": "poisson"},
+    "negative_binomial": {"likelihood": "negative_binomial"},
+    "zero_inflated_negative_binomial": {"likelihood": "zero_inflated_negative_binomial"},
+}
+
+
+class Step(pl.LightningModule):
+    """A step with one of the losses."""
+
+    def __init__(self, loss: str, compute: Compute) -> None:
+        super().__init__()
+        self.settings = build(PretrainSettings, {"pretext": {"name": "masked_autoencoder", **LOSSES[loss]}})
+        names = tuple(f"gene{place}" for place in range(N_GENES))
+        self.task = make_task(self.settings, GeneTable(names, names), None)
+        set_compute(self.task, compute)
+
+    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> torch.Tensor:
+        """Take the loss."""
+        return self.task.compute_loss(minibatch, generator=torch.Generator().manual_seed(batch_idx)).total
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Give AdamW."""
+        return make_optimizer(self.parameters(), self.settings.training)
+
+
+def measure(arm: str, loss: str, size: int, queue: Any) -> None:
+    """Train some steps and tell cells per second (of the median step) and the peak memory."""
+    minibatches = list(cell_loader(simulated(2 * size), minibatch_size=size))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    compute = Compute(sparse=arm != "exact", dtype=torch.bfloat16 if arm == "bfloat16" else torch.float32)
+    module, clock = Step(loss, compute), Clock()
+    if arm != "exact":
+        keep_freed_memory()
+    steps = [minibatches[place % 2] for place in range(WARM_UP + STEPS + 1)]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        callbacks=[clock],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=False,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
+    seconds = statistics.median(np.diff(clock.times)[WARM_UP:])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    queue.put({"cells_per_second": size / seconds, "peak_mb": peak / 1024, "cells_mb": before / 1024})
+
+
+def main() -> None:
+    """Measure all arms, those of one loss back to back."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/likelihoods.csv"))
+    arguments = parser.parse_args()
+    context, rows = multiprocessing.get_context("spawn"), []
+    for turn in range(arguments.rounds):
+        for loss in arguments.losses:
+            for arm in ARMS:
+                queue = context.Queue()
+                process = context.Process(target=measure, args=(arm, loss, arguments.size, queue))
+                process.start()
+                found = queue.get(timeout=600)
+                process.join()
+                place = {"round": turn, "minibatch": arguments.size, "threads": torch.get_num_threads()}
+                rows.append({**place, "loss": loss, "arm": arm, **found})
+                print(rows[-1], flush=True)
+                pd.DataFrame(rows).round(1).to_csv(arguments.out, index=False)
+    mean = pd.DataFrame(rows).groupby(["loss", "arm"])[["cells_per_second", "peak_mb"]].mean().unstack()
+    speed = mean["cells_per_second"]
+    print(speed.round(0), speed.div(speed["exact"], axis=0).round(1), mean["peak_mb"].round(0), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
