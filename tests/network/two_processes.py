@@ -12,6 +12,7 @@ from selfcell.data.loader import cell_loader
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.source import open_cells
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
+from selfcell.network.view_pair import ViewPair
 from selfcell.pretext import PRETEXT_TASKS
 
 TASKS = ("simclr", "barlow_twins", "vicreg", "byol", "simsiam", "moco", "nnclr", "dino")
@@ -24,7 +25,7 @@ class FixedViews(nn.Module):
     def forward(self, minibatch, *, generator):
         expression = minibatch.expression()
         even = torch.arange(minibatch.n_genes) % 2 == 0
-        return expression.masked_fill(even, 0.0), expression.masked_fill(~even, 0.0)
+        return ViewPair(expression.masked_fill(even, 0.0), expression.masked_fill(~even, 0.0))
 
 
 def without_batch_norm(module):
