@@ -11,8 +11,9 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from selfcell.network.elementary_kernels import log1p_of
 from selfcell.network.kernels import mixed
-from selfcell.network.math_kernels import log1p_of, normal_of
+from selfcell.network.normal_kernels import normal_of
 
 LOOP = {"nogil": True, "cache": True, "error_model": "numpy"}
 

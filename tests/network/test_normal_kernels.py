@@ -2,7 +2,8 @@ import numba
 import numpy as np
 import scipy.special
 
-from selfcell.network.math_kernels import bits_of, log1p_of, normal_of, of_bits
+from selfcell.network.elementary_kernels import log1p_of
+from selfcell.network.normal_kernels import bits_of, normal_of, of_bits
 
 
 @numba.njit(error_model="numpy")

@@ -1,7 +1,6 @@
-"""Functions of single precision that compiled loops compute for many numbers at once.
+"""Draws from the standard normal that compiled loops make of random bits, many at once.
 
-The compiler makes vector code of what is written here; of calls into the C library it does not. Loops that use them
-are compiled without ``fastmath``, whose sums in another order would undo how they keep precision.
+Loops that use them are compiled without ``fastmath``, whose sums in another order would undo how they keep precision.
 """
 
 from typing import no_type_check
@@ -12,8 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_ROOT_HALF_BITS = np.uint32(0x3F3504F3)
+from selfcell.network.elementary_kernels import log_of
 
 
 @no_type_check
@@ -38,15 +36,6 @@ def of_bits(typing_context, value):
 
 @no_type_check
 @numba.njit(inline="always")
-def log1p_of(value):
-    """Give ``log(1 + value)`` of a float32 from 0 upwards, to 2e-7 of it."""
-    exponent, rest = _split(np.float32(1) + value)
-    # Of a small number the sum with 1 has lost digits, the number itself none.
-    return _log(exponent, value if exponent == 0 else rest)
-
-
-@no_type_check
-@numba.njit(inline="always")
 def normal_of(bits):
     """Turn a random uint32 into a draw from the standard normal, to 2e-6, up to 6.34 on either side.
 
@@ -60,8 +49,7 @@ def normal_of(bits):
     top = ((np.float32(59.109374720) * r + np.float32(159.29113202)) * r + np.float32(50.434271938)) * r
     low = ((np.float32(67.187563600) * r + np.float32(78.757757664)) * r + np.float32(17.895169469)) * r
     middle = q * (top + np.float32(3.3871327179)) / (low + np.float32(1))
-    exponent, rest = _split(tail)
-    outer = _outer(np.float32(np.sqrt(-_log(exponent, rest))))
+    outer = _outer(np.float32(np.sqrt(-log_of(tail))))
     return of_bits(bits_of(middle if q <= np.float32(0.425) else outer) | sign)
 
 
@@ -76,29 +64,3 @@ def _outer(s):
     is_near = s <= np.float32(5)
     top = near + np.float32(1.4234372777) if is_near else far + np.float32(6.6579051150)
     return top / (near_low if is_near else far_low)
-
-
-@no_type_check
-@numba.njit(inline="always")
-def _split(value):
-    """Take a positive float32 apart: the power of two, and the rest, from the root of a half to that of two, less 1."""
-    exponent = np.int32(np.uint32(bits_of(value) - _ROOT_HALF_BITS)) >> np.int32(23)
-    return exponent, of_bits(np.uint32(bits_of(value) - (np.uint32(exponent) << np.uint32(23)))) - np.float32(1)
-
-
-@no_type_check
-@numba.njit(inline="always")
-def _log(exponent, f):
-    """Give the logarithm of ``2 ** exponent * (1 + f)``, by the polynomial of Cephes."""
-    z = f * f
-    p = np.float32(7.0376836292e-2)
-    p = p * f + np.float32(-1.1514610310e-1)
-    p = p * f + np.float32(1.1676998740e-1)
-    p = p * f + np.float32(-1.2420140846e-1)
-    p = p * f + np.float32(1.4249322787e-1)
-    p = p * f + np.float32(-1.6668057665e-1)
-    p = p * f + np.float32(2.0000714765e-1)
-    p = p * f + np.float32(-2.4999993993e-1)
-    p = p * f + np.float32(3.3333331174e-1)
-    power = np.float32(exponent)
-    return f + (p * z * f - np.float32(0.5) * z + power * _LN2_LOW) + power * _LN2_HIGH
