@@ -160,7 +160,7 @@ class Clock(pl.Callback):
 
 def measure(arm: str, mask: str, size: int, cells: Path, queue: Any) -> None:
     """Train some steps and tell cells per second (of the median step) and the peak memory."""
-    before = _peak()
+    before = peak_memory()
     minibatches = list(cell_loader(sp.load_npz(cells), minibatch_size=size))
     name, _, per = arm.partition("-")
     if name in {"plain", "released"}:
@@ -183,10 +183,10 @@ def measure(arm: str, mask: str, size: int, cells: Path, queue: Any) -> None:
     with quick_float32(exact=name not in {"float32", "bfloat16"}):
         trainer.fit(module, loader)
     seconds = statistics.median(np.diff(clock.times)[WARM_UP:])
-    queue.put({"cells_per_second": size / seconds, "peak_mb": _peak(), "libraries_mb": before})
+    queue.put({"cells_per_second": size / seconds, "peak_mb": peak_memory(), "libraries_mb": before})
 
 
-def _peak() -> float:
+def peak_memory() -> float:
     """Give the largest memory that this process held, in MB; the kernel's own figure begins with that of its parent."""
     status = Path("/proc/self/status")
     if status.exists():
