@@ -3,11 +3,12 @@
     python benchmarks/contrastive.py --sizes 1024 --rounds 2
 
 The plain steps are written as the paper's authors run theirs, under Lightning: dense float32, negative binomial noise
-by ``torch.distributions``, dropout as the mask of genes, torch's default AdamW for BYOL and LARS for Barlow Twins. In BYOL
-a coin for the whole minibatch says whether a view gets noise, and another whether it gets dropout, each with a
+by ``torch.distributions``, dropout as the mask of genes, torch's default AdamW for BYOL and LARS for Barlow Twins. In
+BYOL a coin for the whole minibatch says whether a view gets noise, and another whether it gets dropout, each with a
 probability of 0.3; here three of every ten views get each. Heads have the paper's sizes. ``preset`` is the package's
-preset for the same task, whose coins are one a cell, ``default`` the task as it is without one. All arms begin from the
-same sparse minibatches of simulated cells and end at updated weights. As steps of one arm differ, times are means.
+preset for the same task, whose coins are one a cell, ``default`` the task as it is without one. All arms begin from
+the same sparse minibatches of simulated cells and end at updated weights. As steps of one arm differ, times are
+means.
 """
 
 import argparse
