@@ -3,6 +3,7 @@
 import os
 
 import anndata
+import hypothesis
 import numpy as np
 import pytest
 import requests
@@ -18,6 +19,9 @@ from selfcell.training.run_folder import TrainedModel
 from selfcell.training.settings import PretrainSettings
 
 torch.set_num_threads(1)
+# The first call of a compiled loop compiles it, and other work may run on the machine.
+hypothesis.settings.register_profile("selfcell", deadline=None)
+hypothesis.settings.load_profile("selfcell")
 
 SMALL = {
     "data": {"donor_key": "donor"},

@@ -87,7 +87,7 @@ def test_programmes_are_hidden_whole_and_in_the_asked_for_number():
 def test_programmes_are_hidden_until_the_share_of_genes_is_reached_and_no_further(seed, mask_fraction):
     n_genes = 40
     programs = make_programs([3, 7, 2, 9, 5, 4, 6, 8, 3, 5], n_genes, seed=seed)
-    wanted = math.ceil(round(mask_fraction * n_genes, 6))
+    wanted = math.ceil(mask_fraction * n_genes - 1e-9)
     covered = set(np.concatenate(programs.genes).tolist())
     if len(covered) < wanted:
         return
