@@ -14,7 +14,10 @@ def test_a_run_stops_when_its_budget_is_spent_and_goes_on_with_more(run, file, t
     assert code == 0 and "The budget of 1s is spent: " in errors and "--resume go on." in errors
     first = read_manifest(tmp_path / "run")["fit"]
     assert first["stopped_by"] == "budget"
-    assert re.match(r"Done: [\d.,]+ epochs?, validation loss [\d.]+ at epoch [\d.]+\. The run is in ", output)
+    assert re.match(
+        r"Done: [\d.,]+ epochs?, stopped by training.budget; validation loss [\d.]+ at epoch [\d.]+\. The run is in ",
+        output,
+    )
     n_epochs = int(first["epochs"]) + 2
     code, output, errors = run(*command, "--budget", "1h", "--resume", "--set", f"training.max_epochs={n_epochs}")
     assert code == 0 and "Going on in epoch " in errors and output.startswith(f"Done: {n_epochs:,} epochs, ")

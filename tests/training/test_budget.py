@@ -9,6 +9,8 @@ import torch
 
 from selfcell.core.atomic import write_json
 from selfcell.core.config import build
+from selfcell.core.errors import InputError
+from selfcell.downstream.cell_type import CellTypeSettings
 from selfcell.training.checkpoints import Clock
 from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import read_manifest
@@ -144,3 +146,29 @@ def test_the_clock_is_that_on_the_wall(adata, tmp_path):
 def test_epochs_may_end_before_the_budget(adata, tmp_path):
     model = pretrain(adata, settings_for(budget="1h", max_epochs=1), out=tmp_path / "run", show_progress=False)
     assert model.manifest["fit"]["stopped_by"] == "max_epochs" and model.manifest["fit"]["epochs"] == 1
+
+
+def test_a_run_that_patience_ended_is_not_prolonged_and_says_so(adata, tmp_path, caplog):
+    settings = {"learning_rate": 1e-12, "patience": 1, "max_epochs": 9}
+    first = pretrain(adata, settings_for(**settings), out=tmp_path / "run", show_progress=False)
+    assert first.manifest["fit"]["stopped_by"] == "patience"
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        again = pretrain(
+            adata, settings_for(**settings | {"max_epochs": 20}), out=tmp_path / "run", resume=True, show_progress=False
+        )
+    assert "cannot be prolonged. Begin anew (--overwrite) with a larger training.patience" in caplog.text
+    assert same(first, again) and read_manifest(tmp_path / "run")["fit"]["epochs"] == first.manifest["fit"]["epochs"]
+
+
+def test_the_seconds_of_all_sessions_are_told(adata, tmp_path, a_second_a_step):
+    pretrain(adata, settings_for(budget="3s"), out=tmp_path / "run", show_progress=False)
+    pretrain(adata, settings_for(budget="5s"), out=tmp_path / "run", resume=True, show_progress=False)
+    assert read_manifest(tmp_path / "run")["fit"]["seconds"] == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("size", [0, "big", 2.5, True])
+def test_a_minibatch_size_is_a_whole_number_or_auto(size):
+    with pytest.raises(InputError, match="minibatch_size: it takes a whole number from 1, or auto, but is"):
+        settings_for(minibatch_size=size)
+    with pytest.raises(InputError, match="auto is for pre-training alone"):
+        build(CellTypeSettings, {"training": {"minibatch_size": "auto"}})

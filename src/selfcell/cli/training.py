@@ -49,7 +49,9 @@ def pretrain(
     resident: Annotated[
         bool | None,
         typer.Option(
-            "--resident", help="As data.resident: hold the training cells on the GPU, packed.", show_default=False
+            "--resident",
+            help="As data.resident: hold the training cells packed, on the GPU if there is one.",
+            show_default=False,
         ),
     ] = None,
     budget: Annotated[
@@ -109,9 +111,10 @@ def pretrain(
     if not is_first_process():
         return
     outcome = model.manifest["fit"]
+    epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(
-        f"Done: {counted(outcome['epochs'], 'epoch')}, validation loss {outcome['validation_loss']:.4f} at epoch "
-        f"{outcome['kept_epoch']}. The run is in {out}."
+        f"Done: {epochs}, stopped by training.{outcome['stopped_by']}; validation loss "
+        f"{outcome['validation_loss']:.4f} at epoch {round(outcome['kept_epoch'], 2)}. The run is in {out}."
     )
     typer.echo(f"Next: selfcell embed {out} {cells} --out embedded.h5ad, or selfcell report {out}")
 
@@ -167,5 +170,6 @@ def finetune(
     outcome = trained.manifest["fit"]
     watched = outcome["validation_loss"]
     loss = "" if watched is None else f", validation loss {watched:.4f}"
-    typer.echo(f"Done: {counted(outcome['epochs'], 'epoch')}{loss}. The run is in {out}.")
+    epochs = counted(round(outcome["epochs"], 2), "epoch")
+    typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
     typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,14 +35,16 @@ from selfcell.training.settings import TrainingSettings
 class ClassifierTrainingSettings(TrainingSettings):
     """The optimizer of fine-tuning and of training from scratch alike: the paper's rates for classifiers."""
 
+    chooses_minibatch: ClassVar[bool] = False
+
     max_epochs: int = Field(default=20, ge=1)
     """Passes over the labelled training cells."""
     minibatch_size: int = Field(default=256, ge=1)
-    """Cells per optimizer step."""
+    """Cells whose loss is taken at once."""
     learning_rate: float = Field(default=9e-4, gt=0)
-    """AdamW's learning rate at the start."""
+    """Learning rate at the start, or after the warm-up."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """AdamW's decoupled weight decay."""
+    """Weight decay: decoupled with adamw; with lars added to the gradients, and not on biases and norms."""
     patience: int = Field(default=0, ge=0)
     """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
     keeps the last ones, which does better where few donors are labelled."""

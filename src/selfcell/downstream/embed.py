@@ -80,7 +80,7 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
     minibatches = cell_loader(counts, minibatch_size=CELLS_AT_ONCE)
     with torch.inference_mode(), quick_float32(exact=device.type != "cpu"):
         for minibatch in tqdm(
-            minibatches, desc="Embedding", unit=" minibatches", disable=not show_progress, leave=False
+            minibatches, desc="Embedding", unit=" minibatches", disable=None if show_progress else True, leave=False
         ):
             parts.append(encoder(minibatch.to(device).sparse_expression()).cpu().numpy())
     embedding = np.concatenate(parts)

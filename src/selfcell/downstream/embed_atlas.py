@@ -92,7 +92,7 @@ def _embed_stream(encoder: MlpEncoder, cells: StreamedCells, *, n_threads: int) 
     with (
         torch.inference_mode(),
         quick_float32(exact=device.type != "cpu"),
-        tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True) as bar,
+        tqdm(total=len(cells), desc="Embedding", unit=" cells", unit_scale=True, disable=None) as bar,
     ):
         for minibatch in loader:
             _refuse_empty_cells(minibatch, cells)

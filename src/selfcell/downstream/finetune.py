@@ -18,7 +18,7 @@ from selfcell.downstream.embed import as_model
 from selfcell.network.encoder import EncoderSettings
 from selfcell.training.pretrain import write_finished_run
 from selfcell.training.processes import refuse_several
-from selfcell.training.resume import check_resumable
+from selfcell.training.resume import check_resumable, why_finished
 from selfcell.training.run_folder import (
     TrainedModel,
     check_folder,
@@ -127,9 +127,7 @@ def finetune(
     config = FinetuneSettings(network=model.encoder.settings, cell_type=settings)
     prepare_folder(out, resume=resume, overwrite=overwrite)
     if resume and check_resumable(out, about, config):
-        logger.info(
-            "The run in %s is finished already; raise training.max_epochs or training.budget to train longer.", out
-        )
+        logger.info("%s", why_finished(out))
         return load(out)
     write_text(out / "config.toml", to_toml(config))
     write_genes(out / "genes.csv", model.genes)

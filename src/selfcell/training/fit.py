@@ -4,7 +4,6 @@ import contextlib
 import logging
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class FitOutcome:
     validation_loss: float | None
     """Of the weights that were kept; None where there were no validation cells."""
     seconds: float
-    """Of this session."""
+    """Of all sessions."""
     cells: int = 0
     """Cells trained on, of all sessions; one counts again in each epoch."""
     train_loss: float | None = None
@@ -134,7 +133,6 @@ def fit(
     if show_progress and is_first_process():
         bar = CellProgressBar(n_cells=train.n_cells, max_epochs=settings.max_epochs, title=title, clock=watchers.clock)
         callbacks.append(bar)
-    started = time.perf_counter()
     with (
         _quiet_lightning(),
         _interruptible(),
@@ -153,7 +151,7 @@ def fit(
         if not done:
             trainer.fit(module, datamodule=SharedLoaders(train, validation), ckpt_path=checkpoint)
     wait_for_all()
-    outcome = _outcome(watchers, settings, n_cells=train.n_cells, seconds=time.perf_counter() - started)
+    outcome = _outcome(watchers, settings, n_cells=train.n_cells)
     _load_weights(objective, watchers.kept_file(outcome, settings))
     if outcome.stopped_by == "budget" and is_first_process():
         logger.info("%s", _told(outcome, str(settings.budget)))
@@ -220,7 +218,7 @@ def _trainer(
     )
 
 
-def _outcome(watchers: _Watchers, settings: TrainingSettings, *, n_cells: int, seconds: float) -> FitOutcome:
+def _outcome(watchers: _Watchers, settings: TrainingSettings, *, n_cells: int) -> FitOutcome:
     """Read from ``log.csv`` what was reached, and which epoch's weights are kept."""
     rows = pd.read_csv(watchers.log.path)
     kept = rows.loc[rows["validation_loss"].idxmin() if settings.patience else rows.index[-1]]
@@ -231,7 +229,7 @@ def _outcome(watchers: _Watchers, settings: TrainingSettings, *, n_cells: int, s
         steps=int(rows["step"].iloc[-1]),
         kept_epoch=_whole(float(kept["epoch"])),
         validation_loss=float(kept["validation_loss"]) if is_watched else None,
-        seconds=round(seconds, 2),
+        seconds=round(watchers.clock.seconds, 2),
         cells=round(epochs * n_cells),
         train_loss=float(kept["train_loss"]),
         stopped_by=_what_stopped(epochs, settings, watchers.clock),
@@ -251,8 +249,9 @@ def _whole(epoch: float) -> int | float:
 def _told(outcome: FitOutcome, budget: str) -> str:
     watched = "" if outcome.validation_loss is None else f", validation loss {outcome.validation_loss:.4f}"
     return (
-        f"The budget of {budget} is spent: {counted(outcome.epochs, 'epoch')}, {counted(outcome.cells, 'cell')}, "
-        f"{counted(outcome.steps, 'step')}. Kept are the weights of epoch {outcome.kept_epoch:g}: "
+        f"The budget of {budget} is spent: {counted(round(outcome.epochs, 2), 'epoch')}, "
+        f"{counted(outcome.cells, 'cell')}, "
+        f"{counted(outcome.steps, 'step')}. Kept are the weights of epoch {round(outcome.kept_epoch, 2)}: "
         f"train loss {outcome.train_loss:.4f}{watched}. "
         "A larger training.budget and --resume go on."
     )

@@ -29,7 +29,7 @@ from selfcell.training.inputs import (
 )
 from selfcell.training.minibatch_size import with_minibatch_size
 from selfcell.training.processes import check_processes, check_shares, is_first_process, mute_others, wait_for_all
-from selfcell.training.resume import check_resumable
+from selfcell.training.resume import check_resumable, why_finished
 from selfcell.training.run_folder import (
     TrainedModel,
     check_folder,
@@ -107,9 +107,7 @@ def pretrain(
     task = make_task(settings, cells.genes, programs)
     about = _describe(cells, settings, split, programs)
     if resume and check_resumable(out, about, settings):
-        logger.info(
-            "The run in %s is finished already; raise training.max_epochs or training.budget to train longer.", out
-        )
+        logger.info("%s", why_finished(out))
         return load(out)
     if is_first_process():
         _begin(out, settings, cells, split, about, programs, resume=resume)

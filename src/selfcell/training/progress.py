@@ -124,7 +124,8 @@ class CellProgressBar(pl.Callback):
         self.loss = f"{name} loss {loss:.4f}"
         self.bar.set_postfix_str(self._note(trainer))
         if self.bar.disable:
-            logger.info("%s: epoch %d, %s loss %.4f", self.title, trainer.current_epoch + 1, name, loss)
+            epoch = trainer.current_epoch + (round(share_of_epoch(trainer), 2) if is_cut(trainer) else 1)
+            logger.info("%s: epoch %s, %s loss %.4f", self.title, epoch, name, loss)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

@@ -57,7 +57,23 @@ def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> 
             _require_same(f"setting {address}", before[address], value)
     for address, value in _flat(about).items():
         _require_same(address.replace("data.", "data's "), _flat(manifest).get(address), value)
-    return bool(manifest["status"] == "finished" and not _asks_for_more(given, before))
+    is_finished = manifest["status"] == "finished"
+    return bool(is_finished and (_ended_by_patience(out) or not _asks_for_more(given, before)))
+
+
+def why_finished(out: Path) -> str:
+    """Say that a run is finished, and what would train it longer."""
+    if _ended_by_patience(out):
+        return (
+            f"The run in {out} is finished already: its validation loss had stopped falling (training.patience), "
+            "and such a run cannot be prolonged. Begin anew (--overwrite) with a larger training.patience to train "
+            "longer."
+        )
+    return f"The run in {out} is finished already; raise training.max_epochs or training.budget to train longer."
+
+
+def _ended_by_patience(out: Path) -> bool:
+    return bool(read_manifest(out).get("fit", {}).get("stopped_by") == "patience")
 
 
 def _asks_for_more(given: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """The optimizer and how its learning rate changes."""
 
+import logging
 import math
 from collections.abc import Iterable
 
@@ -11,6 +12,8 @@ from selfcell.training.lars import Lars
 from selfcell.training.settings import TrainingSettings
 
 _END_OF_COSINE = 0.001
+logger = logging.getLogger(__name__)
+
 _USUAL_STEP = 256
 """Cells of the optimizer step that the default learning rate is made for."""
 
@@ -20,6 +23,15 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSetting
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     scale = learning_rate_scale(settings)
     rate = settings.learning_rate * scale
+    if scale != 1:
+        logger.info(
+            "The learning rate is %.3g: training.learning_rate=%g for steps of %s cells instead of %d (%s).",
+            rate,
+            settings.learning_rate,
+            f"{settings.cells_per_step:,}",
+            _USUAL_STEP,
+            settings.scale_learning_rate,
+        )
     if settings.optimizer == "adamw":
         return AdamW(trained, lr=rate, weight_decay=settings.weight_decay, fused=True)
     weights = [parameter for parameter in trained if parameter.ndim > 1]

@@ -1,6 +1,6 @@
 """The settings of a pre-training run: sections ``[data] [network] [pretext] [training]``."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -55,6 +55,9 @@ class DataSettings(Settings):
 
 class TrainingSettings(Settings):
     """The optimizer and when to stop: by default AdamW with the paper's rates for masked autoencoders."""
+
+    chooses_minibatch: ClassVar[bool] = True
+    """Whether minibatch_size may be auto."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of everything random but the split: order, weights, masks, dropout."""
@@ -119,6 +122,15 @@ class TrainingSettings(Settings):
         if budget is not None:
             seconds_of(budget, name="training.budget")
         return budget
+
+    @field_validator("minibatch_size", mode="before")
+    @classmethod
+    def _size_or_auto(cls, value: Any) -> Any:
+        is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_size and not (value == "auto" and cls.chooses_minibatch):
+            auto = ", or auto" if cls.chooses_minibatch else " (auto is for pre-training alone)"
+            raise ValueError(f"it takes a whole number from 1{auto}")
+        return value
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> "TrainingSettings":
