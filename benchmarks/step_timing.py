@@ -101,6 +101,9 @@ def run(train: Callable[[StepRequest, sp.csr_matrix, StepClock], None], *, packa
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
         found |= {"status": f"not run: more than {request.memory_gb:.0f} GB of memory needed"}
+    except SystemExit:
+        # So Lightning ends on a signal.
+        found |= {"status": "failed: it was told to end"}
     else:
         seconds = statistics.median(clock.steps)
         found |= {"status": "ok", "step_seconds": seconds, "cells_per_second": request.minibatch / seconds}
