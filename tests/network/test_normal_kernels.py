@@ -3,7 +3,8 @@ import numpy as np
 import scipy.special
 
 from selfcell.network.elementary_kernels import log1p_of
-from selfcell.network.normal_kernels import bits_of, normal_of, of_bits
+from selfcell.network.kernels import bits_of, of_bits
+from selfcell.network.normal_kernels import normal_of
 
 
 @numba.njit(error_model="numpy")

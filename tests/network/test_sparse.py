@@ -16,7 +16,8 @@ from selfcell.network.dropout import QuickDropout
 from selfcell.network.frequent import BREAK_EVEN
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
-from selfcell.network.sparse import lay_by_gene, sparse_linear, squared_error_of_all
+from selfcell.network.sparse import lay_by_gene, sparse_linear
+from selfcell.network.squared_error import squared_error_of_all
 from selfcell.pretext.entry_masks import with_hidden
 
 SHAPES = {

@@ -108,7 +108,7 @@ def test_losses_of_a_gpu_are_looked_at_now_and_then_and_the_first_fault_is_told(
     losses.look()
     for step, loss in ((1, float("nan")), (2, float("inf")), (3, 1.0)):
         losses.watch(torch.tensor(loss), step=step, epoch=2)
-    with pytest.raises(NotFiniteError, match=r"training loss is nan at step 1 \(epoch 3\)"):
+    with pytest.raises(NotFiniteError, match=r"training loss is nan after 1 step \(epoch 3\)"):
         losses.watch(torch.tensor(1.0), step=4, epoch=2)
 
 
@@ -118,5 +118,5 @@ def test_what_was_put_off_is_looked_at_before_weights_are_written(encoder):
     module.on_save_checkpoint({})
     module._losses._values = torch.zeros(100)  # as on a GPU
     module._losses.watch(torch.tensor(float("inf")), step=3, epoch=0)
-    with pytest.raises(NotFiniteError, match="loss is inf at step 3"):
+    with pytest.raises(NotFiniteError, match="loss is inf after 3 steps"):
         module.on_save_checkpoint({})

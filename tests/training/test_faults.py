@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_step_checkpoint_and_
     message = message_of(adata, settings_for(), tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
     assert message == (
-        "The training loss is nan at step 8 (epoch 2). Likely causes: a learning rate that is too high "
+        "The training loss is nan after 8 steps (epoch 2). Likely causes: a learning rate that is too high "
         f"(training.learning_rate=0.001), or cells with huge counts. The last good checkpoint is {last}. "
         "--resume would come to the same: change a setting and train anew (--overwrite, or another --out)."
     )
@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_finite_stops_training_before_it_moves_a_weight(a
     # The root has an infinite slope at 0.
     fail_at(monkeypatch, 3, lambda loss: type(loss)(total=(loss.total * 0).sqrt()))
     message = message_of(adata, settings_for(), tmp_path / "run")
-    assert message.startswith("The norm of the gradient is nan at step 3 (epoch 1). Likely causes: ")
+    assert message.startswith("The norm of the gradient is nan after 3 steps (epoch 1). Likely causes: ")
 
 
 def test_a_validation_loss_that_is_not_finite_stops_training(adata, tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_validation_loss_that_is_not_finite_stops_training(adata, tmp_path, mo
 
     monkeypatch.setattr(task, "compute_loss", compute_loss)
     message = message_of(adata, settings_for(), tmp_path / "run")
-    assert message.startswith("The validation loss is inf at step 6 (epoch 1). Likely causes: ")
+    assert message.startswith("The validation loss is inf after 6 steps (epoch 1). Likely causes: ")
 
 
 def test_on_a_gpu_the_first_step_that_went_wrong_is_named_although_it_is_seen_later():
@@ -102,10 +102,10 @@ def test_on_a_gpu_the_first_step_that_went_wrong_is_named_although_it_is_seen_la
     watch._values = torch.zeros(64)  # as on a GPU
     for step in range(63):
         watch.watch(torch.tensor(float("nan") if step >= 20 else 1.0), step=step, epoch=step // 10)
-    with pytest.raises(NotFiniteError, match=r"The training loss is nan at step 20 \(epoch 3\)"):
+    with pytest.raises(NotFiniteError, match=r"The training loss is nan after 20 steps \(epoch 3\)"):
         watch.watch(torch.tensor(1.0), step=63, epoch=6)
     watch.watch(torch.tensor(float("-inf")), step=64, epoch=6)
-    with pytest.raises(NotFiniteError, match=r"is -inf at step 64 \(epoch 7\)"):
+    with pytest.raises(NotFiniteError, match=r"is -inf after 64 steps \(epoch 7\)"):
         watch.look()
     watch.look()
 
@@ -116,7 +116,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     SafetensorsCheckpointIO().save_checkpoint(state, path)
     before = path.read_bytes()
     state["state_dict"]["objective.w"][1] = float("inf")
-    with pytest.raises(NotFiniteError, match=r"The weight w is inf at step 4 \(epoch 2\)"):
+    with pytest.raises(NotFiniteError, match=r"The weight w is inf after 4 steps \(epoch 2\)"):
         SafetensorsCheckpointIO().save_checkpoint(state, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 

@@ -15,6 +15,7 @@ from typing import Any, no_type_check
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.network.padded import GeneBlocks, padded_rows
 
@@ -98,6 +99,7 @@ class _SquaredErrorInBlocks(torch.autograd.Function):
         return loss * scale
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         parts = [(part * gradients[0]).to(part.dtype) for part in ctx.gradients]
         return (*parts, None, None, None, None, None, None)

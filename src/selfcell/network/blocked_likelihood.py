@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression
+from selfcell.network.blocks import given_away
 from selfcell.network.by_gene import ByGene
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.kernels import as_bits, in_equal_parts
@@ -88,7 +90,8 @@ def likelihood_of_all(
     """
     assert layer.bias is not None
     log_theta = likelihood.log_theta if isinstance(likelihood, NegativeBinomial) else None
-    asked = _Asked(_LOOPS[type(likelihood)], likelihood.outputs_per_gene, truth, library_size, scored, scale, dtype)
+    loop, n_outputs, wanted = _LOOPS[type(likelihood)], likelihood.outputs_per_gene, torch.is_grad_enabled()
+    asked = _Asked(loop, n_outputs, truth, library_size, scored, scale, dtype, wanted)
     loss: Tensor = _LikelihoodOfAll.apply(hidden, layer.weight, layer.bias, log_theta, asked)  # type: ignore[no-untyped-call]
     return loss
 
@@ -102,6 +105,8 @@ class _Asked:
     scored: EntryWeights | GeneSets
     scale: float
     dtype: torch.dtype
+    wanted: bool
+    """Whether gradients are."""
 
 
 class _LikelihoodOfAll(torch.autograd.Function):
@@ -114,8 +119,7 @@ class _LikelihoodOfAll(torch.autograd.Function):
         by_output = (asked.outputs_per_gene, asked.truth.n_genes)
         rows = weight.detach().to(asked.dtype).view(*by_output, -1)
         cells = hidden.detach().to(asked.dtype)
-        wanted = any(ctx.needs_input_grad)
-        gradients = (torch.zeros(cells.shape), torch.empty(rows.shape)) if wanted else None
+        gradients = (torch.zeros(cells.shape), torch.empty(rows.shape)) if asked.wanted else None
         with torch.autocast("cpu", enabled=False):
             blocks = _Blocks.of(asked, bias.detach().view(by_output), log_theta)
             _go_through(blocks, rows, cells, gradients)
@@ -126,11 +130,9 @@ class _LikelihoodOfAll(torch.autograd.Function):
         return torch.tensor(blocks.loss.sum(), dtype=torch.float32)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        factor = gradients[0]
-        if float(factor) == 1.0:
-            return (*ctx.gradients, None)
-        return (*(None if part is None else part * factor for part in ctx.gradients), None)
+        return (*given_away(ctx, gradients[0]), None)
 
 
 def _go_through(blocks: "_Blocks", rows: Tensor, cells: Tensor, gradients: tuple[Tensor, Tensor] | None) -> None:

@@ -27,17 +27,19 @@ class Gradients:
     """Of its input: cells x units, added to."""
     weight: Tensor
     bias: Tensor
-    dtype: torch.dtype
-    """Of what the gradient of the input is given as."""
 
     @classmethod
     def like(cls, hidden: Tensor, weight: Tensor) -> "Gradients":
         """Make room for them."""
-        return cls(torch.zeros(hidden.shape), torch.empty(weight.shape), torch.empty(len(weight)), hidden.dtype)
+        return cls(torch.zeros(hidden.shape), torch.empty(weight.shape), torch.empty(len(weight)))
+
+    def given_as(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Give them, that of the input in a type."""
+        return self.hidden.to(dtype), self.weight, self.bias
 
 
-def given_away(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients that a forward pass has kept, times a factor, and keep them no longer.
+def given_away(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+    """Give the gradients that a forward pass has kept as ``ctx.gradients``, times a factor, and keep them no longer.
 
     Who is the only one to hold a gradient need not copy it.
 
@@ -50,9 +52,10 @@ def given_away(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if found is None:
         raise RuntimeError("This loss was differentiated already, and its gradients are gone: compute it anew.")
     if float(factor) != 1.0:
-        for part in (found.hidden, found.weight, found.bias):
-            part.mul_(factor)
-    return found.hidden.to(found.dtype), found.weight, found.bias
+        for part in found:
+            if part is not None:
+                part.mul_(factor)
+    return tuple(found)
 
 
 def gene_blocks(genes: np.ndarray, *, n_cells: int) -> Iterator[np.ndarray]:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression
 from selfcell.network.sparse import sparse_linear
 
-ENTRIES_AT_ONCE = 2**22
+ENTRIES_AT_ONCE = 2**21
 """Cells x genes that are made at once."""
 
 
@@ -85,22 +86,19 @@ class _DensePart(torch.autograd.Function):
         units = torch.zeros(len(expression.cells), by_gene.shape[1])
         with torch.autocast("cpu", enabled=False):
             for genes in expression.blocks():
-                _add_product(units, expression.make_block(genes).to(dtype), by_gene[genes].to(dtype))
+                block, rows = expression.make_block(genes).to(dtype), by_gene[genes].to(dtype)
+                if dtype == torch.float32:
+                    units.addmm_(block, rows)
+                else:
+                    units += block @ rows
         return units.to(dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
         expression, gradient = ctx.expression, gradients[0].to(ctx.dtype)
-        d_weight = torch.zeros(expression.n_genes, gradient.shape[1])
+        d_weight = torch.empty(expression.n_genes, gradient.shape[1])
         with torch.autocast("cpu", enabled=False):
             for genes in expression.blocks():
-                _add_product(d_weight[genes], expression.make_block(genes).to(ctx.dtype).T, gradient)
+                d_weight[genes] = expression.make_block(genes).to(ctx.dtype).T @ gradient
         return None, d_weight.T, None
-
-
-def _add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
-    """Add a product to a float32 matrix."""
-    if first.dtype == torch.float32:
-        total.addmm_(first, second)
-    else:
-        total += first @ second

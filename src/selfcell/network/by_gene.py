@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from selfcell.data.minibatch import SparseExpression
-from selfcell.network.entry_kernels import count_genes, place_by_gene
-from selfcell.network.kernels import threads
+from selfcell.network.entry_kernels import count_genes, place_by_gene, rows_by_gene
+from selfcell.network.kernels import as_bits, in_parts, threads
 
 _MOST_ENTRIES = 2**31
 
@@ -57,6 +58,24 @@ class ByGene:
         """Give where the entries of some genes would begin if there were no others, and at the end their number."""
         sizes = self.gene_offsets[genes + 1] - self.gene_offsets[genes]
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+
+def sum_by_gene(
+    wanted: np.ndarray, expression: SparseExpression, values: np.ndarray, cells: Tensor, *, out: Tensor
+) -> None:
+    """Write for each wanted gene the sum of its entries' values, sorted by gene, times the rows of their cells."""
+    columns = ByGene.of(expression)
+    in_parts(
+        rows_by_gene,
+        wanted,
+        columns.gene_offsets,
+        columns.cells,
+        values,
+        as_bits(cells),
+        out.numpy(),
+        work=columns.of_genes(wanted),
+        n_threads=torch.get_num_threads(),
+    )
 
 
 def cells_per_gene(expression: SparseExpression) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.network.kernels import in_equal_parts
 from selfcell.network.mask_kernels import drop_units
@@ -34,6 +35,7 @@ class _Dropped(torch.autograd.Function):
         return _drop(units, share, seed)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return _drop(gradients[0], *ctx.draw), None, None
 

@@ -9,9 +9,8 @@ from typing import Any, no_type_check
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from selfcell.network.kernels import bits_of, of_bits
 
 _KEEPS_ORDER: Any = {"contract", "nsz", "arcp"}
 ELEMENTARY: Any = {"nogil": True, "forceinline": True, "error_model": "numpy", "fastmath": _KEEPS_ORDER}
@@ -23,24 +22,6 @@ _LOG_2_HIGH, _LOG_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _SMALLEST_EXPONENT = np.float32(-87.0)
 _ROUNDER = np.float32(12582912.0)
 _ROOT_HALF = np.float32(0.70710678)
-
-
-@no_type_check
-@intrinsic
-def _bits_of(typing_context, value):
-    del typing_context, value
-    return types.int32(types.float32), lambda context, builder, signature, given: builder.bitcast(
-        given[0], ir.IntType(32)
-    )
-
-
-@no_type_check
-@intrinsic
-def _of_bits(typing_context, value):
-    del typing_context, value
-    return types.float32(types.int32), lambda context, builder, signature, given: builder.bitcast(
-        given[0], ir.FloatType()
-    )
 
 
 @no_type_check
@@ -58,7 +39,7 @@ def exp_below(x):
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
     p = p * r * r + r + np.float32(1)
-    power = _of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
+    power = of_bits(np.uint32((np.int32(n) + np.int32(127)) << np.int32(23)))
     return p * power
 
 
@@ -69,8 +50,8 @@ def halves_of(x):
 
     Its logarithm is ``k log 2 + 2 z + tail_of(z)``.
     """
-    k = np.int32((_bits_of(x + np.float32(1)) - _bits_of(_ROOT_HALF)) >> np.int32(23))
-    scale = _of_bits(np.int32((np.int32(127) - k) << np.int32(23)))
+    k = np.int32((np.int32(bits_of(x + np.float32(1))) - np.int32(bits_of(_ROOT_HALF))) >> np.int32(23))
+    scale = of_bits(np.uint32((np.int32(127) - k) << np.int32(23)))
     # Not (1 + x) scale - 1, which would lose the digits of a small x.
     f = x * scale + (scale - np.float32(1))
     return np.float32(k), f / (f + np.float32(2))
@@ -100,8 +81,8 @@ def log1p_of(x):
 @numba.njit(**ELEMENTARY)
 def log_of(x):
     """Give the logarithm of a normal number above 0."""
-    k = np.int32((_bits_of(x) - _bits_of(_ROOT_HALF)) >> np.int32(23))
-    f = _of_bits(np.int32(_bits_of(x) - (k << np.int32(23)))) - np.float32(1)
+    k = np.int32((np.int32(bits_of(x)) - np.int32(bits_of(_ROOT_HALF))) >> np.int32(23))
+    f = of_bits(np.uint32(np.int32(bits_of(x)) - (k << np.int32(23)))) - np.float32(1)
     z = f / (f + np.float32(2))
     return np.float32(k) * LOG_2 + (z + z + tail_of(z))
 

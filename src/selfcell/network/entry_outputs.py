@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression
-from selfcell.network.by_gene import ByGene
+from selfcell.network.by_gene import ByGene, sum_by_gene
 from selfcell.network.entry_kernels import add_rows, predict_entries
 from selfcell.network.kernels import as_bits, in_parts
-from selfcell.network.sparse import sum_by_gene
 
 
 def outputs_of_entries(
@@ -70,6 +70,7 @@ class _OutputsOfEntries(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         offsets, genes, _ = ctx.asked.arrays()
         residual = gradients[0].contiguous()

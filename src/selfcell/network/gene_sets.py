@@ -1,5 +1,6 @@
 """A set of genes for each cell, one bit a gene and cell: which genes are hidden."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from selfcell.network.kernels import in_parts
 from selfcell.network.mask_kernels import look_up_bits, unite_bits
 
 _GENES_AT_ONCE = 1024
+_CELLS_AT_ONCE = 128
+"""A multiple of eight: whole bytes."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ class GeneSets:
         """Give all cells the same set."""
         full = np.where(genes.numpy(), np.uint8(255), np.uint8(0))
         return cls(np.repeat(full[:, None], (n_cells + 7) // 8, axis=1), n_cells)
+
+    @classmethod
+    def of_draws(
+        cls, draw: Callable[[int], Bool[Tensor, "n_some n_genes"]], *, n_cells: int, n_genes: int
+    ) -> "GeneSets":
+        """Make them of dense masks that are drawn for some cells after the other, of which no more are held.
+
+        Parameters
+        ----------
+        draw
+            Gives the masks of the next so many cells.
+        n_cells, n_genes
+            Cells in all, and genes.
+        """
+        bits = np.empty((n_genes, -(-n_cells // 8)), dtype=np.uint8)
+        for start in range(0, n_cells, _CELLS_AT_ONCE):
+            part = cls.of_mask(draw(min(_CELLS_AT_ONCE, n_cells - start))).bits
+            bits[:, start // 8 : start // 8 + part.shape[1]] = part
+        return cls(bits, n_cells)
 
     @classmethod
     def of_programs(

@@ -89,7 +89,8 @@ def widen(typing_context, value):
 
 @no_type_check
 @intrinsic
-def _bits_of(typing_context, value):
+def bits_of(typing_context, value):
+    """Give the bits of a float32 as a uint32."""
     del typing_context, value
     return types.uint32(types.float32), lambda context, builder, signature, given: builder.bitcast(
         given[0], ir.IntType(32)
@@ -97,10 +98,20 @@ def _bits_of(typing_context, value):
 
 
 @no_type_check
+@intrinsic
+def of_bits(typing_context, value):
+    """Give the float32 of which a uint32 has the bits."""
+    del typing_context, value
+    return types.float32(types.uint32), lambda context, builder, signature, given: builder.bitcast(
+        given[0], ir.FloatType()
+    )
+
+
+@no_type_check
 @numba.njit(inline="always")
 def narrow(value):
     """Round a float32 to the nearest bfloat16, ties to even, and give its bits."""
-    bits = _bits_of(value)
+    bits = bits_of(value)
     return np.uint16((bits + np.uint32(_HALF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 

@@ -77,7 +77,7 @@ class _SquaredErrorOfSets(torch.autograd.Function):
                 zero_weight=torch.full((truth.n_cells,), scale),
                 scored=scored,
             )
-            ctx.gradients = gradients
+            ctx.gradients = None if gradients is None else gradients.given_as(hidden.dtype)
         return torch.tensor(loss, dtype=torch.float32)
 
     @staticmethod

@@ -7,31 +7,9 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from selfcell.network.elementary_kernels import log_of
-
-
-@no_type_check
-@intrinsic
-def bits_of(typing_context, value):
-    """Give the bits of a float32 as a uint32."""
-    del typing_context, value
-    return types.uint32(types.float32), lambda context, builder, signature, given: builder.bitcast(
-        given[0], ir.IntType(32)
-    )
-
-
-@no_type_check
-@intrinsic
-def of_bits(typing_context, value):
-    """Give the float32 of which a uint32 has the bits."""
-    del typing_context, value
-    return types.float32(types.uint32), lambda context, builder, signature, given: builder.bitcast(
-        given[0], ir.FloatType()
-    )
+from selfcell.network.kernels import bits_of, of_bits
 
 
 @no_type_check

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from selfcell.data.minibatch import SparseExpression, index_of_cells
 
@@ -113,6 +114,7 @@ class _PaddedLinear(torch.autograd.Function):
             return torch.addmm(bias.detach().to(cells.dtype), cells, rows)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:
         (cells,) = ctx.saved_tensors
         gradient = gradients[0].to(cells.dtype)

@@ -277,13 +277,17 @@ class MaskedAutoencoder(PretextTask):
         return drawn_masks(*self._draw(minibatch, generator))
 
     def _draw_sets(self, n_cells: int, generator: torch.Generator) -> GeneSets:
-        settings, share = self.settings, cast("float", self.settings.mask_fraction)
-        if settings.mask == "random":
+        settings, share, n_genes = self.settings, cast("float", self.settings.mask_fraction), self.encoder.n_genes
+        if settings.mask == "programs" and settings.share_of == "programs":
+            return self.membership.sets(draw_exact_mask(n_cells, len(self.membership), share, generator=generator))
+
+        def draw(n_some: int) -> Bool[Tensor, "n_some n_genes"]:
+            if settings.mask == "programs":
+                return draw_program_mask_by_genes(self.membership, n_some, share, generator=generator)
             draw_entries = draw_exact_mask if settings.exact_share else draw_random_mask
-            return GeneSets.of_mask(draw_entries(n_cells, self.encoder.n_genes, share, generator=generator))
-        if settings.share_of == "genes":
-            return GeneSets.of_mask(draw_program_mask_by_genes(self.membership, n_cells, share, generator=generator))
-        return self.membership.sets(draw_exact_mask(n_cells, len(self.membership), share, generator=generator))
+            return draw_entries(n_some, n_genes, share, generator=generator)
+
+        return GeneSets.of_draws(draw, n_cells=n_cells, n_genes=n_genes)
 
     def _draw_isolated(self, truth: SparseExpression, generator: torch.Generator) -> Drawn:
         program = torch.randint(len(self.membership), (truth.n_cells,), generator=generator)

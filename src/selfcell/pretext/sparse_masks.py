@@ -14,7 +14,7 @@ from selfcell.data.minibatch import SparseExpression
 from selfcell.network.blocked_likelihood import EntryWeights
 from selfcell.network.gene_sets import GeneSets
 from selfcell.network.masked_error import squared_error_of_sets
-from selfcell.network.sparse import squared_error_of_all
+from selfcell.network.squared_error import squared_error_of_all
 from selfcell.pretext.entry_masks import draw_hidden_entries, look_up, with_hidden, without_entries
 from selfcell.pretext.membership import ProgramMembership
 

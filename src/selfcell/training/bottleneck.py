@@ -14,9 +14,6 @@ from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.stream import AnyCells
 from selfcell.data.streamed import StreamedCells
-from selfcell.network.compute import set_compute
-from selfcell.pretext.base import PretextTask, TargetNetworkTask
-from selfcell.training.fit import how_to_compute
 from selfcell.training.inputs import (
     TrainingSource,
     check_task,
@@ -28,6 +25,7 @@ from selfcell.training.inputs import (
 from selfcell.training.minibatch_size import with_minibatch_size
 from selfcell.training.pretrain import make_task
 from selfcell.training.settings import PretrainSettings
+from selfcell.training.steps import Steps
 
 _KEPT = 8
 _CLEAR = 1.2
@@ -126,8 +124,7 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
     device = _device(settings.training.device)
     with torch.random.fork_rng():
         task = make_task(settings, cells.genes, programs)
-        set_compute(task, how_to_compute(settings.training, device))
-        steps = _Steps(task, device)
+        steps = Steps(task, settings.training, device)
         kept = list(itertools.islice(loader, _KEPT))
         steps(kept[0])
         share = seconds / 3
@@ -144,26 +141,6 @@ def measure_pace(source: TrainingSource, settings: PretrainSettings, *, seconds:
         network=trained,
         together=together,
     )
-
-
-class _Steps:
-    """Makes an optimizer step on a minibatch, as training does but for the schedule."""
-
-    def __init__(self, task: PretextTask, device: str) -> None:
-        self.task = task.to(device).train()
-        self.device = device
-        self.optimizer = torch.optim.AdamW(task.parameters(), fused=True)
-        self.generator = torch.Generator(device=device).manual_seed(0)
-
-    def __call__(self, minibatch: CellMinibatch) -> CellMinibatch:
-        self.optimizer.zero_grad()
-        moved = minibatch.to(self.device, non_blocking=True)
-        self.task.compute_loss(moved, generator=self.generator).total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.task.parameters(), 1.0)
-        self.optimizer.step()
-        if isinstance(self.task, TargetNetworkTask):
-            self.task.update_target(progress=0.0)
-        return minibatch
 
 
 def _cells_per_second(minibatches: Iterable[CellMinibatch], seconds: float, *, device: str) -> float:

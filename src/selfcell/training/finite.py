@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from selfcell.core.words import counted
+
 _STEPS_BETWEEN = 64
 
 
@@ -21,7 +23,7 @@ class NotFiniteError(Exception):
     """
 
     def __init__(self, what: str, value: float, *, step: int, epoch: int) -> None:
-        super().__init__(f"The {what} is {value} at step {step:,} (epoch {epoch + 1}).")
+        super().__init__(f"The {what} is {value} after {counted(step, 'step')} (epoch {epoch + 1}).")
         self.what = what
 
 

@@ -66,7 +66,7 @@ class Lars(Optimizer):
         if group["adapt"]:
             weight_norm, update_norm = weight.norm(), update.norm()
             scale = torch.where((weight_norm > 0) & (update_norm > 0), group["trust"] * weight_norm / update_norm, 1.0)
-            update = update * scale
+            update.mul_(scale)
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)
