@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfcell.baselines import BASELINES
+from selfcell.baselines import usual_baselines
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, read_results, trial_id
 from selfcell.core.errors import InputError
@@ -32,7 +32,7 @@ def folder(model, tmp_path_factory):
 def test_every_method_budget_and_seed_has_its_rows(folder):
     scores = read_results(folder).scores
     assert list(scores) == list(SCORE_COLUMNS)
-    n_trials = (len(REGIMES) + len(BASELINES)) * 2 * 2
+    n_trials = (len(REGIMES) + len(usual_baselines("cell_type"))) * 2 * 2
     assert len(scores) == n_trials * len(CLASSIFICATION_METRICS)
     assert scores["trial_id"].nunique() == n_trials
     assert scores.groupby(["method", "budget"])["finetune_seed"].nunique().eq(2).all()
@@ -107,7 +107,7 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
     arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP}
     with pytest.raises(InputError, match=r"Unknown regime 'zeroshot'\. Did you mean 'zero_shot'\?"):
         evaluate(model, adata, **{**arguments, "regimes": ("zeroshot",)})
-    with pytest.raises(InputError, match=r"Unknown baseline 'pca'\. Did you mean"):
+    with pytest.raises(InputError, match=r"Unknown baseline of cell_type 'pca'\. Did you mean"):
         evaluate(model, adata, **{**arguments, "baselines": ("pca",)})
     with pytest.raises(InputError, match=r"Unknown downstream task 'celltype'\. Did you mean 'cell_type'\?"):
         evaluate(model, adata, task="celltype", **arguments)

@@ -18,7 +18,7 @@ def confusion_of(truth, predictions, donors, budget="all donors"):
             tables.append(
                 table.rename("n_cells")
                 .reset_index()
-                .assign(method=method, budget=budget, finetune_seed=seed, trial_id="x")
+                .assign(method=method, budget=budget, pretrain_seed=seed, finetune_seed=seed, trial_id="x")
             )
     return pd.concat(tables, ignore_index=True)
 

@@ -7,23 +7,34 @@ from selfcell.core.registry import Entry, Registry
 if TYPE_CHECKING:
     from selfcell.baselines.base import Baseline
 
-BASELINES: "Registry[Baseline]" = Registry(
-    "baseline",
-    {
-        "pca_knn": Entry(
-            "selfcell.baselines.linear:predict_by_pca_knn",
-            "PCA fitted on the cells that pre-training saw, then nearest neighbors.",
-        ),
-        "logistic_regression": Entry(
-            "selfcell.baselines.linear:predict_by_logistic_regression",
-            "Logistic regression on the expression of all genes.",
-        ),
-        "untrained_encoder": Entry(
-            "selfcell.baselines.untrained:predict_by_untrained_encoder",
-            "The same network with random weights, then nearest neighbors.",
-        ),
-    },
-)
+BASELINES: "dict[str, Registry[Baseline]]" = {
+    "cell_type": Registry(
+        "baseline of cell_type",
+        {
+            "pca_knn": Entry(
+                "selfcell.baselines.spaces:answer_by_pca",
+                "PCA fitted on the cells that pre-training saw, then nearest neighbors.",
+            ),
+            "logistic_regression": Entry(
+                "selfcell.baselines.linear:predict_by_logistic_regression",
+                "Logistic regression on the expression of all genes.",
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder",
+                "The same network with random weights, then nearest neighbors.",
+            ),
+        },
+    ),
+}
+"""The baselines of each downstream task."""
+
+ON_REQUEST: frozenset[str] = frozenset()
+"""Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
 SEEDLESS = frozenset({"pca_knn", "logistic_regression"})
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
+
+
+def usual_baselines(task: str) -> tuple[str, ...]:
+    """Give the baselines that are run for a task where none is named."""
+    return tuple(name for name in BASELINES[task] if name not in ON_REQUEST)

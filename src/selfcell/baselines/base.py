@@ -1,8 +1,9 @@
-"""What a baseline for a labelling task is: a function that sees what the encoder saw."""
+"""What a baseline is: a function that answers a task's question, seeing what the encoder saw."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,6 +11,8 @@ from sklearn.decomposition import PCA
 
 from selfcell.data.counts import log_normalize
 from selfcell.data.source import Cells
+from selfcell.data.splits import Split
+from selfcell.downstream.base import DownstreamTask
 from selfcell.network.encoder import EncoderSettings
 
 
@@ -49,21 +52,18 @@ class ComparedCells:
         return np.asarray(pca.transform(self.expression), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class LabelProblem:
-    """Predict the labels of test cells from those of labelled ones."""
+TaskT = TypeVar("TaskT", bound=DownstreamTask)
 
+
+@dataclass(frozen=True)
+class Problem(Generic[TaskT]):
+    """Answer a task's question for the test cells of a split, knowing the truth of its training cells."""
+
+    task: TaskT
     compared: ComparedCells
-    label_code: np.ndarray
-    """Label of every cell."""
-    labelled: np.ndarray
-    """Positions of the cells whose labels may be used."""
-    test: np.ndarray
-    """Positions of the cells to label."""
-    n_neighbors: int
-    """Labelled cells that vote, the same as for the encoder."""
+    split: Split
     seed: int
 
 
-Baseline = Callable[[LabelProblem], np.ndarray]
-"""Gives the class of every test cell."""
+Baseline = Callable[[Problem[Any]], Any]
+"""Gives what the task's ``predict`` gives."""

@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -40,13 +40,19 @@ class Cells:
     """``counts``, or ``log1p`` where normalization was undone at the user's word."""
     alignment: Alignment | None = None
     """How they were put into an encoder's order of genes, if they were."""
+    obsm: Mapping[str, Any] = field(default_factory=dict)
+    """What else was measured or computed of each cell, as in AnnData: proteins, chromatin, embeddings."""
+    uns: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.counts.shape[0])
 
     def subset(self, rows: np.ndarray) -> "Cells":
         """Give some of the cells, by position, in the order asked for."""
-        return dataclasses.replace(self, counts=self.counts[rows], obs=self.obs.iloc[rows])
+        obsm = {
+            key: part.iloc[rows] if isinstance(part, pd.DataFrame) else part[rows] for key, part in self.obsm.items()
+        }
+        return dataclasses.replace(self, counts=self.counts[rows], obs=self.obs.iloc[rows], obsm=obsm)
 
     def aligned_to(self, genes: GeneTable, *, allow_low_overlap: bool = False) -> "Cells":
         """Put the cells into an encoder's order of genes; see :func:`selfcell.data.genes.align_genes`."""
@@ -117,6 +123,8 @@ def open_cells(
         origin=origin,
         counts_address=found.address,
         scale=found.scale,
+        obsm=dict(adata.obsm),
+        uns=dict(adata.uns),
     )
 
 

@@ -14,6 +14,8 @@ from selfcell.benchmark.statistics import (
     Comparison,
     ConfusionStack,
     Estimate,
+    ScoreStack,
+    Stack,
     answer_questions,
     summarize,
 )
@@ -31,6 +33,13 @@ METHOD_NAMES = {
     "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
 }
+METRIC_NAMES = {
+    "macro_f1": "Macro F1",
+    "pearson_per_cell": "Pearson correlation of each cell",
+    "explained_variance_weighted": "Explained variance",
+    "total": "Total score of integration",
+}
+METRIC_HELP = {"macro_f1": "Macro F1 over the types present among the test cells."}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -74,6 +83,19 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
+def stack_of(results: StudyResults) -> Stack:
+    """Give the headline score of a study."""
+    if not results.confusion.empty:
+        return ConfusionStack(results.confusion)
+    return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
+
+
+def metric_name(results: StudyResults) -> str:
+    """Give what people read for the headline score."""
+    name = str(results.about["headline_metric"])
+    return METRIC_NAMES.get(name, name.replace("_", " "))
+
+
 def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]]) -> list[str]:
     """Say in plain words what the comparisons found."""
     sentences = []
@@ -114,7 +136,8 @@ def _headline_of(comparisons: list[Comparison]) -> str:
 
 
 def _study_content(results: StudyResults) -> dict[str, Any]:
-    stack = ConfusionStack(results.confusion)
+    stack = stack_of(results)
+    metric = metric_name(results)
     estimates = summarize(stack)
     answers = answer_questions(stack)
     about = results.about
@@ -124,10 +147,13 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "caveats": caveats(results),
         "sentences": verdict_sentences(answers),
         "rule": VERDICT_RULE,
+        "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
         "budgets": list(stack.budgets),
-        "answers": [(question, figures.plot_differences(comparisons)) for question, comparisons in answers],
+        "answers": [
+            (question, figures.plot_differences(comparisons, metric=metric)) for question, comparisons in answers
+        ],
         "score_figures": [
             (
                 budget,
@@ -135,13 +161,14 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
                     {method: estimates[method, budget] for method in stack.methods if (method, budget) in estimates},
                     {method: method_name(method) for method in stack.methods},
                     budget=budget,
+                    metric=metric,
                 ),
             )
             for budget in stack.budgets
         ],
         "maps": _maps(results.cell_map),
         "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
-        **_class_content(stack),
+        **(_class_content(stack) if isinstance(stack, ConfusionStack) else {"class_figure": None}),
         "settings": about["settings"],
         "versions": about["versions"] | about["machine"],
         "seconds": about["seconds"],
@@ -182,7 +209,7 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
     }
 
 
-def _score_table(stack: ConfusionStack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
+def _score_table(stack: Stack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
     return [
         (
             method_name(method),
@@ -221,7 +248,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
-        ("Label", about["label_key"]),
+        ("Task", about["task"]),
+        ("Label", about["label_key"] or "none"),
         ("For training", part("train")),
         ("To watch the pre-training loss", part("validation")),
         ("To judge, never seen before", part("test")),
@@ -256,6 +284,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "caveats": [],
         "sentences": [],
         "rule": "",
+        "metric_help": "",
         "facts": facts,
         "score_table": [],
         "budgets": [],
