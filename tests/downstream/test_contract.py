@@ -97,7 +97,7 @@ def test_fine_tuning_and_training_from_scratch_differ_in_the_start_alone(name, a
 
     def remember(objective, settings, **rest):
         begun.append(({key: value.clone() for key, value in objective.state_dict().items()}, settings))
-        return objective, FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
+        return FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
 
     monkeypatch.setattr("selfcell.downstream.supervised.fit", remember)
     task = make_task(name, adata)
