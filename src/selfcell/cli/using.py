@@ -1,7 +1,7 @@
 """``selfcell embed`` and ``selfcell annotate``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -82,8 +82,26 @@ def annotate(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="Column of the reference's obs with the cell type.")
     ] = None,
+    donor: Annotated[
+        str | None,
+        typer.Option(
+            "--donor",
+            metavar="COLUMN",
+            help="Column of the reference's obs with the donor; tells how sure to be of new ones.",
+        ),
+    ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
     n_neighbors: Annotated[int, typer.Option(min=1, help="Reference cells that vote.")] = 5,
+    weights: Annotated[
+        Literal["uniform", "distance"], typer.Option(help="Equal votes, or nearer cells count more.")
+    ] = "uniform",
+    alpha: Annotated[
+        float,
+        typer.Option(min=0.001, max=0.5, help="Share of known cells that may be called unknown, for each reason."),
+    ] = 0.05,
+    mark_unknown: Annotated[
+        bool, typer.Option("--mark-unknown", help='Write "unknown" as the type of cells that are like none known.')
+    ] = False,
     layer: LayerOption = None,
     scale: ScaleOption = ScaleChoice.auto,
     gene_column: GeneColumnOption = None,
@@ -92,10 +110,12 @@ def annotate(
 ) -> None:
     """Write a copy of the cells with a type and a confidence for each.
 
-    With --reference the nearest labelled cells vote and the confidence is the share that agreed; a fine-tuned model
-    needs no reference, and the confidence is its probability. Neither is calibrated.
+    With --reference the nearest labelled cells vote; a fine-tuned model needs no reference. The confidence is
+    calibrated: on other donors of the reference (--donor), or on the cells that fine-tuning held out. Cells that are
+    like none known are marked in a column of their own.
 
-    Example: selfcell annotate runs/mae query.h5ad --reference atlas.h5ad --label cell_type --out annotated.h5ad
+    Example: selfcell annotate runs/mae query.h5ad --reference atlas.h5ad --label cell_type --donor donor_id --out
+    annotated.h5ad
     """
     refuse_existing(out, overwrite=overwrite)
     from selfcell.data.source import read_adata
@@ -108,8 +128,12 @@ def annotate(
         loaded,
         reference=reference,
         label_key=label,
+        donor_key=donor,
         key_added=key_added,
         n_neighbors=n_neighbors,
+        weights=weights,
+        alpha=alpha,
+        mark_unknown=mark_unknown,
         layer=layer,
         scale=scale.value,
         gene_column=gene_column,
@@ -118,3 +142,5 @@ def annotate(
     write_adata(adata, out)
     for name, n_cells in adata.obs[key_added].value_counts().head(30).items():
         typer.echo(f"{n_cells:>9,}  {name}")
+    n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
+    typer.echo(f"{n_unknown:,} of {adata.n_obs:,} cells are like none known: {key_added}_is_unknown.")

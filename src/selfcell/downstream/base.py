@@ -154,6 +154,10 @@ class DownstreamTask(abc.ABC):
         with tempfile.TemporaryDirectory() as folder:
             return task.train(start, encoded.cells, split, place=TrainingPlace(Path(folder)))[0]
 
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:  # noqa: ARG002
+        """Give what a manifest is to hold of how well the trained head did on ``split.validation``."""
+        return {}
+
     def about(self) -> dict[str, Any]:
         """Give what a run's manifest must hold for its head to be used later."""
         return {}

@@ -27,6 +27,7 @@ from selfcell.downstream.base import (
     SupervisedSettings,
     TaskScores,
 )
+from selfcell.downstream.classifier_confidence import learn_confidence
 from selfcell.downstream.embed import CELLS_AT_ONCE
 from selfcell.downstream.metrics import classification_scores
 from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
@@ -39,6 +40,9 @@ from selfcell.pretext.base import Loss
 from selfcell.training.fit import FitOutcome
 
 logger = logging.getLogger(__name__)
+
+N_TO_CALIBRATE = 50
+"""Held-out cells without which a classifier's confidence is left as it is."""
 
 
 class CellTypeSettings(SupervisedSettings):
@@ -258,6 +262,19 @@ class CellTypeTask(DownstreamTask):
 
         codes = {"label": self.label_code}
         return train_supervised(make, start, cells, split, settings.training, codes=codes, place=place)
+
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:
+        """Learn from the held-out cells how far the classifier can be trusted, where there are enough of them."""
+        known = np.isin(self.label_code[split.validation], np.unique(self.label_code[split.train]))
+        rows = split.validation[known]
+        if len(rows) < N_TO_CALIBRATE:
+            return {}
+        classifier = cast("CellTypeClassifier", objective)
+        probability = classify(classifier.encoder, classifier.head, cells.subset(rows))
+        donors = None
+        if split.unit in cells.obs:
+            donors = pd.factorize(cells.obs[split.unit].iloc[rows])[0].astype(np.int64)
+        return {"calibration": learn_confidence(probability, self.label_code[rows], donor_code=donors)}
 
     def about(self) -> dict[str, Any]:
         """Give the names of the types, in the order of the classifier's outputs."""

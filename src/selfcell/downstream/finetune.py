@@ -139,7 +139,8 @@ def finetune(
     logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
     objective, outcome = question.train(start, aligned, split, place=place)
-    write_finished_run(out, objective, {**about, "fit": vars(outcome)})
+    learned = question.learned(objective, aligned, split)
+    write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
 
 
