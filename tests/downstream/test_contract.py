@@ -15,7 +15,7 @@ from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.training.fit import FitOutcome
 
 TRAINING = {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}
-SETTINGS = {"cell_type": {}}
+SETTINGS = {"cell_type": {}, "reconstruction": {}}
 """What a task must be told besides."""
 SPLIT = Split(np.arange(200), np.array([], dtype=np.int64), np.arange(200, 300), unit="cell")
 
@@ -97,7 +97,7 @@ def test_fine_tuning_and_training_from_scratch_differ_in_the_start_alone(name, a
 
     def remember(objective, settings, **rest):
         begun.append(({key: value.clone() for key, value in objective.state_dict().items()}, settings))
-        return objective, FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
+        return FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
 
     monkeypatch.setattr("selfcell.downstream.supervised.fit", remember)
     task = make_task(name, adata)
