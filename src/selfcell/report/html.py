@@ -32,6 +32,9 @@ METHOD_NAMES = {
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
+    "gene_means": "gene means",
+    "pca": "PCA",
+    "knn_smoothing": "neighbors' mean",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
