@@ -13,10 +13,11 @@ from selfcell.core.errors import InputError
 from selfcell.data.counts import TARGET_TOTAL
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
+from selfcell.downstream.count_distribution import CountDistribution
 from selfcell.downstream.reconstruction_scores import Forecast
 from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import MlpEncoder
-from selfcell.network.likelihoods import Likelihood
+from selfcell.network.likelihoods import Likelihood, NegativeBinomial
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderSettings
 from selfcell.training.run_folder import TrainedModel
 
@@ -116,17 +117,17 @@ def expected_expression(autoencoder: MaskedAutoencoder, counts: sp.csr_matrix) -
 
 
 def forecast_by_decoder(autoencoder: MaskedAutoencoder, counts: sp.csr_matrix) -> Forecast:
-    """Give the expected expression of a block of cells and, from a decoder of counts, how probable counts are."""
+    """Give the expected expression of a block of cells and, of a decoder of counts, their distribution."""
     outputs, library_size = decode(autoencoder, counts)
     likelihood = autoencoder.likelihood
-
-    def log_probability(truth: sp.csr_matrix, depth: Float[np.ndarray, " n_cells"]) -> np.ndarray:
-        with torch.inference_mode():
-            drawn_at = torch.as_tensor(depth, dtype=outputs.dtype, device=outputs.device)
-            measured = torch.as_tensor(truth.toarray(), dtype=outputs.dtype, device=outputs.device)
-            return np.asarray(-likelihood(outputs, measured, drawn_at).cpu().numpy())
-
-    return Forecast(_expression(likelihood, outputs, library_size), log_probability if likelihood.of_counts else None)
+    expression = _expression(likelihood, outputs, library_size)
+    if not likelihood.of_counts:
+        return Forecast(expression)
+    log_theta = likelihood.log_theta.detach().cpu().numpy() if isinstance(likelihood, NegativeBinomial) else None
+    decoded = outputs.cpu().numpy()
+    return Forecast(
+        expression, lambda depth: CountDistribution.of_outputs(decoded, depth, log_inverse_dispersion=log_theta)
+    )
 
 
 def expected_counts(autoencoder: MaskedAutoencoder, counts: sp.csr_matrix) -> Float[np.ndarray, "n_cells n_genes"]:

@@ -10,11 +10,13 @@ from jaxtyping import Float, Int, Num
 
 from selfcell.data.counts import log_normalize
 from selfcell.downstream.base import TaskScores
+from selfcell.downstream.count_distribution import CountDistribution
+from selfcell.downstream.count_scores import CountTotals
 from selfcell.downstream.hiding import Hidden
 from selfcell.downstream.regression_scores import RegressionTotals
 from selfcell.downstream.resampling import TestUnits
 
-ENTRIES_AT_ONCE = 2**23
+ENTRIES_AT_ONCE = 2**22
 """Cells x genes of a block, of which some dense float32 arrays are made."""
 
 HIDDEN = "hidden_"
@@ -26,9 +28,9 @@ class Forecast(NamedTuple):
 
     expression: Float[np.ndarray, "n_cells n_genes"]
     """``log1p`` of counts per 10,000, float32."""
-    log_probability: Callable[[sp.csr_matrix, Float[np.ndarray, " n_cells"]], np.ndarray] | None = None
-    """Of counts, given the depth of each cell that they are drawn at, entry by entry; None where a method expects
-    expression alone."""
+    distribution: Callable[[Float[np.ndarray, " n_cells"]], CountDistribution] | None = None
+    """That of counts, given the depth of each cell that they are drawn at; None where a method expects expression
+    alone."""
 
 
 Forecaster: TypeAlias = Callable[[sp.csr_matrix], Forecast]
@@ -93,8 +95,9 @@ class ReconstructionTotals:
         self.n_units = n_units
         self._whole = RegressionTotals(n_features=n_genes, n_units=n_units, ranks=False)
         self._hidden = RegressionTotals(n_features=n_genes, n_units=n_units, ranks=False)
-        self._means: dict[str, UnitMean] = {}
-        self._hides = False
+        self._nonzero = UnitMean(n_units)
+        self._counts = CountTotals(n_genes=n_genes, n_units=n_units)
+        self._hides = self._has_distribution = False
 
     def add_whole(self, counts: sp.csr_matrix, forecast: Forecast, unit_code: Int[np.ndarray, " n_cells"]) -> None:
         """Add cells of which nothing was hidden."""
@@ -102,28 +105,26 @@ class ReconstructionTotals:
 
     def add_hidden(self, hidden: Hidden, forecast: Forecast, unit_code: Int[np.ndarray, " n_cells"]) -> None:
         """Add cells of which something was hidden."""
-        self._hides = True
+        self._hides, self._has_distribution = True, forecast.distribution is not None
         truth, expected, scored = hidden.expression, _expression(forecast), hidden.scored
-        self._hidden.add(truth, expected, unit_code, mask=None if scored.all() else scored)
+        mask = None if scored.all() else scored
+        self._hidden.add(truth, expected, unit_code, mask=mask)
         cell = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
         error = (truth.data - expected[cell, truth.indices]) ** 2
         of_cells = np.bincount(cell, error, minlength=len(scored))
-        self._mean("nonzero_mse").add(of_cells, np.diff(truth.indptr), unit_code)
-        if forecast.log_probability is not None:
-            likely = forecast.log_probability(hidden.counts, hidden.library_size)
-            of_cells = np.where(scored, likely, 0.0).sum(axis=1, dtype=np.float64)
-            self._mean("log_likelihood").add(of_cells, scored.sum(axis=1), unit_code)
+        self._nonzero.add(of_cells, np.diff(truth.indptr), unit_code)
+        if forecast.distribution is not None:
+            self._counts.add(hidden.counts, forecast.distribution(hidden.library_size), unit_code, mask=mask)
 
     def scores(self, weight: Float[np.ndarray, "n_draws n_units"]) -> dict[str, np.ndarray]:
         """Compute every score for each draw of units; see :func:`score_reconstruction`."""
         scores = _named(self._whole.scores(weight), prefix="")
         if self._hides:
             scores |= _named(self._hidden.scores(weight), prefix=HIDDEN)
-            scores |= {f"{HIDDEN}{name}": mean.mean(weight) for name, mean in self._means.items()}
+            scores[f"{HIDDEN}nonzero_mse"] = self._nonzero.mean(weight)
+        if self._has_distribution:
+            scores |= _named(self._counts.scores(weight), prefix=HIDDEN)
         return scores
-
-    def _mean(self, name: str) -> UnitMean:
-        return self._means.setdefault(name, UnitMean(self.n_units))
 
 
 def score_reconstruction(
@@ -141,8 +142,9 @@ def score_reconstruction(
     ``pearson_per_cell``, ``_per_gene`` and ``_flattened`` are those of
     :class:`selfcell.downstream.regression_scores.RegressionTotals`. Under the same names after ``hidden_`` stand the
     scores of what was hidden. ``hidden_nonzero_mse`` is over the hidden entries that are not zero: it rewards whoever
-    expects much everywhere, so do not read it alone. ``hidden_log_likelihood`` is the mean logarithm of the
-    probability of a hidden entry, of methods that have one.
+    expects much everywhere, so do not read it alone. Methods that have a distribution of counts get
+    ``hidden_log_likelihood_per_cell`` and ``_per_entry`` and ``hidden_zero_calibration_error`` besides, those of
+    :class:`selfcell.downstream.count_scores.CountTotals`.
 
     Parameters
     ----------

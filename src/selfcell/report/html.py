@@ -42,7 +42,12 @@ METRIC_NAMES = {
     "explained_variance_weighted": "Explained variance",
     "total": "Total score of integration",
 }
-METRIC_HELP = {"macro_f1": "Macro F1 over the types present among the test cells."}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "explained_variance_weighted": (
+        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
