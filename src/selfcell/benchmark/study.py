@@ -295,7 +295,7 @@ class Study:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
         shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        if not n_shown:
+        if not n_shown or (self.plan.label_key is None and self.batches is None):
             return pd.DataFrame(columns=list(MAP_COLUMNS))
         spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
         batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]

@@ -271,7 +271,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 def _maps(cell_map: pd.DataFrame) -> list[str]:
     drawn = []
     for space, points in cell_map.groupby("space", sort=False):
-        drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
+        if points["label"].notna().any():
+            drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
         if points["batch"].notna().any():
             drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
     return drawn
