@@ -25,14 +25,34 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
         },
     ),
+    "reconstruction": Registry(
+        "baseline of reconstruction",
+        {
+            "gene_means": Entry(
+                "selfcell.baselines.reconstruction:expect_gene_means",
+                "The mean expression of each gene over the training cells, for every cell.",
+            ),
+            "pca": Entry(
+                "selfcell.baselines.reconstruction:expect_by_pca",
+                "PCA fitted on the cells that pre-training saw, with as many components as the embedding.",
+            ),
+            "knn_smoothing": Entry(
+                "selfcell.baselines.reconstruction:expect_by_neighbors",
+                "The mean expression of the nearest training cells in these components.",
+            ),
+        },
+    ),
 }
 """The baselines of each downstream task."""
 
 ON_REQUEST: frozenset[str] = frozenset()
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
-SEEDLESS = frozenset({"pca_knn", "logistic_regression"})
+SEEDLESS = frozenset({"pca_knn", "logistic_regression", "gene_means", "pca", "knn_smoothing"})
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
+
+USES_PCA = frozenset({"pca_knn", "pca", "knn_smoothing"})
+"""Baselines that work in the principal components of the cells that pre-training saw."""
 
 
 def usual_baselines(task: str) -> tuple[str, ...]:

@@ -40,16 +40,20 @@ class ComparedCells:
         return log_normalize(self.cells.counts)
 
     @functools.cached_property
+    def pca(self) -> PCA:
+        """Principal components of the expression of the unlabelled cells, as many as the embedding has dimensions."""
+        unlabelled = self.expression[self.unlabelled]
+        n_components = min(self.network.n_latent, min(unlabelled.shape) - 1)
+        return PCA(n_components, svd_solver="arpack", random_state=0).fit(unlabelled)
+
+    @functools.cached_property
     def principal_components(self) -> np.ndarray:
-        """All cells in the principal components of the unlabelled ones, as many as the embedding has dimensions.
+        """All cells in the principal components of the unlabelled ones.
 
         The components are fitted once and used for all cells. (The paper's baseline fitted reference and query apart,
         so that their spaces did not match.)
         """
-        unlabelled = self.expression[self.unlabelled]
-        n_components = min(self.network.n_latent, min(unlabelled.shape) - 1)
-        pca = PCA(n_components, svd_solver="arpack", random_state=0).fit(unlabelled)
-        return np.asarray(pca.transform(self.expression), dtype=np.float32)
+        return np.asarray(self.pca.transform(self.expression), dtype=np.float32)
 
 
 TaskT = TypeVar("TaskT", bound=DownstreamTask)

@@ -216,6 +216,9 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
+    ("zero_shot", "pca", "Does the decoder as pre-training left it reconstruct better than PCA?"),
+    ("fine_tuned", "pca", "Does the fine-tuned network reconstruct better than PCA?"),
+    ("zero_shot", "gene_means", "Does the decoder as pre-training left it tell cells apart at all?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""

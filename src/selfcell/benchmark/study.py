@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import usual_baselines
+from selfcell.baselines import USES_PCA, usual_baselines
 from selfcell.baselines.base import ComparedCells
 from selfcell.baselines.find import find_baseline
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
@@ -134,6 +134,9 @@ class Study:
             if model.genes != self.models[0].genes:
                 raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
+        for model in self.models:
+            for regime in plan.regimes:
+                self.task.check(model, self.cells, regime=regime)
         self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
         if not len(self.trainable) or not len(self.split.test):
             raise InputError(
@@ -163,7 +166,7 @@ class Study:
             test=self.split.test,
             units=self._units,
         )
-        if "pca_knn" in self.plan.methods or self.plan.n_mapped:
+        if USES_PCA & set(self.plan.methods) or self.plan.n_mapped:
             # Computed here once, so that it travels to the processes with the rest.
             _ = self.compared.principal_components
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
@@ -292,7 +295,7 @@ class Study:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
         shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        if not n_shown:
+        if not n_shown or (self.plan.label_key is None and self.batches is None):
             return pd.DataFrame(columns=list(MAP_COLUMNS))
         spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
         batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]

@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": training.pretrain,
     "embed": using.embed,
     "annotate": using.annotate,
+    "impute": using.impute,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
     "report": judging.report,

@@ -150,6 +150,8 @@ def finetune(
 
     Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
 
+    Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
+
     Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
     """
     from selfcell.core.words import counted
@@ -180,4 +182,6 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")
+    following = {"cell_type": "annotate", "reconstruction": "impute"}
+    if task in following:
+        typer.echo(f"Next: selfcell {following[task]} {out} QUERY.h5ad --out answered.h5ad")

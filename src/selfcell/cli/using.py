@@ -1,4 +1,4 @@
-"""``selfcell embed`` and ``selfcell annotate``."""
+"""``selfcell embed``, ``selfcell annotate`` and ``selfcell impute``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from selfcell.cli.options import (
+    CellsArgument,
     FileOption,
     GeneColumnOption,
     LayerOption,
@@ -144,3 +145,52 @@ def annotate(
         typer.echo(f"{n_cells:>9,}  {name}")
     n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
     typer.echo(f"{n_unknown:,} of {adata.n_obs:,} cells are like none known: {key_added}_is_unknown.")
+
+
+def impute(
+    model: ModelArgument,
+    cells: CellsArgument,
+    out: FileOption,
+    layer_added: Annotated[str, typer.Option(help="Layer to write.")] = "imputed",
+    gene: Annotated[
+        list[str] | None,
+        typer.Option("--gene", help="Write this gene alone; give as often as needed. All genes if left out."),
+    ] = None,
+    as_counts: Annotated[
+        bool, typer.Option("--as-counts", help="Counts at each cell's own depth, not log1p of counts per 10,000.")
+    ] = False,
+    cells_at_once: Annotated[
+        int | None, typer.Option(min=1, help="Cells decoded together; what there is room for, if left out.")
+    ] = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a copy of the cells with the expression that the model expects, in layers["imputed"].
+
+    The model is a masked autoencoder, or was fine-tuned with --task reconstruction. Genes that it does not know are
+    NaN. The layer is dense, four bytes for each gene of each cell: name the genes that are needed (--gene).
+
+    Example: selfcell impute runs/mae cells.h5ad --gene CD3E --gene CD19 --out imputed.h5ad
+    """
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.downstream.impute import impute_to_file
+
+    n_cells, n_genes = impute_to_file(
+        cells,
+        str(model),
+        out,
+        layer_added=layer_added,
+        genes=gene or None,
+        as_counts=as_counts,
+        cells_at_once=cells_at_once,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        allow_low_overlap=allow_low_overlap,
+    )
+    values = "counts" if as_counts else "log1p of counts per 10,000"
+    typer.echo(f"Wrote {out} ({n_cells:,} cells x {n_genes:,} genes).")
+    typer.echo(f'What is expected is in layers["{layer_added}"]: {values}.')

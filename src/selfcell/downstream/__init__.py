@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
     "downstream task",
-    {"cell_type": Entry("selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors.")},
+    {
+        "cell_type": Entry(
+            "selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors."
+        ),
+        "reconstruction": Entry(
+            "selfcell.downstream.reconstruction:ReconstructionTask",
+            "Reconstruct the expression of cells of unseen donors, whole or with counts hidden.",
+        ),
+    },
 )
 
 REGIMES = {

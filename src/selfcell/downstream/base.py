@@ -104,6 +104,24 @@ class DownstreamTask(abc.ABC):
         """Give the test cells that can be judged, given what the reference has; all, unless a task says so."""
         return rows
 
+    def check(self, model: TrainedModel, cells: Cells, *, regime: str) -> None:  # noqa: B027
+        """Refuse, before any work, a regime in which a model cannot answer; none, unless a task says so.
+
+        Parameters
+        ----------
+        model
+            The pre-trained model.
+        cells
+            All cells, aligned to its genes.
+        regime
+            The regime.
+
+        Raises
+        ------
+        InputError
+            If the model or the cells lack what the regime needs.
+        """
+
     def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:  # noqa: ARG002
         """Give what a row of scores says of its test cells besides their number."""
         return {}

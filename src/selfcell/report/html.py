@@ -32,6 +32,9 @@ METHOD_NAMES = {
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
+    "gene_means": "gene means",
+    "pca": "PCA",
+    "knn_smoothing": "neighbors' mean",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -39,7 +42,12 @@ METRIC_NAMES = {
     "explained_variance_weighted": "Explained variance",
     "total": "Total score of integration",
 }
-METRIC_HELP = {"macro_f1": "Macro F1 over the types present among the test cells."}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "explained_variance_weighted": (
+        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -263,7 +271,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 def _maps(cell_map: pd.DataFrame) -> list[str]:
     drawn = []
     for space, points in cell_map.groupby("space", sort=False):
-        drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
+        if points["label"].notna().any():
+            drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
         if points["batch"].notna().any():
             drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
     return drawn
