@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from selfcell.core.errors import InputError
 from selfcell.downstream.moments import Moments, moments
 
-_BLOCK_ENTRIES = 2**20
-_BLOCK_SCORES = 2**18
+# Arrays of this many numbers stay in the processor's cache.
+_BLOCK_ENTRIES = 2**16
 
 
 class FeatureSums:
@@ -111,7 +111,7 @@ def cell_blocks(n_cells: int, n_features: int) -> Iterator[slice]:
 
 def feature_blocks(n_features: int, n_rows: int) -> Iterator[slice]:
     """Cut features into blocks, of which some float64 arrays with so many rows are small."""
-    return _blocks(n_features, max(1, _BLOCK_SCORES // max(n_rows, 1)))
+    return _blocks(n_features, max(1, _BLOCK_ENTRIES // max(n_rows, 1)))
 
 
 def of_mask(mask: np.ndarray | None, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:

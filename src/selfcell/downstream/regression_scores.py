@@ -192,14 +192,15 @@ def _ranks_of_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 def _over_features(of_features: Moments) -> np.ndarray:
     """Sum over features, for each draw, the eight things that scores of features are made of."""
     n, known, varies = of_features.n, of_features.n > 0, of_features.variance_truth > 0
-    parts = (
-        n * of_features.squared_error,
-        n,
-        n * np.where(varies, of_features.variance_of_error, 0.0),
-        n * of_features.variance_truth,
-        of_features.explained_variance,
-        known,
-        of_features.pearson,
-        varies,
+    return np.stack(
+        [
+            np.sum(n * of_features.squared_error, axis=1, where=known),
+            n.sum(axis=1),
+            np.sum(n * of_features.variance_of_error, axis=1, where=varies),
+            np.sum(n * of_features.variance_truth, axis=1, where=varies),
+            np.sum(of_features.explained_variance, axis=1, where=known),
+            known.sum(axis=1),
+            np.sum(of_features.pearson, axis=1, where=varies),
+            varies.sum(axis=1),
+        ]
     )
-    return np.stack([np.where(known, np.nan_to_num(part), 0.0).sum(axis=1) for part in parts])
