@@ -1,8 +1,9 @@
-"""Labels by a vote of the nearest reference cells."""
+"""Labels by a vote of the nearest reference cells, and means of what these have."""
 
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 from sklearn.neighbors import NearestNeighbors
 
@@ -59,3 +60,45 @@ def vote_of_neighbors(
     most = votes_of_voter.max(axis=1)
     deciding = (votes_of_voter == most[:, None]).argmax(axis=1)
     return Vote(voters[np.arange(n_cells), deciding], most / n_voters)
+
+
+def mean_of_neighbors(
+    reference: Float[np.ndarray, "n_reference n_latent"],
+    values: Float[np.ndarray, "n_reference n_values"],
+    query: Float[np.ndarray, "n_query n_latent"],
+    *,
+    n_neighbors: int,
+    by_distance: bool = False,
+) -> Float[np.ndarray, "n_query n_values"]:
+    """Give each query cell the mean of what its nearest reference cells have.
+
+    Parameters
+    ----------
+    reference, query
+        Embeddings.
+    values
+        What is known of each reference cell.
+    n_neighbors
+        Cells that are averaged, at the smallest Euclidean distance; all of the reference where it has fewer.
+    by_distance
+        Weigh them by the inverse of their distance; cells at no distance alone count, where there are any.
+
+    Raises
+    ------
+    InputError
+        If the reference is empty.
+    """
+    if len(reference) == 0:
+        raise InputError("The reference has no cells.")
+    index = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference)), algorithm="brute").fit(reference)
+    distance, nearest = index.kneighbors(query)
+    if not by_distance:
+        weight = np.ones_like(distance)
+    else:
+        at_no_distance = distance == 0
+        with np.errstate(divide="ignore"):
+            weight = np.where(at_no_distance.any(axis=1, keepdims=True), at_no_distance, 1 / distance)
+    rows = np.repeat(np.arange(len(query)), nearest.shape[1])
+    weight /= weight.sum(axis=1, keepdims=True)
+    share = sp.csr_matrix((weight.ravel(), (rows, nearest.ravel())), shape=(len(query), len(reference)))
+    return np.asarray(share @ values, dtype=np.float32)
