@@ -163,7 +163,7 @@ class Study:
             test=self.split.test,
             units=self._units,
         )
-        if "pca_knn" in self.plan.methods or self.plan.n_mapped:
+        if self.plan.n_mapped or any(name.startswith("pca_") for name in self.plan.methods):
             # Computed here once, so that it travels to the processes with the rest.
             _ = self.compared.principal_components
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)

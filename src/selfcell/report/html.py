@@ -32,6 +32,10 @@ METHOD_NAMES = {
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -39,7 +43,14 @@ METRIC_NAMES = {
     "explained_variance_weighted": "Explained variance",
     "total": "Total score of integration",
 }
-METRIC_HELP = {"macro_f1": "Macro F1 over the types present among the test cells."}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target in "
+        "all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
+    ),
+}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
