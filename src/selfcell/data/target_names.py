@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,8 @@ def align_targets(query: Targets, names: Sequence[str]) -> TargetAlignment:
     """
     column_of_name = np.full(len(names), -1, dtype=np.int64)
     for of_query, of_model in _rules(query.names, names):
+        if (column_of_name >= 0).all():
+            break
         free = set(range(len(query.names))) - set(column_of_name.tolist())
         column = _unique([of_query(name) for name in query.names])
         position = _unique([of_model(name) for name in names])
@@ -77,17 +79,15 @@ def align_targets(query: Targets, names: Sequence[str]) -> TargetAlignment:
     return TargetAlignment(column_of_name, missing, respelled)
 
 
-def _rules(query: Sequence[str], names: Sequence[str]) -> list[tuple[Callable[[str], str], Callable[[str], str]]]:
-    """List how to spell the names of either side, the strictest rule first."""
+def _rules(query: Sequence[str], names: Sequence[str]) -> Iterator[tuple[Callable[[str], str], Callable[[str], str]]]:
+    """Give functions that spell the names of either side, the strictest rule first."""
+    yield str, str
+    yield _unified, _unified
+    yield _joined, _joined
     query_bare, names_bare = _without_common_parts(query), _without_common_parts(names)
-    return [
-        (str, str),
-        (_unified, _unified),
-        (_joined, _joined),
-        (query_bare, _joined),
-        (_joined, names_bare),
-        (query_bare, names_bare),
-    ]
+    yield query_bare, _joined
+    yield _joined, names_bare
+    yield query_bare, names_bare
 
 
 def _unified(name: str) -> str:

@@ -5,7 +5,7 @@ A transform keeps dense arrays dense and sparse rows sparse.
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +19,6 @@ HeadOutput = Literal["real", "non_negative", "count_mean", "probability_logit"]
 the cell as in :mod:`selfcell.network.likelihoods`; or the logit of a probability."""
 
 Matrix: TypeAlias = np.ndarray | sp.csr_matrix
-Transform = TypeVar("Transform", bound="TargetTransform")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class TargetTransform(abc.ABC):
     """What a head must give."""
 
     @classmethod
-    def fit(cls: type[Transform], train: Targets) -> Transform:
+    def fit(cls, train: Targets) -> "TargetTransform":
         """Fit it on the targets of training cells.
 
         Raises
@@ -48,7 +47,7 @@ class TargetTransform(abc.ABC):
         return cls._fitted(train.matrix)
 
     @classmethod
-    def _fitted(cls: type[Transform], matrix: Matrix) -> Transform:  # noqa: ARG003 - most need no fitting
+    def _fitted(cls, matrix: Matrix) -> "TargetTransform":  # noqa: ARG003 - most need no fitting
         return cls()
 
     @abc.abstractmethod
