@@ -210,7 +210,7 @@ class _Problem:
 
     @property
     def _n_inputs(self) -> int:
-        return self.standard.inputs.shape[1] if self.directions is None else self.directions.shape[1]
+        return int((self.standard.inputs if self.directions is None else self.directions).shape[1])
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:
