@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": training.pretrain,
     "embed": using.embed,
     "annotate": using.annotate,
+    "predict": using.predict,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
     "report": judging.report,

@@ -180,4 +180,6 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")
+    following = {"cell_type": "annotate", "cross_modality": "predict"}.get(task)
+    if following is not None:
+        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")

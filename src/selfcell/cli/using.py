@@ -1,4 +1,4 @@
-"""``selfcell embed`` and ``selfcell annotate``."""
+"""``selfcell embed``, ``selfcell annotate`` and ``selfcell predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from selfcell.cli.options import (
+    CellsArgument,
     FileOption,
     GeneColumnOption,
     LayerOption,
@@ -118,3 +119,48 @@ def annotate(
     write_adata(adata, out)
     for name, n_cells in adata.obs[key_added].value_counts().head(30).items():
         typer.echo(f"{n_cells:>9,}  {name}")
+
+
+def predict(
+    model: ModelArgument,
+    cells: CellsArgument,
+    out: FileOption,
+    key_added: Annotated[
+        str | None, typer.Option(help='Key of obsm to write; "predicted_" and the model\'s target if left out.')
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Predict this target; give as often as needed.")
+    ] = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a copy of the cells with proteins or chromatin predicted from their genes, in obsm.
+
+    MODEL is one that was fine-tuned for it: selfcell finetune MODEL CELLS --task cross_modality --target KEY
+
+    Example: selfcell predict runs/proteins new.h5ad --out predicted.h5ad --only CD3 --only CD19
+    """
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.data.source import read_adata
+    from selfcell.downstream.predict_modality import predict_modality
+    from selfcell.training.run_folder import load
+
+    loaded, adata = load(model), read_adata(cells)
+    key = predict_modality(
+        adata,
+        loaded,
+        key_added=key_added,
+        names=only or None,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        allow_low_overlap=allow_low_overlap,
+    )
+    write_adata(adata, out)
+    n_targets, transform = adata.obsm[key].shape[1], loaded.manifest["transform"]
+    typer.echo(
+        f'{n_targets:,} targets, on the scale {transform}, are in obsm["{key}"], their names in uns["{key}_names"].'
+    )
