@@ -36,7 +36,7 @@ def cells_of(name: str) -> Cells:
 
 
 def auxiliary_blood() -> Cells:
-    """Put together all blood cells but those of ``liu_covid_pbmc``, on its genes: a corpus that a target never was in."""
+    """Put together all blood cells but those of ``liu_covid_pbmc``, on its genes."""
     target = cells_of("liu_covid_pbmc")
     parts = []
     for name in ("kang_ifnb", "teaseq_pbmc", "pbmc4k", "pbmc3k"):

@@ -66,7 +66,7 @@ _PROTEINS = {"task": "cross_modality", "label_key": None, "donor_key": "Donor"}
 
 def _studies() -> list[RealStudy]:
     liu, pancreas = _own("liu_covid_pbmc"), _own("pancreas_4_studies")
-    studies = [
+    return [
         RealStudy("types_liu", "Blood, donors never seen", "liu", liu, {**_LIU, "budgets": FEW}),
         RealStudy(
             "types_liu_transfer",
@@ -155,7 +155,6 @@ def _studies() -> list[RealStudy]:
             {**_PANCREAS, "task": "reconstruction"},
         ),
     ]
-    return studies
 
 
 def _target(key: str) -> dict[str, Any]:
