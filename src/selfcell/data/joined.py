@@ -31,6 +31,7 @@ def join_cells(first: Cells, second: Cells) -> Cells:
     """
     if first.genes != second.genes:
         raise InputError(f"{first.origin} and {second.origin} have different genes: align both to an encoder first.")
+    obsm, uns = _stacked(first, second)
     shared = [column for column in first.obs if column in second.obs]
     return dataclasses.replace(
         first,
@@ -38,11 +39,12 @@ def join_cells(first: Cells, second: Cells) -> Cells:
         obs=pd.concat([first.obs[shared], second.obs[shared]]),
         origin=f"{first.origin}, then {second.origin}",
         alignment=None,
-        **_stacked(first, second),
+        obsm=obsm,
+        uns=uns,
     )
 
 
-def _stacked(first: Cells, second: Cells) -> dict[str, dict[str, Any]]:
+def _stacked(first: Cells, second: Cells) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give ``obsm`` and ``uns`` of both."""
     obsm, uns = {}, dict(first.uns)
     for key in [key for key in first.obsm if key in second.obsm]:
@@ -58,7 +60,7 @@ def _stacked(first: Cells, second: Cells) -> dict[str, dict[str, Any]]:
             obsm[key] = sp.csr_matrix(sp.vstack([sp.csr_matrix(part) for part in parts]))
         else:
             obsm[key] = np.concatenate([np.asarray(part) for part in parts])
-    return {"obsm": obsm, "uns": uns}
+    return obsm, uns
 
 
 def _shared(first: Targets, second: Targets) -> tuple[Targets, Targets] | None:

@@ -43,9 +43,9 @@ def simulate_cells(
 
     Returns
     -------
-    AnnData with counts in ``X`` (sparse rows, float32) and ``cell_type``, ``donor``, ``batch`` in ``obs``; with proteins
-    ``protein_counts`` in ``obsm`` and ``protein_names`` in ``uns``, with peaks ``atac_counts`` (sparse rows) and
-    ``atac_names``.
+    AnnData with counts in ``X`` (sparse rows, float32) and ``cell_type``, ``donor``, ``batch`` in ``obs``; with
+    proteins ``protein_counts`` in ``obsm`` and ``protein_names`` in ``uns``, with peaks ``atac_counts`` (sparse rows)
+    and ``atac_names``.
     """
     rng = np.random.default_rng(seed)
     cell_type, donor = rng.integers(n_types, size=n_cells), rng.integers(n_donors, size=n_cells)

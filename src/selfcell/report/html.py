@@ -46,8 +46,8 @@ METRIC_NAMES = {
 METRIC_HELP = {
     "macro_f1": "Macro F1 over the types present among the test cells.",
     "pearson_per_cell": (
-        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target in "
-        "all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
         "(pearson_per_feature in scores.csv)."
     ),
 }
