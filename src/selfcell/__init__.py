@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from selfcell.downstream.embed_atlas import embed_atlas as embed_atlas
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.downstream.impute import impute as impute
+    from selfcell.downstream.predict_modality import predict_modality as predict_modality
     from selfcell.report.html import write_report as report
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
@@ -42,6 +43,7 @@ _PUBLIC = {
     "annotate": "selfcell.downstream.annotate:annotate",
     "impute": "selfcell.downstream.impute:impute",
     "finetune": "selfcell.downstream.finetune:finetune",
+    "predict_modality": "selfcell.downstream.predict_modality:predict_modality",
     "evaluate": "selfcell.benchmark.evaluate:evaluate",
     "report": "selfcell.report.html:write_report",
     "datasets": "selfcell.data.datasets:",
@@ -58,6 +60,7 @@ __all__ = [
     "finetune",
     "impute",
     "load",
+    "predict_modality",
     "preset",
     "pretrain",
     "report",

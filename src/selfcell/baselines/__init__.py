@@ -42,16 +42,45 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
         },
     ),
+    "cross_modality": Registry(
+        "baseline of cross_modality",
+        {
+            "gene_ridge": Entry(
+                "selfcell.baselines.cross_modality:predict_by_genes", "Ridge regression on the expression of all genes."
+            ),
+            "pca_ridge": Entry(
+                "selfcell.baselines.cross_modality:predict_by_pca",
+                "PCA fitted on the cells that pre-training saw, then ridge regression.",
+            ),
+            "pca_knn": Entry(
+                "selfcell.baselines.spaces:answer_by_pca",
+                "PCA fitted on the cells that pre-training saw, then the mean of nearest neighbors.",
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder",
+                "The same network with random weights, then the mean of nearest neighbors.",
+            ),
+            "means": Entry(
+                "selfcell.baselines.cross_modality:predict_by_means", "The mean of the training cells for every cell."
+            ),
+            "totalvi": Entry(
+                "selfcell.baselines.totalvi:predict_by_totalvi",
+                "totalVI, given no protein of a test cell (on request: extra scvi, slow).",
+            ),
+        },
+    ),
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST: frozenset[str] = frozenset()
+ON_REQUEST: frozenset[str] = frozenset({"totalvi"})
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
-SEEDLESS = frozenset({"pca_knn", "logistic_regression", "gene_means", "pca", "knn_smoothing"})
+SEEDLESS = frozenset(
+    {"gene_means", "gene_ridge", "knn_smoothing", "logistic_regression", "means", "pca", "pca_knn", "pca_ridge"}
+)
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
 
-USES_PCA = frozenset({"pca_knn", "pca", "knn_smoothing"})
+USES_PCA = frozenset({"pca_knn", "pca_ridge", "pca", "knn_smoothing"})
 """Baselines that work in the principal components of the cells that pre-training saw."""
 
 

@@ -182,6 +182,6 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    following = {"cell_type": "annotate", "reconstruction": "impute"}
-    if task in following:
-        typer.echo(f"Next: selfcell {following[task]} {out} QUERY.h5ad --out answered.h5ad")
+    following = {"cell_type": "annotate", "reconstruction": "impute", "cross_modality": "predict"}.get(task)
+    if following is not None:
+        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")

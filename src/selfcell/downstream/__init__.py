@@ -17,12 +17,15 @@ DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
             "selfcell.downstream.reconstruction:ReconstructionTask",
             "Reconstruct the expression of cells of unseen donors, whole or with counts hidden.",
         ),
+        "cross_modality": Entry(
+            "selfcell.downstream.cross_modality:CrossModalityTask", "Tell proteins or chromatin of a cell from its RNA."
+        ),
     },
 )
 
 REGIMES = {
-    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding vote.",
-    "probe": "Frozen encoder; a logistic regression on the embedding.",
+    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding answer.",
+    "probe": "Frozen encoder; a linear model on the embedding.",
     "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
     "from_scratch": "Everything trained with labels, the same network from random weights.",
 }

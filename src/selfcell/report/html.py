@@ -35,6 +35,10 @@ METHOD_NAMES = {
     "gene_means": "gene means",
     "pca": "PCA",
     "knn_smoothing": "neighbors' mean",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -46,6 +50,11 @@ METRIC_HELP = {
     "macro_f1": "Macro F1 over the types present among the test cells.",
     "explained_variance_weighted": (
         "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
     ),
 }
 FEW_CELLS = 30
