@@ -25,14 +25,40 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
         },
     ),
+    "integration": Registry(
+        "baseline of integration",
+        {
+            "pca": Entry(
+                "selfcell.baselines.spaces:answer_by_pca", "PCA fitted on the training cells: no integration."
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder", "The same network with random weights."
+            ),
+            "harmony": Entry(
+                "selfcell.baselines.integration:integrate_by_harmony",
+                "Harmony on the principal components of all cells, the test cells too. Needs the extra integration.",
+            ),
+            "scvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scvi",
+                "scVI trained on the training cells; the others are mapped. Needs the extra scvi.",
+            ),
+            "scanvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scanvi",
+                "scANVI trained on the training cells and their labels; the others are mapped. Needs the extra scvi.",
+            ),
+        },
+    ),
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST: frozenset[str] = frozenset()
+ON_REQUEST: frozenset[str] = frozenset({"harmony", "scvi", "scanvi"})
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
-SEEDLESS = frozenset({"pca_knn", "logistic_regression"})
+SEEDLESS = frozenset({"pca_knn", "logistic_regression", "pca"})
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
+
+USES_PCA = frozenset({"pca_knn", "pca", "harmony"})
+"""Baselines that begin from the principal components of the cells."""
 
 
 def usual_baselines(task: str) -> tuple[str, ...]:

@@ -216,6 +216,10 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
+    ("zero_shot", "pca", "Is the frozen embedding a better space than PCA?"),
+    ("fine_tuned", "pca", "Does the fine-tuned encoder integrate better than PCA, which does not?"),
+    ("fine_tuned", "harmony", "Does the fine-tuned encoder integrate better than Harmony, which sees all cells?"),
+    ("fine_tuned", "scvi", "Does the fine-tuned encoder integrate better than scVI?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""

@@ -150,6 +150,8 @@ def finetune(
 
     Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
 
+    Example: selfcell finetune runs/mae atlas.h5ad --task integration --batch study --out runs/integrated
+
     Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
     """
     from selfcell.core.words import counted
@@ -180,4 +182,7 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")
+    if task == "integration":
+        typer.echo(f"Next, for these cells and any others: selfcell embed {out} CELLS.h5ad --out integrated.h5ad")
+    else:
+        typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

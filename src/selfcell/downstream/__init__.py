@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
     "downstream task",
-    {"cell_type": Entry("selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors.")},
+    {
+        "cell_type": Entry(
+            "selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors."
+        ),
+        "integration": Entry(
+            "selfcell.downstream.integration:IntegrationTask",
+            "Embed cells by type and not by batch, those of unseen donors and batches too.",
+        ),
+    },
 )
 
 REGIMES = {

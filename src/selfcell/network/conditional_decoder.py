@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from selfcell.network.encoder import EncoderSettings, stacked_blocks
 
-ConditionedLayers = Literal["first", "hidden", "every"]
+ConditionedLayers = Literal["first", "every"]
 
 
 class ConditionalDecoder(nn.Module):
@@ -27,8 +27,7 @@ class ConditionalDecoder(nn.Module):
     n_batches
         Batches.
     conditioned
-        Which layers are told: the first; all hidden ones; or every one, so that each output has an offset for each
-        batch.
+        Which layers are told: the first alone, or every one, so that each output has an offset for each batch.
     """
 
     def __init__(
@@ -72,16 +71,9 @@ class ConditionalDecoder(nn.Module):
         """The last layer."""
         return cast("nn.Linear", self.layers[-1])
 
-    def begin_from(self, weights: dict[str, Tensor]) -> None:
-        """Take over a decoder that knows no batches, as :func:`selfcell.network.encoder.mirrored_decoder` makes it."""
-        with torch.no_grad():
-            for name, parameter in self.layers.named_parameters():
-                parameter[..., : weights[name].shape[-1]] = weights[name]
-
     def _linear_places(self) -> list[int]:
         return [place for place, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)]
 
     def _is_told(self, place: int) -> bool:
         places = self._linear_places()
-        told = {"first": places[:1], "hidden": places[:-1], "every": places}[self.conditioned]
-        return place in told
+        return place in (places[:1] if self.conditioned == "first" else places)

@@ -32,6 +32,10 @@ METHOD_NAMES = {
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
     "untrained_encoder": "untrained encoder",
+    "pca": "PCA",
+    "harmony": "Harmony",
+    "scvi": "scVI",
+    "scanvi": "scANVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -39,7 +43,10 @@ METRIC_NAMES = {
     "explained_variance_weighted": "Explained variance",
     "total": "Total score of integration",
 }
-METRIC_HELP = {"macro_f1": "Macro F1 over the types present among the test cells."}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
+}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
