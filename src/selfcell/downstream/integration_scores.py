@@ -66,8 +66,8 @@ def integration_scores(
     Raises
     ------
     InputError
-        If there are fewer than two batches or types, no type is in two batches, arrays do not fit or are not finite, or
-        ``max_cells`` is no number of cells.
+        If there are fewer than two batches or types, no type is in two batches (twice in one of them), arrays do not
+        fit or are not finite, or ``max_cells`` is no number of cells.
     """
     batch_code, label_code = check_integration(
         embedding, batch_code=batch_code, label_code=label_code, unintegrated=unintegrated
@@ -126,11 +126,12 @@ def check_integration(
             _check_table(table, name)
     batch_code = _renumbered(batch_code, "batch_code", "batch", "Integration needs at least two")
     label_code = _renumbered(label_code, "label_code", "cell type", "Scores of integration need at least two")
-    n_pairs = len(np.unique(batch_code.astype(np.int64) * (label_code.max() + 1) + label_code))
-    if n_pairs == label_code.max() + 1:
+    pairs = np.unique(np.stack([label_code, batch_code]), axis=1)
+    n_batches = np.bincount(pairs[0])
+    if not ((n_batches > 1) & (n_batches < np.bincount(label_code))).any():
         raise InputError(
-            "No cell type is found in two batches, so effects of batches cannot be told from cell types. "
-            "Choose another batch column, or coarser types."
+            "No cell type is found in two batches, and twice in one of them, so effects of batches cannot be told from "
+            "cell types. Choose another batch column, or coarser types."
         )
     return batch_code, label_code
 

@@ -117,6 +117,9 @@ def _summed_distances(cells: np.ndarray, code: np.ndarray) -> np.ndarray:
         for start in range(0, len(cells), _CELLS_AT_ONCE):
             others = slice(start, start + _CELLS_AT_ONCE)
             products = cells[rows] @ cells[others].T
+            # A cell is at distance zero from itself, whatever rounding says.
+            itself = np.arange(max(first, start), min(rows.stop, others.stop, len(cells)))
+            products[itself - first, itself - start] = square[itself]
             within = np.clip(bounds - start, 0, products.shape[1])
             add_distances(products, square[rows], square[others], within, sums[rows])
 
