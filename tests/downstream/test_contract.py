@@ -15,7 +15,7 @@ from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.training.fit import FitOutcome
 
 TRAINING = {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}
-SETTINGS = {"cell_type": {}, "reconstruction": {}, "cross_modality": {"target": "protein_counts"}}
+SETTINGS = {"cell_type": {}, "reconstruction": {}, "cross_modality": {"target": "protein_counts"}, "integration": {}}
 """What a task must be told besides."""
 SPLIT = Split(np.arange(200), np.array([], dtype=np.int64), np.arange(200, 300), unit="cell")
 

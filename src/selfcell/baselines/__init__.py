@@ -69,10 +69,33 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
         },
     ),
+    "integration": Registry(
+        "baseline of integration",
+        {
+            "pca": Entry(
+                "selfcell.baselines.spaces:answer_by_pca", "PCA fitted on the training cells: no integration."
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder", "The same network with random weights."
+            ),
+            "harmony": Entry(
+                "selfcell.baselines.integration:integrate_by_harmony",
+                "Harmony on the principal components of all cells, the test cells too. Needs the extra integration.",
+            ),
+            "scvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scvi",
+                "scVI trained on the training cells; the others are mapped. Needs the extra scvi.",
+            ),
+            "scanvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scanvi",
+                "scANVI trained on the training cells and their labels; the others are mapped. Needs the extra scvi.",
+            ),
+        },
+    ),
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST: frozenset[str] = frozenset({"totalvi"})
+ON_REQUEST: frozenset[str] = frozenset({"harmony", "scanvi", "scvi", "totalvi"})
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
 SEEDLESS = frozenset(
@@ -80,7 +103,7 @@ SEEDLESS = frozenset(
 )
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
 
-USES_PCA = frozenset({"pca_knn", "pca_ridge", "pca", "knn_smoothing"})
+USES_PCA = frozenset({"harmony", "knn_smoothing", "pca", "pca_knn", "pca_ridge"})
 """Baselines that work in the principal components of the cells that pre-training saw."""
 
 

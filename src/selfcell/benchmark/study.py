@@ -126,9 +126,9 @@ class Study:
         self.plan = plan
         self.models = list(models)
         _refuse_fine_tuned(self.models)
+        cells, self.batches = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        self.batches = None if plan.batch_key is None else obs_column(cells.obs, plan.batch_key, role="batch")
         self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
         for model in self.models[1:]:
             if model.genes != self.models[0].genes:
@@ -166,8 +166,9 @@ class Study:
             test=self.split.test,
             units=self._units,
         )
+        # Computed here once, so that it travels to the processes with the rest.
+        self.task.prepare()
         if USES_PCA & set(self.plan.methods) or self.plan.n_mapped:
-            # Computed here once, so that it travels to the processes with the rest.
             _ = self.compared.principal_components
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
         records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
@@ -344,6 +345,14 @@ class _Record:
     scores: list[dict[str, Any]]
     resamples: pd.DataFrame
     confusion: pd.DataFrame | None
+
+
+def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:
+    """Give the cells with a batch each, those without a value in one of their own, and that column."""
+    if batch_key is None:
+        return cells, None
+    batches = obs_column(cells.obs, batch_key, role="batch", missing="own category")
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batches})), batches
 
 
 def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:

@@ -108,6 +108,8 @@ def evaluate(
     Example: selfcell evaluate runs/mae cells.h5ad --task cross_modality --target protein_counts --donor donor_id --out
     proteins
 
+    Example: selfcell evaluate runs/mae cells.h5ad --task integration --label cell_type --batch study --out integrated
+
     Example: selfcell evaluate runs/mae reference.h5ad --query new.h5ad --label cell_type --out unseen
     """
     from selfcell.benchmark.evaluate import evaluate as run

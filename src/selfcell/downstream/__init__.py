@@ -20,6 +20,10 @@ DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
         "cross_modality": Entry(
             "selfcell.downstream.cross_modality:CrossModalityTask", "Tell proteins or chromatin of a cell from its RNA."
         ),
+        "integration": Entry(
+            "selfcell.downstream.integration:IntegrationTask",
+            "Embed cells by type and not by batch, those of unseen donors and batches too.",
+        ),
     },
 )
 

@@ -39,6 +39,9 @@ METHOD_NAMES = {
     "pca_ridge": "ridge regression on PCA",
     "means": "means of training cells",
     "totalvi": "totalVI",
+    "harmony": "Harmony",
+    "scvi": "scVI",
+    "scanvi": "scANVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -56,6 +59,7 @@ METRIC_HELP = {
         "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
         "(pearson_per_feature in scores.csv)."
     ),
+    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
