@@ -142,7 +142,12 @@ class Study:
             )
         test = self.task.usable(self.split.test, reference=self.trainable)
         self.split = dataclasses.replace(self.split, test=test)
-        self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
+        self.compared = ComparedCells(
+            self.cells,
+            unlabelled=self.trainable,
+            network=self.models[0].encoder.settings,
+            batch_key=plan.batch_key,
+        )
         self.trials = list(self._trials())
 
     def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:

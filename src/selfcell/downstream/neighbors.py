@@ -50,9 +50,19 @@ def vote_of_neighbors(
     if len(reference) == 0:
         raise InputError("The reference has no cells.")
     index = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference)), algorithm="brute").fit(reference)
-    voters = reference_code[index.kneighbors(query, return_distance=False)]
+    return vote(reference_code[index.kneighbors(query, return_distance=False)])
+
+
+def vote(voters: Int[np.ndarray, "n_query n_voters"]) -> Vote:
+    """Count the votes of the neighbors of each query cell.
+
+    Parameters
+    ----------
+    voters
+        Label of each neighbor, from 0; the nearest neighbor first.
+    """
     n_cells, n_voters = voters.shape
-    votes = np.zeros((n_cells, int(reference_code.max()) + 1), dtype=np.int64)
+    votes = np.zeros((n_cells, int(voters.max(initial=0)) + 1), dtype=np.int64)
     np.add.at(votes, (np.arange(n_cells)[:, None], voters), 1)
     # Voters stand in order of distance: the first whose label has the most votes decides.
     votes_of_voter = np.take_along_axis(votes, voters, axis=1)
