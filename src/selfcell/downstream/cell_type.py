@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from selfcell.core.errors import InputError
+from selfcell.data.cell_ontology import load_cell_ontology
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.source import Cells, encode, obs_column
@@ -29,6 +30,7 @@ from selfcell.downstream.base import (
 from selfcell.downstream.embed import CELLS_AT_ONCE
 from selfcell.downstream.metrics import classification_scores
 from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
+from selfcell.downstream.ontology_scores import corrected_confusion
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
 from selfcell.network.compute import quick_float32
@@ -136,6 +138,7 @@ class CellTypeTask(DownstreamTask):
         self.settings = settings
         self.label_code = label_code
         self.classes = classes
+        self.in_ontology = all(map(load_cell_ontology().knows, classes))
 
     @classmethod
     def of(cls, settings: CellTypeSettings, cells: Cells, columns: Columns) -> "CellTypeTask":
@@ -203,11 +206,21 @@ class CellTypeTask(DownstreamTask):
         ).label_code
 
     def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
-        """Compute macro and micro F1 and balanced accuracy."""
+        """Compute macro and micro F1 and balanced accuracy.
+
+        Where all types are of the Cell Ontology, ``macro_f1_ontology`` and ``micro_f1_ontology`` count a prediction
+        that is a kind of the true type as right (:mod:`selfcell.downstream.ontology_scores`).
+        """
         matrices = self._matrices(predicted, split, units).astype(float)
-        overall = classification_scores(matrices.sum(axis=0))
-        resampled = classification_scores(np.tensordot(units.draws, matrices, axes=1))
-        return TaskScores({name: float(score) for name, score in overall.items()}, resampled)
+        resampled = self._scores(np.tensordot(units.draws, matrices, axes=1))
+        return TaskScores({name: float(score) for name, score in self._scores(matrices.sum(axis=0)).items()}, resampled)
+
+    def _scores(self, confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> dict[str, np.ndarray]:
+        scores = classification_scores(confusion)
+        if self.in_ontology:
+            lenient = classification_scores(corrected_confusion(confusion, classes=self.classes))
+            scores |= {f"{name}_ontology": lenient[name] for name in ("macro_f1", "micro_f1")}
+        return scores
 
     def tables(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:
         """Count test cells by unit, true type and predicted type."""
