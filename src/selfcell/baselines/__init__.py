@@ -62,6 +62,13 @@ ON_REQUEST = frozenset({"boosted_trees", "scvi", "wide_scvi", "scanvi"})
 SEEDLESS = frozenset({"pca_knn", "logistic_regression", "hvg_logistic_regression", "expression_knn"})
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
 
+SHARED = {
+    "pca_knn": "principal_components",
+    "boosted_trees": "principal_components",
+    "hvg_logistic_regression": "highly_variable",
+}
+"""What of :class:`ComparedCells` a baseline takes that is better computed once than in each process."""
+
 
 def usual_baselines(task: str) -> tuple[str, ...]:
     """Give the baselines that are run for a task where none is named."""

@@ -25,13 +25,13 @@ def predict_by_celltypist_style(problem: Problem[CellTypeTask]) -> np.ndarray:
     """Predict as CellTypist does when it trains a model of its own :cite:p:`dominguez2022`, by scikit-learn.
 
     On the ``log1p`` expression of all genes, cut off at ten standard deviations above the mean and scaled to unit
-    variance, a logistic regression is trained by stochastic gradient descent, one type against all others. The 300 genes
-    that weigh most for each type are kept, and it is trained anew on these.
+    variance, a logistic regression is trained by stochastic gradient descent, one type against all others. The 300
+    genes that weigh most for each type are kept, and it is trained anew on these.
 
     Where it departs from the package (1.7, which cannot train its other kind of logistic regression with scikit-learn
-    1.8 or newer): expression is not centred, which changes nothing but the constant, so it stays sparse; the penalty is
-    ours; where there are 300 genes or fewer all are kept, rather than refused. As in the package classes are not weighted,
-    and the prediction is the type of the largest decision value.
+    1.8 or newer): expression is not centred, which at the optimum changes nothing but the constant, so it stays sparse;
+    the penalty is ours; where there are 300 genes or fewer all are kept, rather than refused. As in the package classes
+    are not weighted, and the prediction is the type of the largest decision value.
     """
     expression, label_code = problem.compared.expression, problem.task.label_code
     labelled, test = problem.split.train, problem.split.test

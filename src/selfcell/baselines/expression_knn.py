@@ -33,8 +33,8 @@ def most_similar(
 ) -> Int[np.ndarray, "n_query n_neighbors"]:
     """Find the reference cells with the largest cosine to each query cell.
 
-    The products are those of sparse matrices, or of dense ones where more than a tenth of the entries are not zero, as in
-    cells of chosen genes.
+    The products are those of sparse matrices, or of dense ones where more than a tenth of the entries are not zero, as
+    in cells of chosen genes.
 
     Parameters
     ----------

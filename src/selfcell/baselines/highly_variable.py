@@ -103,7 +103,8 @@ def local_quadratic_fit(
         weight = np.sqrt((1 - np.minimum(distance[near] / reach, 1) ** 3) ** 3)
         powers = np.vander((x[near] - place) / reach, 3, increasing=True)
         smooth[i] = np.linalg.lstsq(powers * weight[:, None], y[near] * weight, rcond=None)[0][0]
-    return np.interp(x, places, smooth)
+    fitted: np.ndarray = np.interp(x, places, smooth)
+    return fitted
 
 
 def _places(x: np.ndarray) -> np.ndarray:

@@ -30,9 +30,9 @@ def answer_by_scvi(problem: Problem[Any]) -> Any:
     """Take the embedding of scVI :cite:p:`lopez2018`, with the ten dimensions that scvi-tools gives it.
 
     The network is trained on the counts of the unlabelled cells with the settings and the number of epochs that
-    scvi-tools chooses (20,000 / cells x 400, at most 400), without stopping early, and with the experiment as batch where
-    the comparison names one. The encoder does not see the batch, so test cells of any are embedded by it as it is (their
-    mean), and nothing is trained on them.
+    scvi-tools chooses (20,000 / cells x 400, at most 400), without stopping early, and with the experiment as batch
+    where the comparison names one. The encoder does not see the batch, so it embeds test cells of any batch, at the mean
+    of its posterior, and nothing is trained on them.
 
     Raises
     ------
@@ -85,9 +85,7 @@ def _answer_by_scvi(problem: Problem[Any], *, n_latent: int) -> Any:
     return problem.task.answer_in_space(space, problem.split)
 
 
-def _train_scvi(
-    scvi: ModuleType, compared: ComparedCells, *, n_latent: int, label: np.ndarray | None = None
-) -> Any:
+def _train_scvi(scvi: ModuleType, compared: ComparedCells, *, n_latent: int, label: np.ndarray | None = None) -> Any:
     adata = _as_adata(compared, compared.unlabelled, label=label)
     scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH, labels_key=None if label is None else _LABEL)
     model = scvi.model.SCVI(adata, n_latent=n_latent)

@@ -39,8 +39,8 @@ def import_scvi() -> ModuleType:
 def scvi_session(seed: int, stream: str) -> Iterator[ModuleType]:
     """Give scvi-tools with its seed set, for a block in which it says nothing.
 
-    Seeding scvi-tools seeds torch, NumPy and Python and sets variables of the environment; all of it is given back as it
-    was. Warnings are about its own calls of other packages and about the small sizes of data, so they are not shown.
+    Seeding scvi-tools seeds torch, NumPy and Python and sets variables of the environment; all of it is given back as
+    it was. Its warnings, of its own calls of other packages and of few cells, are not shown.
 
     Parameters
     ----------

@@ -216,6 +216,8 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
+    ("zero_shot", "scvi", "Is the frozen embedding a better space than that of scVI?"),
+    ("fine_tuned", "scanvi", "Does the fine-tuned network beat scANVI?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import usual_baselines
+from selfcell.baselines import SHARED, usual_baselines
 from selfcell.baselines.base import ComparedCells
 from selfcell.baselines.find import find_baseline
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
@@ -168,9 +168,9 @@ class Study:
             test=self.split.test,
             units=self._units,
         )
-        if "pca_knn" in self.plan.methods or self.plan.n_mapped:
+        for shared in {SHARED[method] for method in self.plan.methods if method in SHARED}:
             # Computed here once, so that it travels to the processes with the rest.
-            _ = self.compared.principal_components
+            getattr(self.compared, shared)
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
         records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
         confusion = [record.confusion for record in records if record.confusion is not None]

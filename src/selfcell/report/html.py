@@ -31,7 +31,14 @@ METHOD_NAMES = {
     "from_scratch": "from scratch",
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "logistic regression, 2,000 genes",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "expression + neighbors",
     "untrained_encoder": "untrained encoder",
+    "scvi": "scVI + neighbors",
+    "wide_scvi": "scVI, as wide, + neighbors",
+    "scanvi": "scANVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
