@@ -56,7 +56,7 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST = frozenset({"boosted_trees", "scvi", "wide_scvi", "scanvi"})
+ON_REQUEST = frozenset({"celltypist_style", "boosted_trees", "scvi", "wide_scvi", "scanvi"})
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
 SEEDLESS = frozenset({"pca_knn", "logistic_regression", "hvg_logistic_regression", "expression_knn"})

@@ -31,8 +31,8 @@ def answer_by_scvi(problem: Problem[Any]) -> Any:
 
     The network is trained on the counts of the unlabelled cells with the settings and the number of epochs that
     scvi-tools chooses (20,000 / cells x 400, at most 400), without stopping early, and with the experiment as batch
-    where the comparison names one. The encoder does not see the batch, so it embeds test cells of any batch, at the mean
-    of its posterior, and nothing is trained on them.
+    where the comparison names one. The encoder does not see the batch, so it embeds test cells of any batch, at the
+    mean of its posterior, and nothing is trained on them.
 
     Raises
     ------
