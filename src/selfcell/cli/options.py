@@ -20,11 +20,14 @@ class ScaleChoice(StrEnum):
     log1p = "log1p"
 
 
-CellsArgument = Annotated[Path, typer.Argument(metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts.")]
+CellsArgument = Annotated[
+    Path, typer.Argument(metavar="CELLS", help="An .h5ad or .h5mu file or .zarr folder with raw counts.")
+]
 StreamArgument = Annotated[
     str,
     typer.Argument(
-        metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts; an atlas, or its URL (https://, s3://)."
+        metavar="CELLS",
+        help="An .h5ad or .h5mu file or .zarr folder with raw counts; an atlas, or its URL (https://, s3://).",
     ),
 ]
 WhereOption = Annotated[

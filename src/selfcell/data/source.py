@@ -1,4 +1,4 @@
-"""One read-only face on what holds cells: an AnnData in memory, an .h5ad file, an AnnData .zarr folder."""
+"""One read-only face on what holds cells: AnnData or MuData in memory, .h5ad and .h5mu files, AnnData .zarr folders."""
 
 import dataclasses
 import hashlib
@@ -17,11 +17,12 @@ from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
+from selfcell.data.mudata_input import MuDataLike, adata_of_mudata, read_mudata
 from selfcell.data.obs_query import no_cells_message, query_mask
 from selfcell.data.streamed import CodedColumn
 
-CellSource: TypeAlias = anndata.AnnData | str | Path
-"""What functions that take cells accept: an AnnData, or the path of an .h5ad file or a .zarr folder."""
+CellSource: TypeAlias = anndata.AnnData | MuDataLike | str | Path
+"""What functions that take cells accept: an AnnData, a MuData, the path of an .h5ad or .h5mu file or a .zarr folder."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def open_cells(
     Parameters
     ----------
     source
-        An AnnData (never changed), or the path of an .h5ad file or of a .zarr folder in AnnData's layout.
+        An AnnData or a MuData (never changed), or the path of an .h5ad or .h5mu file or of a .zarr folder in AnnData's
+        layout. Of a MuData the modality ``rna`` is taken; see :func:`selfcell.data.mudata_input.adata_of_mudata`.
     layer, scale
         Where the counts are and what they are; see :func:`selfcell.data.counts.find_counts`.
     gene_column
@@ -110,9 +112,12 @@ def open_cells(
     InputError
         If the file cannot be read, there are no cells or genes, there are no counts, or gene names are unusable.
     """
-    adata, origin = (
-        (source, "adata") if isinstance(source, anndata.AnnData) else (read_adata(source), Path(source).name)
-    )
+    if isinstance(source, str | Path):
+        adata, origin = read_adata(source), Path(source).name
+    elif isinstance(source, anndata.AnnData):
+        adata, origin = source, "adata"
+    else:
+        adata, origin = adata_of_mudata(source), "mdata"
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"{origin} is empty: {adata.n_obs:,} cells x {adata.n_vars:,} genes.")
     found = find_counts(adata, layer=layer, scale=scale)
@@ -129,7 +134,7 @@ def open_cells(
 
 
 def read_adata(path: str | Path) -> anndata.AnnData:
-    """Read an AnnData from an .h5ad file or a .zarr folder.
+    """Read an AnnData from an .h5ad file, an .h5mu file (its modality ``rna``) or a .zarr folder.
 
     Raises
     ------
@@ -149,19 +154,27 @@ def read_adata(path: str | Path) -> anndata.AnnData:
         )
     if (path / ".build").is_dir():
         read_index(path)  # says that it is not finished
-    readers: dict[str, Callable[[Path], anndata.AnnData]] = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}
+    readers: dict[str, Callable[[Path], anndata.AnnData]] = {
+        ".h5ad": anndata.read_h5ad,
+        ".zarr": anndata.read_zarr,
+        ".h5mu": lambda path: adata_of_mudata(read_mudata(path)),
+    }
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)
         raise InputError(
             f"There is no file {str(path)!r}. {did_you_mean(path.name, beside) if beside else ''}".rstrip()
         )
     if path.suffix not in readers:
-        raise InputError(f"{path} is neither .h5ad nor .zarr. Convert it first, for example with scanpy's readers.")
+        raise InputError(
+            f"{path} is none of .h5ad, .h5mu and .zarr. Convert it first, for example with scanpy's readers."
+        )
     try:
         with warnings.catch_warnings():
             # What matters of these is checked, and refused in our own words.
             warnings.filterwarnings("ignore", message=".*names are not unique.*")
             return readers[path.suffix](path)
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise InputError(

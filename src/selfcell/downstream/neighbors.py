@@ -1,15 +1,38 @@
 """Labels by a vote of the nearest reference cells."""
 
-from typing import NamedTuple
+import logging
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.neighbors import NearestNeighbors
 
 from selfcell.core.errors import InputError
+from selfcell.core.seeds import derive_seed
+from selfcell.downstream.exact_neighbors import N_SPARE, exact_neighbors
+from selfcell.downstream.neighbor_kernels import search_all, settle_order
+
+logger = logging.getLogger(__name__)
 
 N_NEIGHBORS = 5
 """Reference cells that vote, as in the paper; more of them drown rare types."""
+EXACT_UP_TO = 200_000
+"""The search is exact, unless told otherwise, up to this value of r q / (r + q), of r reference and q query cells: up
+to 400,000 of both. Beyond, the graph takes less than half the time, and loses some neighbors."""
+_GRAPH_NEIGHBORS = 30
+"""Neighbors of each cell in the graph; pynndescent's default."""
+_DETOUR = 0.3
+"""How far pynndescent strays from the way to the nearest cells (its ``epsilon``)."""
+
+Weights = Literal["uniform", "distance"]
+
+
+class Neighbors(NamedTuple):
+    """The nearest reference cells of each query cell, the nearest first."""
+
+    indices: np.ndarray
+    """Rows of the reference; query cells x neighbors."""
+    distances: np.ndarray
+    """Their Euclidean distances, in double precision."""
 
 
 class Vote(NamedTuple):
@@ -18,7 +41,76 @@ class Vote(NamedTuple):
     label_code: np.ndarray
     """The label with the most votes; among equals the one whose nearest voter is nearest."""
     confidence: np.ndarray
-    """Share of the neighbors that voted for it, between 0 and 1. Not a calibrated probability."""
+    """Share of the votes that were for it, between 0 and 1. Not a calibrated probability."""
+
+
+def find_neighbors(
+    reference: Float[np.ndarray, "n_reference n_latent"],
+    query: Float[np.ndarray, "n_query n_latent"],
+    *,
+    n_neighbors: int,
+    exact: bool | None = None,
+    seed: int = 0,
+) -> Neighbors:
+    """Find the nearest reference cells of each query cell.
+
+    Exact is the default up to :data:`EXACT_UP_TO`; see
+    :func:`~selfcell.downstream.exact_neighbors.exact_neighbors`. Beyond, pynndescent walks a graph of the
+    reference's own neighbors: its time grows with the cells, not with the pairs, and it misses some.
+
+    MEASURED
+
+    Parameters
+    ----------
+    reference, query
+        Embeddings.
+    n_neighbors
+        Cells to find; all of the reference where it has fewer, and a warning is logged.
+    exact
+        Whether to find the very nearest; None decides by the number of cells.
+    seed
+        Seed of the graph; the exact search has no use for it.
+
+    Raises
+    ------
+    InputError
+        If the reference is empty, numbers are not finite, or no neighbors are asked for.
+    """
+    reference, query = _checked(reference, query, n_neighbors)
+    if len(reference) < n_neighbors:
+        logger.warning(
+            "The reference has %d cells, fewer than the %d neighbors asked for: all of them are taken.",
+            len(reference),
+            n_neighbors,
+        )
+    n_found = min(n_neighbors, len(reference))
+    if exact is None:
+        n_reference, n_query = len(reference), len(query)
+        exact = n_reference * n_query <= EXACT_UP_TO * (n_reference + n_query)
+    # A graph of so few cells would be a complete one.
+    if exact or len(reference) <= 2 * _GRAPH_NEIGHBORS + n_found:
+        return Neighbors(*exact_neighbors(reference, query, n_neighbors=n_found))
+    return _neighbors_by_graph(reference, query, n_neighbors=n_found, seed=seed)
+
+
+def neighbors_within(
+    cells: Float[np.ndarray, "n_cells n_latent"], *, n_neighbors: int, exact: bool | None = None, seed: int = 0
+) -> Neighbors:
+    """Find the nearest other cells of each cell; see :func:`find_neighbors`.
+
+    Raises
+    ------
+    InputError
+        If there are not two cells, or as in :func:`find_neighbors`.
+    """
+    if len(cells) < 2:
+        raise InputError(f"Neighbors among the cells themselves need at least two cells; there are {len(cells)}.")
+    n_found = min(n_neighbors, len(cells) - 1)
+    found = find_neighbors(cells, cells, n_neighbors=n_found + 1, exact=exact, seed=seed)
+    itself = found.indices == np.arange(len(cells))[:, None]
+    # Among many equal cells a cell may not be among its own nearest: then the last one goes.
+    itself[~itself.any(axis=1), -1] = True
+    return Neighbors(*(part[~itself].reshape(len(cells), n_found) for part in found))
 
 
 def vote_of_neighbors(
@@ -27,6 +119,9 @@ def vote_of_neighbors(
     query: Float[np.ndarray, "n_query n_latent"],
     *,
     n_neighbors: int = N_NEIGHBORS,
+    weights: Weights = "uniform",
+    exact: bool | None = None,
+    seed: int = 0,
 ) -> Vote:
     """Give each query cell the label that most of its nearest reference cells bear.
 
@@ -40,32 +135,124 @@ def vote_of_neighbors(
     reference_code
         Label of each reference cell, from 0.
     n_neighbors
-        Cells that vote; all of the reference where it has fewer.
+        Cells that vote; all of the reference where it has fewer, and a warning is logged.
+    weights
+        As in :func:`count_votes`.
+    exact, seed
+        As in :func:`find_neighbors`.
 
     Raises
     ------
     InputError
-        If the reference is empty.
+        If a label is negative, or as in :func:`find_neighbors`.
     """
-    if len(reference) == 0:
-        raise InputError("The reference has no cells.")
-    index = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference)), algorithm="brute").fit(reference)
-    return vote(reference_code[index.kneighbors(query, return_distance=False)])
+    neighbors = find_neighbors(reference, query, n_neighbors=n_neighbors, exact=exact, seed=seed)
+    return count_votes(neighbors, reference_code, weights=weights)
 
 
-def vote(voters: Int[np.ndarray, "n_query n_voters"]) -> Vote:
-    """Count the votes of the neighbors of each query cell.
+def count_votes(neighbors: Neighbors, reference_code: Int[np.ndarray, " n_reference"], *, weights: Weights) -> Vote:
+    """Let neighbors vote that were found already.
 
     Parameters
     ----------
-    voters
-        Label of each neighbor, from 0; the nearest neighbor first.
+    neighbors
+        What :func:`find_neighbors` gave.
+    reference_code
+        Label of each reference cell, from 0.
+    weights
+        ``uniform``: every neighbor has one vote. ``distance``: one over its distance, as in scikit-learn; where some
+        lie at distance zero, these alone vote, one vote each.
+
+    Raises
+    ------
+    InputError
+        If a neighbor's label is negative.
     """
-    n_cells, n_voters = voters.shape
-    votes = np.zeros((n_cells, int(voters.max(initial=0)) + 1), dtype=np.int64)
-    np.add.at(votes, (np.arange(n_cells)[:, None], voters), 1)
+    voters, vote = _voters(neighbors, reference_code), _votes(neighbors, weights)
+    votes_for = np.zeros_like(vote)
+    for voter in range(voters.shape[1]):
+        votes_for += np.where(voters == voters[:, [voter]], vote[:, [voter]], 0.0)
+    most = votes_for.max(axis=1)
     # Voters stand in order of distance: the first whose label has the most votes decides.
-    votes_of_voter = np.take_along_axis(votes, voters, axis=1)
-    most = votes_of_voter.max(axis=1)
-    deciding = (votes_of_voter == most[:, None]).argmax(axis=1)
-    return Vote(voters[np.arange(n_cells), deciding], most / n_voters)
+    deciding = (votes_for == most[:, None]).argmax(axis=1)
+    return Vote(voters[np.arange(len(voters)), deciding], most / vote.sum(axis=1))
+
+
+def class_shares(
+    neighbors: Neighbors, reference_code: Int[np.ndarray, " n_reference"], *, n_classes: int, weights: Weights
+) -> Float[np.ndarray, "n_query n_classes"]:
+    """Give the share of the votes that each class got, for each query cell; rows add up to one.
+
+    Parameters
+    ----------
+    neighbors
+        What :func:`find_neighbors` gave.
+    reference_code
+        Label of each reference cell, from 0 up to below ``n_classes``.
+    n_classes
+        Number of classes.
+    weights
+        As in :func:`count_votes`.
+
+    Raises
+    ------
+    InputError
+        As in :func:`count_votes`, or if a label is not below ``n_classes``.
+    """
+    if len(reference_code) and reference_code.max() >= n_classes:
+        raise InputError(f"There are {n_classes} classes, but a reference cell has the label {reference_code.max()}.")
+    voters, vote = _voters(neighbors, reference_code), _votes(neighbors, weights)
+    shares = np.zeros((len(voters), n_classes))
+    np.add.at(shares, (np.arange(len(voters))[:, None], voters), vote / vote.sum(axis=1, keepdims=True))
+    return shares
+
+
+def _voters(neighbors: Neighbors, reference_code: np.ndarray) -> np.ndarray:
+    voters: np.ndarray = reference_code[neighbors.indices]
+    if (voters < 0).any():
+        raise InputError("A reference cell has a negative label. Leave out the cells that have no label.")
+    return voters
+
+
+def _votes(neighbors: Neighbors, weights: Weights) -> np.ndarray:
+    distances = neighbors.distances
+    if weights == "uniform":
+        return np.ones_like(distances)
+    # In units of the nearest, which changes no share and keeps the inverse finite.
+    nearest = distances[:, :1]
+    equal = distances == 0
+    return np.where(nearest > 0, nearest / np.where(equal, 1.0, distances), equal)
+
+
+def _neighbors_by_graph(reference: np.ndarray, query: np.ndarray, *, n_neighbors: int, seed: int) -> Neighbors:
+    # It takes seconds to import and compile, and only large searches need it.
+    from pynndescent import NNDescent  # noqa: PLC0415
+
+    random_state = derive_seed(seed, "neighbors") % 2**31
+    graph = NNDescent(reference.astype(np.float32, copy=False), n_neighbors=_GRAPH_NEIGHBORS, random_state=random_state)
+    places, _ = graph.query(query.astype(np.float32, copy=False), k=n_neighbors + N_SPARE, epsilon=_DETOUR)
+    indices = np.empty((len(query), n_neighbors), dtype=np.int64)
+    squared = np.empty((len(query), n_neighbors))
+    found = (places >= 0).all(axis=1)
+    settle_order(reference, query, np.where(found[:, None], places, 0).astype(np.int64), indices, squared)
+    search_all(reference, query, np.flatnonzero(~found), indices, squared)
+    return Neighbors(indices, np.sqrt(squared))
+
+
+def _checked(reference: np.ndarray, query: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    if len(reference) == 0:
+        raise InputError("The reference has no cells.")
+    if n_neighbors < 1:
+        raise InputError(f"At least one neighbor must be asked for, not {n_neighbors}.")
+    for name, cells in (("reference", reference), ("query", query)):
+        if not np.isfinite(cells).all():
+            rows = np.flatnonzero(~np.isfinite(cells).all(axis=1))
+            raise InputError(
+                f"The embedding of the {name} holds numbers that are not finite, in {len(rows):,} of {len(cells):,} "
+                f"cells (the first is cell {rows[0]}). Leave these cells out, or embed them anew."
+            )
+    return _searchable(reference), _searchable(query)
+
+
+def _searchable(cells: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(cells, dtype=np.float64 if cells.dtype == np.float64 else np.float32)
