@@ -223,6 +223,8 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("fine_tuned", "gene_ridge", "Does the fine-tuned network beat ridge regression on the genes?"),
     ("fine_tuned", "harmony", "Does the fine-tuned encoder integrate better than Harmony, which sees all cells?"),
     ("fine_tuned", "scvi", "Does the fine-tuned encoder integrate better than scVI?"),
+    ("zero_shot", "scvi", "Is the frozen embedding a better space than that of scVI?"),
+    ("fine_tuned", "scanvi", "Does the fine-tuned network beat scANVI?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import USES_PCA, usual_baselines
+from selfcell.baselines import SHARED, usual_baselines
 from selfcell.baselines.base import ComparedCells
 from selfcell.baselines.find import find_baseline
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
@@ -145,7 +145,12 @@ class Study:
             )
         test = self.task.usable(self.split.test, reference=self.trainable)
         self.split = dataclasses.replace(self.split, test=test)
-        self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
+        self.compared = ComparedCells(
+            self.cells,
+            unlabelled=self.trainable,
+            network=self.models[0].encoder.settings,
+            batch_key=plan.batch_key,
+        )
         self.trials = list(self._trials())
 
     def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:
@@ -168,8 +173,8 @@ class Study:
         )
         # Computed here once, so that it travels to the processes with the rest.
         self.task.prepare()
-        if USES_PCA & set(self.plan.methods) or self.plan.n_mapped:
-            _ = self.compared.principal_components
+        for shared in {SHARED[method] for method in self.plan.methods if method in SHARED}:
+            getattr(self.compared, shared)
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
         records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
         confusion = [record.confusion for record in records if record.confusion is not None]

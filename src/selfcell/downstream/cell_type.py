@@ -308,7 +308,7 @@ def fit_logistic_regression(
         scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
     """
     if len(np.unique(label_code)) == 1:
-        return np.full(len(test), label_code[0])
+        return np.full(test.shape[0], label_code[0])
     scaler = StandardScaler(with_mean=not sp.issparse(train))
     regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=3_000, tol=1e-3)
     model = make_pipeline(scaler, regression)

@@ -31,6 +31,10 @@ METHOD_NAMES = {
     "from_scratch": "from scratch",
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "logistic regression, 2,000 genes",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "expression + neighbors",
     "untrained_encoder": "untrained encoder",
     "gene_means": "gene means",
     "pca": "PCA",
@@ -41,6 +45,7 @@ METHOD_NAMES = {
     "totalvi": "totalVI",
     "harmony": "Harmony",
     "scvi": "scVI",
+    "wide_scvi": "scVI as wide as the encoder",
     "scanvi": "scANVI",
 }
 METRIC_NAMES = {
