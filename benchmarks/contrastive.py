@@ -33,6 +33,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.network.compute import Compute, quick_float32, set_compute
+from selfcell.network.encoder import PAPER_NETWORK
 from selfcell.pretext.base import TargetNetworkTask
 from selfcell.training.lars import Lars
 from selfcell.training.presets import preset
@@ -178,7 +179,7 @@ def measure(task: str, arm: str, size: int, cells: Path, queue: Any) -> None:
     torch.manual_seed(0)
     minibatches = list(cell_loader(sp.load_npz(cells), minibatch_size=size))
     kind, _, dtype = arm.partition("-")
-    table = preset(PRESETS[task]) if kind == "preset" else {"pretext": {"name": task}}
+    table = preset(PRESETS[task]) if kind == "preset" else {"network": PAPER_NETWORK, "pretext": {"name": task}}
     settings = build(PretrainSettings, table)
     if kind == "plain":
         module: pl.LightningModule = PlainByol() if task == "byol" else PlainBarlowTwins()

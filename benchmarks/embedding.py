@@ -31,7 +31,7 @@ from selfcell.data.counts import TARGET_TOTAL
 from selfcell.downstream.embed import CELLS_AT_ONCE, embed_counts
 from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
 from selfcell.network.compute import Compute, best_dtype, set_compute
-from selfcell.network.encoder import EncoderSettings, MlpEncoder
+from selfcell.network.encoder import PAPER_NETWORK, EncoderSettings, MlpEncoder
 
 N_GENES, N_VALUES, N_CLASSES = 19_331, 1_830, 30
 QUERIES_AT_ONCE = 1_024
@@ -61,7 +61,7 @@ def plain_vote(reference: np.ndarray, code: np.ndarray, query: np.ndarray) -> np
 
 def _encoder(arm: str) -> MlpEncoder:
     torch.manual_seed(0)
-    encoder = MlpEncoder(EncoderSettings(), n_genes=N_GENES).eval()
+    encoder = MlpEncoder(EncoderSettings(**PAPER_NETWORK), n_genes=N_GENES).eval()
     set_compute(encoder, Compute(dtype=torch.bfloat16 if arm == "bfloat16" else torch.float32))
     return encoder
 

@@ -39,6 +39,7 @@ from selfcell.data.resident import ResidentRows
 from selfcell.data.schedule import Schedule
 from selfcell.data.stream import StreamSource, open_any
 from selfcell.network.compute import Compute, set_compute
+from selfcell.network.encoder import PAPER_NETWORK
 from selfcell.pretext.base import PretextTask, TargetNetworkTask
 from selfcell.training.fit import fit, how_to_compute
 from selfcell.training.pretrain import make_task
@@ -133,7 +134,7 @@ class OurStep(nn.Module):
 
     def __init__(self, bench: Bench, task: str, compute: Compute) -> None:
         super().__init__()
-        settings = build(PretrainSettings, {"pretext": TASKS[task]})
+        settings = build(PretrainSettings, {"network": PAPER_NETWORK, "pretext": TASKS[task]})
         programs = bench.programs() if task == "programs" else None
         self.task: PretextTask = make_task(settings, open_any(bench.atlas).genes, programs)
         set_compute(self.task, compute)
@@ -229,7 +230,10 @@ class Arms:
         """Pre-train for two epochs of many steps, and give the pace of the second."""
         training = {"max_epochs": 2, "minibatch_size": size, "patience": 0, "checkpoint_minutes": 0}
         device = {"cuda": "gpu"}.get(self.bench.device.type, "cpu")
-        settings = build(PretrainSettings, {"training": {**training, "device": device}})
+        settings = build(
+            PretrainSettings,
+            {"network": PAPER_NETWORK, "training": {**training, "device": device}},
+        )
         task = make_task(settings, open_any(self.bench.atlas).genes)
         loader = self._loader(arm, size, packed=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.network.compute import Compute, quick_float32, set_compute
+from selfcell.network.encoder import PAPER_NETWORK
 from selfcell.training.pretrain import make_task
 from selfcell.training.schedule import make_optimizer
 from selfcell.training.settings import PretrainSettings
@@ -44,7 +45,13 @@ class Step(pl.LightningModule):
 
     def __init__(self, loss: str, compute: Compute) -> None:
         super().__init__()
-        self.settings = build(PretrainSettings, {"pretext": {"name": "masked_autoencoder", **LOSSES[loss]}})
+        self.settings = build(
+            PretrainSettings,
+            {
+                "network": PAPER_NETWORK,
+                "pretext": {"name": "masked_autoencoder", **LOSSES[loss]},
+            },
+        )
         names = tuple(f"gene{place}" for place in range(N_GENES))
         self.task = make_task(self.settings, GeneTable(names, names), None)
         set_compute(self.task, compute)

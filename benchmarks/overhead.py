@@ -26,6 +26,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.loader import CellLoader, cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.network.compute import set_compute
+from selfcell.network.encoder import PAPER_NETWORK
 from selfcell.pretext.base import PretextTask
 from selfcell.training.fit import fit, how_to_compute
 from selfcell.training.pretrain import make_task
@@ -80,7 +81,13 @@ ARMS = {"bare": bare, "trainer": under_trainer}
 
 def measure(size: int, n_steps: int, counts: Any) -> list[dict[str, Any]]:
     """Time the steps of both arms once, on the same weights."""
-    settings = build(PretrainSettings, {"training": {"max_epochs": 1, "patience": 0, "minibatch_size": size}})
+    settings = build(
+        PretrainSettings,
+        {
+            "network": PAPER_NETWORK,
+            "training": {"max_epochs": 1, "patience": 0, "minibatch_size": size},
+        },
+    )
     names = tuple(f"gene{place}" for place in range(N_GENES))
     rows = []
     for arm, train in ARMS.items():

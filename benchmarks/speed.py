@@ -39,6 +39,7 @@ from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.programs import GenePrograms
 from selfcell.network.compute import Compute, quick_float32, set_compute
+from selfcell.network.encoder import PAPER_NETWORK
 from selfcell.training.pretrain import make_task
 from selfcell.training.schedule import make_optimizer
 from selfcell.training.settings import PretrainSettings
@@ -132,7 +133,7 @@ class OurStep(pl.LightningModule):
     def __init__(self, mask: str, compute: Compute, *, mask_per: str = "cell") -> None:
         super().__init__()
         pretext = {"name": "masked_autoencoder", "mask": mask, "mask_per": mask_per, "programs": None}
-        self.settings = build(PretrainSettings, {"pretext": pretext})
+        self.settings = build(PretrainSettings, {"network": PAPER_NETWORK, "pretext": pretext})
         names = tuple(f"gene{place}" for place in range(N_GENES))
         self.task = make_task(self.settings, GeneTable(names, names), programs() if mask == "programs" else None)
         set_compute(self.task, compute)

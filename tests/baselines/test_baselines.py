@@ -7,46 +7,88 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from selfcell.baselines import BASELINES, SEEDLESS
-from selfcell.baselines.base import ComparedCells, LabelProblem
-from selfcell.baselines.linear import GENE_INVERSE_PENALTY
+from selfcell.baselines import BASELINES, ON_REQUEST, SEEDLESS, SHARED, base, scvi_models, usual_baselines
+from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.find import find_baseline
+from selfcell.baselines.highly_variable import highly_variable_genes
+from selfcell.baselines.linear import GENE_INVERSE_PENALTY, VARIABLE_GENE_INVERSE_PENALTY
+from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
 from selfcell.data.source import encode
+from selfcell.data.splits import Split
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, fit_logistic_regression
 from selfcell.network.encoder import EncoderSettings
+
+TASK_BASELINES = BASELINES["cell_type"]
+
+
+def problem_of(compared, label_code, *, n_neighbors=5, seed=0):
+    settings = CellTypeSettings(n_neighbors=n_neighbors)
+    task = CellTypeTask(settings, label_code=label_code, classes=("type 0", "type 1", "type 2"))
+    split = Split(np.arange(100), np.array([], dtype=np.int64), np.arange(220, 300), unit="cell")
+    return Problem(task, compared, split, seed)
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    monkeypatch.setattr(scvi_models, "MAX_EPOCHS", 15)
 
 
 @pytest.fixture
 def problem(cells):
     compared = ComparedCells(cells, unlabelled=np.arange(220), network=EncoderSettings(hidden_sizes=(64,), n_latent=10))
-    code = encode(cells.obs["cell_type"].astype(str), ("type 0", "type 1", "type 2"))
-    return LabelProblem(
-        compared, label_code=code, labelled=np.arange(100), test=np.arange(220, 300), n_neighbors=5, seed=0
-    )
+    return problem_of(compared, encode(cells.obs["cell_type"].astype(str), ("type 0", "type 1", "type 2")))
 
 
-@pytest.mark.parametrize("name", list(BASELINES))
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
 def test_every_baseline_does_better_than_the_commonest_label(name, problem):
-    predicted = BASELINES[name](problem)
-    truth = problem.label_code[problem.test]
+    predicted = TASK_BASELINES[name](problem)
+    truth = problem.task.label_code[problem.split.test]
     assert predicted.shape == truth.shape
     assert (predicted == truth).mean() > np.bincount(truth).max() / len(truth)
 
 
-@pytest.mark.parametrize("name", list(BASELINES))
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
 def test_a_baseline_is_a_function_of_its_problem_and_blind_to_test_labels(name, problem, cells):
-    first = BASELINES[name](problem)
-    problem.label_code[220:] = 0
+    first = TASK_BASELINES[name](problem)
+    spoiled = problem.task.label_code.copy()
+    spoiled[220:] = 0
     fresh = ComparedCells(cells, unlabelled=problem.compared.unlabelled, network=problem.compared.network)
-    again = LabelProblem(fresh, problem.label_code, problem.labelled, problem.test, problem.n_neighbors, problem.seed)
-    assert (BASELINES[name](again) == first).all()
+    assert (TASK_BASELINES[name](problem_of(fresh, spoiled)) == first).all()
 
 
-@pytest.mark.parametrize("name", sorted(SEEDLESS))
+@pytest.mark.parametrize("name", sorted(SEEDLESS & set(TASK_BASELINES)))
 def test_seedless_baselines_ignore_the_seed(name, problem):
-    other = LabelProblem(
-        problem.compared, problem.label_code, problem.labelled, problem.test, problem.n_neighbors, seed=9
-    )
-    assert (BASELINES[name](problem) == BASELINES[name](other)).all()
+    other = problem_of(problem.compared, problem.task.label_code, seed=9)
+    assert (TASK_BASELINES[name](problem) == TASK_BASELINES[name](other)).all()
+
+
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
+def test_where_one_type_is_labelled_it_is_the_answer(name, problem):
+    labelled = np.flatnonzero(problem.task.label_code[:220] == 2)
+    one = dataclasses.replace(problem, split=dataclasses.replace(problem.split, train=labelled))
+    assert (TASK_BASELINES[name](one) == 2).all()
+
+
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
+def test_a_type_with_one_labelled_cell_does_no_harm(name, problem):
+    code = problem.task.label_code
+    others = np.flatnonzero(code[:100] != 1)
+    few = np.append(others, np.flatnonzero(code[:100] == 1)[0])
+    predicted = TASK_BASELINES[name](dataclasses.replace(problem, split=dataclasses.replace(problem.split, train=few)))
+    right = predicted == code[problem.split.test]
+    assert right[code[problem.split.test] != 1].mean() > 0.6
+
+
+def test_names_of_baselines_in_other_tables_are_known():
+    assert ON_REQUEST | SEEDLESS | set(SHARED) <= set(TASK_BASELINES)
+    assert set(usual_baselines("cell_type")).isdisjoint(ON_REQUEST)
+
+
+@pytest.mark.parametrize("name", list(SHARED))
+def test_what_is_shared_is_what_the_baseline_takes(name, problem):
+    TASK_BASELINES[name](problem)
+    assert SHARED[name] in vars(problem.compared)
 
 
 def test_principal_components_agree_with_a_dense_fit_on_the_training_cells(problem, cells):
@@ -66,15 +108,63 @@ def test_test_cells_do_not_move_the_principal_components(problem, cells):
 
 
 def test_pca_knn_agrees_with_scikit_learn(problem):
-    space = problem.compared.principal_components
-    knn = KNeighborsClassifier(1).fit(space[problem.labelled], problem.label_code[problem.labelled])
-    one = LabelProblem(problem.compared, problem.label_code, problem.labelled, problem.test, n_neighbors=1, seed=0)
-    assert (BASELINES["pca_knn"](one) == knn.predict(space[problem.test])).all()
+    space, split, code = problem.compared.principal_components, problem.split, problem.task.label_code
+    knn = KNeighborsClassifier(1).fit(space[split.train], code[split.train])
+    one = problem_of(problem.compared, code, n_neighbors=1)
+    assert (TASK_BASELINES["pca_knn"](one) == knn.predict(space[split.test])).all()
 
 
 def test_logistic_regression_agrees_with_scikit_learn_on_dense_data(problem):
-    dense = problem.compared.expression.toarray()
-    scaled = dense / np.where(dense[problem.labelled].std(axis=0) > 0, dense[problem.labelled].std(axis=0), 1)
+    dense, split, code = problem.compared.expression.toarray(), problem.split, problem.task.label_code
+    scaled = dense / np.where(dense[split.train].std(axis=0) > 0, dense[split.train].std(axis=0), 1)
     model = LogisticRegression(C=GENE_INVERSE_PENALTY, class_weight="balanced", max_iter=3000, tol=1e-6)
-    expected = model.fit(scaled[problem.labelled], problem.label_code[problem.labelled]).predict(scaled[problem.test])
-    assert (BASELINES["logistic_regression"](problem) == expected).mean() > 0.97
+    expected = model.fit(scaled[split.train], code[split.train]).predict(scaled[split.test])
+    assert (TASK_BASELINES["logistic_regression"](problem) == expected).mean() > 0.97
+
+
+def test_regression_on_variable_genes_is_regression_on_those_genes(problem, cells, monkeypatch):
+    monkeypatch.setattr(base, "highly_variable_genes", lambda _: np.array([0, 3, 7, 20, 33, 41]))
+    few = dataclasses.replace(
+        problem, compared=ComparedCells(cells, unlabelled=np.arange(220), network=problem.compared.network)
+    )
+    expression, split, code = few.compared.expression[:, [0, 3, 7, 20, 33, 41]], few.split, few.task.label_code
+    expected = fit_logistic_regression(
+        expression[split.train],
+        code[split.train],
+        expression[split.test],
+        inverse_penalty=VARIABLE_GENE_INVERSE_PENALTY,
+    )
+    assert (TASK_BASELINES["hvg_logistic_regression"](few) == expected).all()
+
+
+def test_variable_genes_are_chosen_on_the_unlabelled_cells(cells):
+    other_cells = dataclasses.replace(
+        cells, counts=sp.csr_matrix(sp.vstack([cells.counts[:220], cells.counts[220:] * 9]))
+    )
+    first, other = (
+        ComparedCells(some, unlabelled=np.arange(220), network=EncoderSettings()) for some in (cells, other_cells)
+    )
+    assert (first.highly_variable == other.highly_variable).all()
+    assert (first.highly_variable == highly_variable_genes(cells.counts[:220])).all()
+
+
+def test_an_embedding_that_the_cells_bring_along_is_a_baseline(problem, cells):
+    space = problem.compared.principal_components
+    brought = ComparedCells(
+        dataclasses.replace(cells, obsm={"X_other": space}), unlabelled=np.arange(220), network=problem.compared.network
+    )
+    other = problem_of(brought, problem.task.label_code)
+    assert (find_baseline("cell_type", "obsm:X_other")(other) == TASK_BASELINES["pca_knn"](problem)).all()
+    with pytest.raises(InputError, match=r"There is no obsm\['X_othr'\]. Did you mean 'X_other'"):
+        find_baseline("cell_type", "obsm:X_othr")(other)
+    with pytest.raises(InputError, match="Name the key of obsm with the embedding"):
+        find_baseline("cell_type", "obsm:")
+
+
+def test_a_brought_embedding_must_be_finite(problem, cells):
+    space = np.full((300, 2), np.nan)
+    brought = ComparedCells(
+        dataclasses.replace(cells, obsm={"X_bad": space}), unlabelled=np.arange(220), network=problem.compared.network
+    )
+    with pytest.raises(InputError, match="must hold one vector of finite numbers for each cell"):
+        find_baseline("cell_type", "obsm:X_bad")(problem_of(brought, problem.task.label_code))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfcell.baselines import BASELINES
+from selfcell.baselines import usual_baselines
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, read_results, trial_id
 from selfcell.core.errors import InputError
@@ -12,8 +12,14 @@ from selfcell.data.simulate import simulate_cells
 from selfcell.downstream import REGIMES
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.metrics import CLASSIFICATION_METRICS
+from selfcell.downstream.resampling import N_DRAWS
 from selfcell.training.pretrain import pretrain
 
+SMALL_RUN = {
+    "data": {"donor_key": "donor", "test_fraction": 0.2},
+    "network": {"hidden_sizes": [16], "n_latent": 8},
+    "training": {"max_epochs": 1, "minibatch_size": 64, "device": "cpu"},
+}
 QUICK = {"training": {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}}
 CHEAP = {"regimes": ("zero_shot",), "baselines": ("pca_knn",), "jobs": 1, "show_progress": False}
 
@@ -32,7 +38,7 @@ def folder(model, tmp_path_factory):
 def test_every_method_budget_and_seed_has_its_rows(folder):
     scores = read_results(folder).scores
     assert list(scores) == list(SCORE_COLUMNS)
-    n_trials = (len(REGIMES) + len(BASELINES)) * 2 * 2
+    n_trials = (len(REGIMES) + len(usual_baselines("cell_type"))) * 2 * 2
     assert len(scores) == n_trials * len(CLASSIFICATION_METRICS)
     assert scores["trial_id"].nunique() == n_trials
     assert scores.groupby(["method", "budget"])["finetune_seed"].nunique().eq(2).all()
@@ -107,7 +113,7 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
     arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP}
     with pytest.raises(InputError, match=r"Unknown regime 'zeroshot'\. Did you mean 'zero_shot'\?"):
         evaluate(model, adata, **{**arguments, "regimes": ("zeroshot",)})
-    with pytest.raises(InputError, match=r"Unknown baseline 'pca'\. Did you mean"):
+    with pytest.raises(InputError, match=r"Unknown baseline of cell_type 'pca'\. Did you mean"):
         evaluate(model, adata, **{**arguments, "baselines": ("pca",)})
     with pytest.raises(InputError, match=r"Unknown downstream task 'celltype'\. Did you mean 'cell_type'\?"):
         evaluate(model, adata, task="celltype", **arguments)
@@ -164,3 +170,74 @@ def test_a_folder_without_results_is_refused(tmp_path, folder):
 def test_a_trial_id_is_a_function_of_what_determines_it():
     assert trial_id(a=1, b="x") == trial_id(b="x", a=1) != trial_id(a=2, b="x")
     assert len(trial_id(a=np.int64(3))) == 12
+
+
+def test_scores_on_draws_of_donors_are_kept(folder):
+    results = read_results(folder)
+    drawn = results.resamples[results.resamples["metric"] == "macro_f1"].set_index("trial_id").drop(columns="metric")
+    assert set(drawn.index) == set(results.scores["trial_id"]) and drawn.notna().all(axis=None)
+    # One test donor was set aside, so that every draw is this donor.
+    values = results.scores[results.scores["metric"] == "macro_f1"].set_index("trial_id")["value"]
+    assert drawn.shape[1] == N_DRAWS
+    np.testing.assert_allclose(drawn.mean(axis=1), values.reindex(drawn.index), atol=1e-5)
+
+
+def test_crossed_seeds_run_every_model_with_every_seed(adata, model, tmp_path):
+    other = pretrain(adata, {**SMALL_RUN, "training": {**SMALL_RUN["training"], "seed": 1}}, out=tmp_path / "other",
+                     show_progress=False)  # fmt: skip
+    same = pretrain(adata, SMALL_RUN, out=tmp_path / "same", show_progress=False)
+    scores = evaluate([same, other], adata, label_key="cell_type", donor_key="donor", n_seeds=2, crossed=True,
+                      settings=QUICK, **{**CHEAP, "regimes": ("zero_shot", "from_scratch")})  # fmt: skip
+    rows = scores[scores["metric"] == "macro_f1"]
+    assert rows.groupby("method").size().eq(4).all()
+    assert set(zip(rows["pretrain_seed"], rows["finetune_seed"], strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    scratch = rows[rows["method"] == "from_scratch"].pivot(
+        index="pretrain_seed", columns="finetune_seed", values="value"
+    )
+    assert (scratch.loc[0] == scratch.loc[1]).all()
+
+
+def test_a_share_of_the_cells_may_be_labelled(adata, model):
+    scores = evaluate(model, adata, label_key="cell_type", donor_key="donor", labelled_fractions=(0.1,), n_seeds=2,
+                      labelled_donors=(), **CHEAP)  # fmt: skip
+    few = scores[scores["budget"] == "0.1 of the cells"]
+    assert set(few["n_labelled_cells"]) == {round(0.1 * (300 - few["n_cells"].iloc[0]))}
+
+
+def test_the_cells_to_judge_on_may_be_named_by_a_query(adata, model, caplog):
+    with caplog.at_level(logging.WARNING):
+        scores = evaluate(model, adata, label_key="cell_type", donor_key="donor", test_where="batch == 'batch 1'",
+                          n_seeds=1, **CHEAP)  # fmt: skip
+    assert set(scores["n_cells"]) == {int((adata.obs["batch"] == "batch 1").sum())}
+    assert "has seen the test cells" in caplog.text
+    with pytest.raises(InputError, match="these are none of 300 cells"):
+        evaluate(model, adata, label_key="cell_type", test_where="batch == 'no'", **CHEAP)
+
+
+def test_cells_of_another_data_set_are_judged_on_with_their_labels_mapped(adata, model, caplog):
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
+    query.obs["cell_type"] = query.obs["cell_type"].astype(str).replace({"type 0": "Typ null", "type 1": "unheard of"})
+    with caplog.at_level(logging.WARNING):
+        scores = evaluate(model, adata, query=query, label_key="cell_type", donor_key="donor", n_seeds=1,
+                          label_map={"Typ null": "type 0"}, **CHEAP)  # fmt: skip
+    assert set(scores["n_cells"]) == {int((query.obs["cell_type"] != "unheard of").sum())}
+    assert set(scores["n_labelled_cells"]) == {300} and set(scores["n_units"]) == {5}
+    assert "are of types that no labelled cell has, and are left out: unheard of" in caplog.text
+    query.obs["cell_type"] = "A" + query.obs["cell_type"].astype(str)
+    with pytest.raises(InputError, match="No type of the cells to judge on is among those of the labelled cells"):
+        evaluate(model, adata, query=query, label_key="cell_type", n_seeds=1, **CHEAP)
+
+
+def test_a_map_of_labels_must_fit(adata, model):
+    with pytest.raises(InputError, match="The map of labels names none of the types"):
+        evaluate(model, adata, label_key="cell_type", label_map={"x": "y"}, **CHEAP)
+    with pytest.raises(InputError, match="A map of labels needs the column of labels"):
+        evaluate(model, adata, label_map={"x": "y"}, **CHEAP)
+
+
+def test_types_of_the_cell_ontology_are_scored_by_it_too(adata, model):
+    names = {"type 0": "T cell", "type 1": "CD4-positive, alpha-beta T cell", "type 2": "B cell"}
+    adata.obs["cell_type"] = adata.obs["cell_type"].map(names)
+    scores = evaluate(model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    values = scores.set_index(["method", "metric"])["value"]
+    assert values["zero_shot", "micro_f1_ontology"] >= values["zero_shot", "micro_f1"]

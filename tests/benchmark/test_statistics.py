@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from selfcell.benchmark.statistics import Comparison, ConfusionStack, Estimate, answer_questions, summarize
+from selfcell.benchmark.statistics import (
+    Comparison,
+    ConfusionStack,
+    Estimate,
+    ScoreStack,
+    answer_questions,
+    summarize,
+)
+from selfcell.core.errors import InputError
 
 
 def confusion_of(truth, predictions, donors, budget="all donors"):
@@ -18,7 +26,7 @@ def confusion_of(truth, predictions, donors, budget="all donors"):
             tables.append(
                 table.rename("n_cells")
                 .reset_index()
-                .assign(method=method, budget=budget, finetune_seed=seed, trial_id="x")
+                .assign(method=method, budget=budget, pretrain_seed=seed, finetune_seed=seed, trial_id="x")
             )
     return pd.concat(tables, ignore_index=True)
 
@@ -140,3 +148,70 @@ def test_only_questions_that_were_studied_are_answered():
     answers = answer_questions(stack)
     assert [question for question, _ in answers] == ["Is the frozen embedding a better space than PCA?"]
     assert set(summarize(stack)) == {("zero_shot", "all donors"), ("pca_knn", "all donors")}
+
+
+def score_tables(values, resampled=None, n_units=6):
+    """Tables of one metric: {(method, pretrain seed, finetune seed): value}."""
+    rows = [
+        {"trial_id": f"{method}{first}{second}", "method": method, "budget": "all donors", "metric": "total",
+         "pretrain_seed": first, "finetune_seed": second, "value": value, "n_units": n_units}
+        for (method, first, second), value in values.items()
+    ]  # fmt: skip
+    draws = resampled or {}
+    resamples = pd.DataFrame(
+        [{"trial_id": name, "metric": "total", **dict(enumerate(of))} for name, of in draws.items()]
+    )
+    return pd.DataFrame(rows), resamples if len(resamples) else pd.DataFrame({"trial_id": [], "metric": []})
+
+
+def test_crossed_seeds_give_a_part_of_the_variance_each():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(3, 4))
+    values = {("m", first, second): table[first, second] for first in range(3) for second in range(4)}
+    estimate = ScoreStack(*score_tables(values), "total").estimate("m", "all donors")
+    first, second = table.mean(axis=1).var(ddof=1) / 3, table.mean(axis=0).var(ddof=1) / 4
+    degrees = (first + second) ** 2 / (first**2 / 2 + second**2 / 3)
+    half = scipy.stats.t.ppf(0.975, degrees) * np.sqrt(first + second)
+    assert estimate.mean == pytest.approx(table.mean())
+    assert estimate.high - estimate.mean == pytest.approx(half)
+
+
+def test_intervals_of_crossed_seeds_cover_the_mean():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        table = rng.normal(size=(3, 1)) + 0.5 * rng.normal(size=(1, 3)) + 0.3 * rng.normal(size=(3, 3))
+        values = {("m", first, second): table[first, second] for first in range(3) for second in range(3)}
+        estimate = ScoreStack(*score_tables(values), "total").estimate("m", "all donors")
+        covered += estimate.low <= 0 <= estimate.high
+    assert covered / 400 > 0.93
+
+
+def test_scores_without_draws_of_donors_vary_over_seeds_alone():
+    values = {("m", seed, seed): value for seed, value in enumerate((0.1, 0.2, 0.6))}
+    estimate = ScoreStack(*score_tables(values), "total").estimate("m", "all donors")
+    half = scipy.stats.t.ppf(0.975, 2) * np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3)
+    assert estimate.high - estimate.mean == pytest.approx(half)
+
+
+def test_draws_of_donors_add_their_variance_and_pair_two_methods():
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=400)
+    draws = {"a00": common + 1, "b00": common}
+    values = {("a", 0, 0): 1.0, ("b", 0, 0): 0.0}
+    stack = ScoreStack(*score_tables(values, draws), "total")
+    alone, difference = stack.estimate("a", "all donors"), stack.compare("a", "b", "all donors").difference
+    assert alone.high - alone.mean == pytest.approx(scipy.stats.t.ppf(0.975, 5) * np.sqrt(common.var() * 6 / 5))
+    assert difference.mean == 1 and difference.high - difference.low < 1e-9
+
+
+def test_an_unknown_score_is_refused():
+    tables = score_tables({("m", 0, 0): 1.0})
+    with pytest.raises(InputError, match=r"There is no score 'totl'. Did you mean 'total'"):
+        ScoreStack(*tables, "totl")
+
+
+def test_methods_that_share_no_seeds_are_not_compared():
+    stack = ScoreStack(*score_tables({("a", 0, 0): 1.0, ("b", 1, 1): 1.0}), "total")
+    with pytest.raises(InputError, match="a and b were run with different seeds"):
+        stack.compare("a", "b", "all donors")

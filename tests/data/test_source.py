@@ -46,7 +46,7 @@ def test_an_empty_file_is_named(tmp_path):
 
 def test_another_kind_of_file_is_refused(tmp_path):
     (tmp_path / "cells.csv").touch()
-    with pytest.raises(InputError, match=r"cells\.csv is neither \.h5ad nor \.zarr"):
+    with pytest.raises(InputError, match=r"cells\.csv is none of \.h5ad, \.h5mu and \.zarr"):
         read_adata(tmp_path / "cells.csv")
 
 

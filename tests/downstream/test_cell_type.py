@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -18,6 +19,8 @@ from selfcell.downstream.cell_type import (
     fit_logistic_regression,
     label_classes,
 )
+from selfcell.downstream.resampling import TestUnits
+from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.training.fit import FitOutcome
 
 QUICK = build(
@@ -43,7 +46,8 @@ def test_every_regime_finds_the_simulated_types(task, encoded, regime):
     split = Split(np.arange(200), NONE, np.arange(200, 300), unit="cell")
     predicted = task.predict(encoded, split, regime=regime, seed=0)
     assert predicted.shape == (100,)
-    assert task.score(predicted, split)["macro_f1"] > 0.8
+    scores = task.score(predicted, split, TestUnits.of(np.repeat(["a", "b"], 50)))
+    assert scores.values["macro_f1"] > 0.8
 
 
 @pytest.mark.parametrize("regime", list(REGIMES))
@@ -63,10 +67,11 @@ def test_fine_tuning_and_training_from_scratch_differ_in_the_encoders_start_only
         starts[len(starts)] = ({k: v.clone() for k, v in objective.state_dict().items()}, settings)
         return FitOutcome(epochs=1, steps=1, kept_epoch=1, validation_loss=None, seconds=0.0)
 
-    monkeypatch.setattr("selfcell.downstream.cell_type.fit", remember)
+    monkeypatch.setattr("selfcell.downstream.supervised.fit", remember)
     split = Split(np.arange(200), NONE, np.arange(200, 300), unit="cell")
     for from_scratch in (False, True):
-        task.train_classifier(encoded.encoder, encoded.cells, split, from_scratch=from_scratch, seed=3, out=tmp_path)
+        start = Start(encoded.model, from_scratch, seed=3)
+        task.train(start, encoded.cells, split, place=TrainingPlace(tmp_path))
     (tuned, settings), (scratch, same_settings) = starts[0], starts[1]
     assert settings == same_settings
     assert all(torch.equal(tuned[f"encoder.{name}"], weight) for name, weight in encoded.encoder.state_dict().items())
@@ -112,6 +117,8 @@ def test_balanced_weights_are_scikit_learns_and_absent_classes_weigh_nothing():
 
 def test_logistic_regression_on_one_class_says_that_class():
     assert fit_logistic_regression(np.zeros((3, 2)), np.array([4, 4, 4]), np.zeros((2, 2))).tolist() == [4, 4]
+    sparse = sp.csr_matrix((3, 2))
+    assert fit_logistic_regression(sparse, np.array([4, 4, 4]), sparse).tolist() == [4, 4, 4]
 
 
 def test_a_single_class_is_refused():

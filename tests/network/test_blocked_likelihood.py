@@ -216,3 +216,33 @@ def test_the_numbers_are_the_same_with_any_number_of_threads(name, monkeypatch):
     torch.set_num_threads(n_threads)
     for one, several in zip(*found, strict=True):
         torch.testing.assert_close(one, several, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_cells", [1, 7, 128, 129, 300])
+def test_sets_drawn_some_cells_after_the_other_are_those_drawn_at_once(n_cells):
+    mask, given = torch.rand(n_cells, 37) < 0.4, 0
+
+    def draw(n_some):
+        nonlocal given
+        given += n_some
+        return mask[given - n_some : given]
+
+    sets = GeneSets.of_draws(draw, n_cells=n_cells, n_genes=37)
+    assert sets.n_cells == n_cells and (sets.bits == GeneSets.of_mask(mask).bits).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_gradients_the_loss_is_the_same(name):
+    problem = Problem(name)
+    scored = GeneSets.of_mask(torch.rand(7, 50) < 0.5)
+    with torch.no_grad():
+        alone = problem.blocked(scored)
+    assert not alone.requires_grad and alone.item() == problem.blocked(scored).item()
+
+
+def test_gradients_are_given_once():
+    problem = Problem("poisson")
+    loss = problem.blocked(GeneSets.of_mask(torch.ones(7, 50, dtype=torch.bool)))
+    torch.autograd.grad(loss, problem.wanted, retain_graph=True)
+    with pytest.raises(RuntimeError, match="gradients"):
+        torch.autograd.grad(loss, problem.wanted)

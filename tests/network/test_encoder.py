@@ -4,11 +4,11 @@ from torch import nn
 
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
-from selfcell.network.encoder import EncoderSettings, MlpEncoder, mirrored_decoder
+from selfcell.network.encoder import PAPER_NETWORK, EncoderSettings, MlpEncoder, mirrored_decoder
 
 
-def test_the_default_network_is_the_papers():
-    settings = EncoderSettings()
+def test_the_papers_network_has_its_sizes():
+    settings = EncoderSettings(**PAPER_NETWORK)
     encoder, decoder = MlpEncoder(settings, n_genes=100), mirrored_decoder(settings, n_outputs=100)
     sizes = [(layer.in_features, layer.out_features) for layer in encoder.layers if isinstance(layer, nn.Linear)]
     assert sizes == [(100, 512), (512, 512), (512, 256), (256, 256), (256, 64)]

@@ -31,6 +31,7 @@ def folder(tmp_path):
                 names = {
                     "method": method,
                     "budget": budget,
+                    "pretrain_seed": seed,
                     "finetune_seed": seed,
                     "trial_id": f"{method}{budget}{seed}",
                 }
@@ -38,6 +39,7 @@ def folder(tmp_path):
                 scores.append({**names, "metric": "macro_f1", "value": 0.5})
     part = {"n_cells": 100, "n_donors": 4}
     about = {
+        "task": "cell_type", "headline_metric": "macro_f1",
         "dataset": "made-up cells", "n_cells": 300, "n_genes": 60, "label_key": "cell_type", "donor_key": "donor",
         "split": {"train": part, "validation": part, "test": part}, "n_seeds": 3, "pretrain_seeds": [0, 1, 2],
         "settings": {"config.toml": "[training]\nseed = 0"}, "versions": {"torch": "2"}, "machine": {"threads": 2},
@@ -49,7 +51,8 @@ def folder(tmp_path):
     curves = pd.DataFrame(
         {"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5], "pretrain_seed": 0}
     )
-    StudyResults(pd.DataFrame(scores), pd.concat(tables), curves, cell_map, about).write(tmp_path / "judged")
+    resamples = pd.DataFrame({"trial_id": [], "metric": []})
+    StudyResults(pd.DataFrame(scores), resamples, pd.concat(tables), curves, cell_map, about).write(tmp_path / "judged")
     return tmp_path / "judged"
 
 

@@ -1,32 +1,37 @@
-"""Linear baselines: PCA with nearest neighbors, and logistic regression on genes."""
+"""Linear baselines of cell types: logistic regression on genes."""
+
+from typing import Any
 
 import numpy as np
 
-from selfcell.baselines.base import LabelProblem
-from selfcell.downstream.cell_type import fit_logistic_regression
-from selfcell.downstream.neighbors import vote_of_neighbors
+from selfcell.baselines.base import Problem
+from selfcell.downstream.cell_type import CellTypeTask, fit_logistic_regression
 
 GENE_INVERSE_PENALTY = 0.001
-"""The best of 1, 0.1, 0.01 and 0.001 on validation donors of ``liu_covid_pbmc``, with two labelled donors and all."""
+"""The best of 1, 0.1, 0.01 and 0.001 on validation donors of ``liu_covid_pbmc``, with two labelled donors and all.
+
+0.003 and 0.01 differ from it by less than 0.01 of macro F1 with two donors (the mean of ten draws) and 0.02 with all.
+"""
+
+VARIABLE_GENE_INVERSE_PENALTY = 0.003
+"""The best of 0.1 to 0.0001, in steps of about 3, in the same way on the 500 most variable of its 1,000 genes."""
 
 
-def predict_by_pca_knn(problem: LabelProblem) -> np.ndarray:
-    """Let the nearest labelled cells vote in the space of principal components."""
-    space = problem.compared.principal_components
-    return vote_of_neighbors(
-        space[problem.labelled],
-        problem.label_code[problem.labelled],
-        space[problem.test],
-        n_neighbors=problem.n_neighbors,
-    ).label_code
-
-
-def predict_by_logistic_regression(problem: LabelProblem) -> np.ndarray:
+def predict_by_logistic_regression(problem: Problem[CellTypeTask]) -> np.ndarray:
     """Fit a multinomial logistic regression on the ``log1p`` expression of all genes, scaled to unit variance."""
-    expression = problem.compared.expression
+    return _predict(problem, genes=slice(None), inverse_penalty=GENE_INVERSE_PENALTY)
+
+
+def predict_by_hvg_logistic_regression(problem: Problem[CellTypeTask]) -> np.ndarray:
+    """Fit the same on the 2,000 most variable genes, chosen on the unlabelled cells."""
+    return _predict(problem, genes=problem.compared.highly_variable, inverse_penalty=VARIABLE_GENE_INVERSE_PENALTY)
+
+
+def _predict(problem: Problem[CellTypeTask], *, genes: Any, inverse_penalty: float) -> np.ndarray:
+    expression, labelled = problem.compared.expression[:, genes], problem.split.train
     return fit_logistic_regression(
-        expression[problem.labelled],
-        problem.label_code[problem.labelled],
-        expression[problem.test],
-        inverse_penalty=GENE_INVERSE_PENALTY,
+        expression[labelled],
+        problem.task.label_code[labelled],
+        expression[problem.split.test],
+        inverse_penalty=inverse_penalty,
     )

@@ -1,18 +1,18 @@
 """Judge pre-trained models on labelled cells: every regime, every baseline, seeds, intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from selfcell.baselines import BASELINES
+from selfcell.benchmark.query import joined_for_judging, with_labels_mapped
 from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
 from selfcell.core.config import build
 from selfcell.data.counts import Scale
 from selfcell.data.source import CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
-from selfcell.downstream.cell_type import CellTypeSettings
+from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
 from selfcell.training.run_folder import TrainedModel, check_folder, prepare_folder
 
@@ -21,17 +21,22 @@ def evaluate(
     model: TrainedModel | str | Path | Sequence[TrainedModel | str | Path],
     cells: CellSource,
     *,
-    label_key: str,
+    task: str = "cell_type",
+    label_key: str | None = None,
     donor_key: str | None = None,
     batch_key: str | None = None,
-    task: str = "cell_type",
     out: str | Path | None = None,
     regimes: Sequence[str] = tuple(REGIMES),
-    baselines: Sequence[str] = tuple(BASELINES),
+    baselines: Sequence[str] | None = None,
     labelled_donors: Sequence[int | None] = (None,),
+    labelled_fractions: Sequence[float] = (),
     n_seeds: int = 3,
+    crossed: bool = False,
     test_fraction: float = 0.3,
-    settings: CellTypeSettings | dict[str, Any] | None = None,
+    test_where: str | None = None,
+    query: CellSource | None = None,
+    label_map: Mapping[str, str] | None = None,
+    settings: SupervisedSettings | dict[str, Any] | None = None,
     layer: str | None = None,
     scale: Scale = "auto",
     gene_column: str | None = None,
@@ -48,23 +53,35 @@ def evaluate(
         A pre-trained model or its run folder; or several that differ in ``training.seed`` alone, so that the spread
         over pre-trainings shows too.
     cells
-        Labelled cells. Donors that the model's run set aside (``data.test_fraction``) are judged on; if it set none
-        aside, they are drawn.
-    label_key, donor_key, batch_key
-        Columns of ``obs`` with the type, the donor, and the batch (shown on maps only). Without donors cells are split
-        one by one, which overstates scores on new donors.
+        Cells of which the truth is known. Donors that the model's run set aside (``data.test_fraction``) are judged on;
+        if it set none aside, they are drawn.
     task
         The downstream task.
+    label_key, donor_key, batch_key
+        Columns of ``obs`` with the type, the donor, and the batch. Without donors cells are split one by one, which
+        overstates scores on new donors.
     out
         Folder for the tables that :func:`selfcell.report` draws from.
     regimes, baselines
-        What to compare; ``selfcell list`` names them.
+        What to compare; ``selfcell list`` names them, and ``obsm:KEY`` is a baseline that takes an embedding which the
+        cells bring along. The usual baselines of the task if left out.
     labelled_donors
         Label budgets: how many training donors are labelled, None for all.
+    labelled_fractions
+        Further label budgets: the share of the training cells that are labelled, between 0 and 1.
     n_seeds
         Seeds of fine-tuning and of the draw of labelled donors; with several models each seed has its own in turn.
+    crossed
+        Fine-tune each of several models with every seed.
     test_fraction
         Share of the cells to judge on, where the model's run has set none aside.
+    test_where
+        The cells to judge on, by a query over ``obs`` such as ``"study == 'Muraro'"``; all others are for training.
+    query
+        Judge on these cells, of another data set, instead; all of ``cells`` are for training.
+    label_map
+        Types under another name: from the name in ``obs`` to the one to use, for the labels of ``cells`` and ``query``.
+        Types that are not in it keep their names.
     settings
         Settings of the task, or those that differ from the defaults.
     layer, scale, gene_column, allow_low_overlap
@@ -85,25 +102,35 @@ def evaluate(
     InputError
         If models, cells or columns cannot be worked with; before any training.
     """
-    DOWNSTREAM_TASKS[task]
     given = [model] if isinstance(model, TrainedModel | str | Path) else model
     models = [as_model(one) for one in given]
+    task_class = DOWNSTREAM_TASKS[task]
+    budgets = [LabelBudget(n_donors) for n_donors in labelled_donors]
+    budgets += [LabelBudget(fraction=fraction) for fraction in labelled_fractions]
     plan = StudyPlan(
+        task=task,
         label_key=label_key,
         donor_key=donor_key,
         batch_key=batch_key,
         n_seeds=n_seeds,
-        budgets=tuple(LabelBudget(n_donors) for n_donors in labelled_donors),
+        crossed=crossed,
+        budgets=tuple(budgets),
         regimes=tuple(regimes),
-        baselines=tuple(baselines),
-        settings=settings if isinstance(settings, CellTypeSettings) else build(CellTypeSettings, settings or {}),
+        baselines=None if baselines is None else tuple(baselines),
+        settings=settings if isinstance(settings, SupervisedSettings) else build(task_class.Settings, settings or {}),
         test_fraction=test_fraction,
+        test_where=test_where,
         n_mapped=2_000 if out is not None else 0,
     )
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
-    study = Study(plan, opened, models, allow_low_overlap=allow_low_overlap)
+    opened = with_labels_mapped(opened, label_key, label_map)
+    split = None
+    if query is not None:
+        asked = with_labels_mapped(open_cells(query), label_key, label_map)
+        opened, split = joined_for_judging(opened, asked, plan, models[0], allow_low_overlap=allow_low_overlap)
+    study = Study(plan, opened, models, split=split, allow_low_overlap=allow_low_overlap)
     if out is not None:
         prepare_folder(Path(out), overwrite=overwrite)
     results = study.run(jobs=jobs, show_progress=show_progress)

@@ -2,8 +2,9 @@
 
 ================ ===================================================================================
 scores.csv       one row a score; the columns are :data:`SCORE_COLUMNS`
-confusion.csv.gz cells by trial, test donor, true type and predicted type: all else follows from it
-classes.csv      F1 and recall of each cell type, with its test cells, by method, budget and seed
+resamples.csv.gz each score on draws of the test donors, one row a trial and score
+confusion.csv.gz cell types: cells by trial, test donor, true type and predicted type
+classes.csv      cell types: F1 and recall of each, with its test cells, by method, budget and seeds
 curves.csv       loss by epoch and pre-training seed
 map.csv.gz       cells in two dimensions, for the embedding and for PCA
 study.json       data, split, settings, versions, seconds
@@ -21,7 +22,7 @@ import pandas as pd
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 SCORE_COLUMNS = (
     "dataset",
@@ -35,6 +36,7 @@ SCORE_COLUMNS = (
     "value",
     "n_cells",
     "n_classes",
+    "n_units",
     "pretext",
     "pretext_settings",
     "pretrain_seed",
@@ -44,9 +46,20 @@ SCORE_COLUMNS = (
     "trial_id",
 )
 """Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
-``n_cells`` and ``n_classes`` are those of the test truth; ``peak_memory_mb`` is that of the process so far."""
+``n_cells``, ``n_classes`` and ``n_units`` (donors, or blocks
+of cells that stand for them) are those of the test truth; ``peak_memory_mb`` is that of the process so far."""
 
-CONFUSION_COLUMNS = ("trial_id", "method", "budget", "finetune_seed", "donor", "truth", "predicted", "n_cells")
+CONFUSION_COLUMNS = (
+    "trial_id",
+    "method",
+    "budget",
+    "pretrain_seed",
+    "finetune_seed",
+    "donor",
+    "truth",
+    "predicted",
+    "n_cells",
+)
 """Columns of ``confusion.csv.gz``. ``donor`` is the unit that is resampled for intervals."""
 
 
@@ -55,6 +68,7 @@ class StudyResults:
     """The tables of a comparison."""
 
     scores: pd.DataFrame
+    resamples: pd.DataFrame
     confusion: pd.DataFrame
     curves: pd.DataFrame
     cell_map: pd.DataFrame
@@ -64,7 +78,7 @@ class StudyResults:
         """Give F1 and recall of each type in the test truth, by trial."""
         is_hit = self.confusion["truth"] == self.confusion["predicted"]
         counts = self.confusion.assign(hits=self.confusion["n_cells"].where(is_hit, 0))
-        trial = ["trial_id", "method", "budget", "finetune_seed"]
+        trial = ["trial_id", "method", "budget", "pretrain_seed", "finetune_seed"]
         true = counts.groupby([*trial, "truth"], sort=False).agg(n_cells=("n_cells", "sum"), hits=("hits", "sum"))
         predicted = counts.groupby([*trial, "predicted"], sort=False)["n_cells"].sum().rename_axis([*trial, "truth"])
         n_predicted = predicted.reindex(true.index, fill_value=0)
@@ -74,7 +88,8 @@ class StudyResults:
 
     def write(self, folder: Path) -> None:
         """Write all tables, each atomically; ``study.json`` last."""
-        for name, table in {**self._tables(), "classes.csv": self.class_scores()}.items():
+        tables = self._tables() | ({} if self.confusion.empty else {"classes.csv": self.class_scores()})
+        for name, table in tables.items():
             with atomic_path(folder / name) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
         write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **self.about})
@@ -82,6 +97,7 @@ class StudyResults:
     def _tables(self) -> dict[str, pd.DataFrame]:
         return {
             "scores.csv": self.scores,
+            "resamples.csv.gz": self.resamples,
             "confusion.csv.gz": self.confusion,
             "curves.csv": self.curves,
             "map.csv.gz": self.cell_map,
@@ -107,12 +123,17 @@ def read_results(folder: Path) -> StudyResults:
         raise InputError(
             f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."
         )
+    if about["format_version"] < FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
+        )
     text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch"), str)
     try:
         tables = {
             name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
             for name, file in (
                 ("scores", "scores.csv"),
+                ("resamples", "resamples.csv.gz"),
                 ("confusion", "confusion.csv.gz"),
                 ("curves", "curves.csv"),
                 ("cell_map", "map.csv.gz"),

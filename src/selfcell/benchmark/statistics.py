@@ -1,11 +1,15 @@
-"""Means, intervals and verdicts, from the confusion table alone.
+"""Means, intervals and verdicts, from the tables of a study alone.
 
 Cells of one donor are not independent, and three seeds are too few for a bootstrap over seeds. So the variance of a
-mean over seeds is put together from two parts: the variance between seeds, divided by their number, and the variance
-over test donors, from a bootstrap that draws whole donors anew and recomputes macro F1. The interval is Student's, with
-the degrees of freedom of Welch and Satterthwaite. Differences are taken within each seed and each draw of donors.
+mean over seeds is put together from parts: the variance between seeds, divided by their number, and the variance over
+test donors, from a bootstrap that draws whole donors anew and recomputes the score. Where every pre-training is
+fine-tuned with every seed, pre-trainings and fine-tunings each give a part: the variance of the means over the other,
+divided by their number, which counts what is left of each pair twice, on the safe side. The interval is Student's, with
+the degrees of freedom of Welch and Satterthwaite. Differences are taken within each pair of seeds and each draw of
+donors.
 """
 
+import abc
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,7 +18,9 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
+from selfcell.core.errors import InputError, did_you_mean
 from selfcell.downstream.metrics import macro_f1
+from selfcell.downstream.resampling import draw_units
 
 N_RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -22,7 +28,7 @@ CONFIDENCE = 0.95
 Verdict = Literal["helps", "no evidence", "hurts"]
 
 VERDICT_RULE = (
-    "Helps or better (hurts or worse): the 95 % interval of the difference in macro F1 lies above (below) zero and "
+    "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero and "
     "every seed agrees in sign. No evidence, no clear difference: anything else. The interval takes in the spread over "
     "seeds and over test donors, paired: both sides are judged on the same seeds and donors."
 )
@@ -71,8 +77,54 @@ class Comparison:
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]
 
 
-class ConfusionStack:
-    """Confusion matrices by method, budget, seed and test donor, as arrays.
+class Draws(NamedTuple):
+    """The score of one method at one budget: of each pair of seeds, and of each draw of test donors."""
+
+    seeds: tuple[tuple[int, int], ...]
+    """Seeds of pre-training and of fine-tuning."""
+    by_seed: Float[np.ndarray, " n_seeds"]
+    """Over all test cells."""
+    resampled: Float[np.ndarray, " n_draws"]
+    """Mean over seeds; empty where the score has no meaning on a draw of donors."""
+    n_units: int
+    """Test donors."""
+
+
+class Stack(abc.ABC):
+    """The scores of a study by method, budget, seeds and draw of test donors, whatever they were made of."""
+
+    budgets: tuple[str, ...]
+    methods: tuple[str, ...]
+
+    @abc.abstractmethod
+    def draws(self, method: str, budget: str) -> Draws:
+        """Give the scores of a method at a budget."""
+
+    @abc.abstractmethod
+    def has(self, method: str, budget: str) -> bool:
+        """Tell whether a method was run at a budget."""
+
+    def estimate(self, method: str, budget: str) -> Estimate:
+        """Estimate the score of one method."""
+        return _estimate(self.draws(method, budget))
+
+    def compare(self, method: str, against: str, budget: str) -> Comparison:
+        """Compare two methods on the same seeds and donors."""
+        one, other = self.draws(method, budget), self.draws(against, budget)
+        pairs = [pair for pair in one.seeds if pair in other.seeds]
+        if not pairs:
+            raise InputError(f"{method} and {against} were run with different seeds, so they cannot be compared.")
+        difference = Draws(
+            tuple(pairs),
+            np.array([one.by_seed[one.seeds.index(pair)] - other.by_seed[other.seeds.index(pair)] for pair in pairs]),
+            one.resampled - other.resampled if len(one.resampled) == len(other.resampled) else np.empty(0),
+            one.n_units,
+        )
+        return Comparison(method, against, budget, _estimate(difference))
+
+
+class ConfusionStack(Stack):
+    """Macro F1 from confusion matrices by method, budget, seeds and test donor.
 
     Parameters
     ----------
@@ -88,12 +140,13 @@ class ConfusionStack:
         self._parts = dict(list(confusion.groupby(["method", "budget"], sort=False)))
 
     def matrices(self, method: str, budget: str) -> Float[np.ndarray, "n_seeds n_donors n_classes n_classes"]:
-        """Give cells by seed, donor, true class and predicted class."""
+        """Give cells by pair of seeds, donor, true class and predicted class."""
         part = self._parts[method, budget]
-        seeds = sorted(set(part["finetune_seed"]))
+        seeds = _seed_pairs(part)
         shape = (len(seeds), len(self.donors), len(self.classes), len(self.classes))
+        place_of = {pair: place for place, pair in enumerate(seeds)}
         positions = (
-            pd.Categorical(part["finetune_seed"], categories=seeds).codes,
+            np.array([place_of[pair] for pair in _pairs(part)]),
             pd.Categorical(part["donor"], categories=list(self.donors)).codes,
             pd.Categorical(part["truth"], categories=list(self.classes)).codes,
             pd.Categorical(part["predicted"], categories=list(self.classes)).codes,
@@ -106,14 +159,56 @@ class ConfusionStack:
         """Tell whether a method was run at a budget."""
         return (method, budget) in self._parts
 
-    def estimate(self, method: str, budget: str) -> Estimate:
-        """Estimate the macro F1 of one method."""
-        return _estimate(self.matrices(method, budget))
+    def draws(self, method: str, budget: str) -> Draws:
+        """Give the macro F1 of each pair of seeds, and of each draw of donors."""
+        matrices = self.matrices(method, budget)
+        weight = draw_units(len(self.donors), n_draws=N_RESAMPLES)
+        resampled = np.stack([macro_f1(np.tensordot(weight, of_seed, axes=1)) for of_seed in matrices], axis=1)
+        seeds = _seed_pairs(self._parts[method, budget])
+        return Draws(seeds, macro_f1(matrices.sum(axis=1)), resampled.mean(axis=1), len(self.donors))
 
-    def compare(self, method: str, against: str, budget: str) -> Comparison:
-        """Compare two methods on the same seeds and donors."""
-        difference = _estimate(self.matrices(method, budget), self.matrices(against, budget))
-        return Comparison(method, against, budget, difference)
+
+class ScoreStack(Stack):
+    """One score of any task, from its rows and their draws.
+
+    Parameters
+    ----------
+    scores, resamples
+        The tables of a results folder.
+    metric
+        The score.
+    """
+
+    def __init__(self, scores: pd.DataFrame, resamples: pd.DataFrame, metric: str) -> None:
+        rows = scores[scores["metric"] == metric]
+        if rows.empty:
+            raise InputError(f"There is no score {metric!r}. {did_you_mean(metric, sorted(set(scores['metric'])))}")
+        self.metric = metric
+        self.budgets = tuple(dict.fromkeys(rows["budget"]))
+        self.methods = tuple(dict.fromkeys(rows["method"]))
+        self._parts = dict(list(rows.groupby(["method", "budget"], sort=False)))
+        of_metric = resamples[resamples["metric"] == metric]
+        self._resampled = of_metric.set_index("trial_id").drop(columns="metric")
+
+    def has(self, method: str, budget: str) -> bool:
+        """Tell whether a method was run at a budget."""
+        return (method, budget) in self._parts
+
+    def draws(self, method: str, budget: str) -> Draws:
+        """Give the score of each pair of seeds, and of each draw of donors."""
+        part = self._parts[method, budget].sort_values(["pretrain_seed", "finetune_seed"])
+        known = part["trial_id"].isin(self._resampled.index).all()
+        resampled = self._resampled.loc[part["trial_id"]].to_numpy(dtype=float).mean(axis=0) if known else np.empty(0)
+        n_units = int(part["n_units"].iloc[0])
+        return Draws(_pairs(part), part["value"].to_numpy(dtype=float), resampled, n_units)
+
+
+def _pairs(table: pd.DataFrame) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(table["pretrain_seed"].astype(int), table["finetune_seed"].astype(int), strict=True))
+
+
+def _seed_pairs(table: pd.DataFrame) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(set(_pairs(table))))
 
 
 QUESTIONS: tuple[tuple[str, str, str], ...] = (
@@ -121,12 +216,21 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
+    ("zero_shot", "pca", "Does the network as pre-training left it do better than PCA?"),
+    ("fine_tuned", "pca", "Does the fine-tuned network do better than PCA?"),
+    ("zero_shot", "gene_means", "Does the decoder as pre-training left it tell cells apart at all?"),
+    ("probe", "gene_ridge", "Does a probe on the frozen embedding beat ridge regression on the genes?"),
+    ("fine_tuned", "gene_ridge", "Does the fine-tuned network beat ridge regression on the genes?"),
+    ("fine_tuned", "harmony", "Does the fine-tuned encoder integrate better than Harmony, which sees all cells?"),
+    ("fine_tuned", "scvi", "Does the fine-tuned encoder integrate better than scVI?"),
+    ("zero_shot", "scvi", "Is the frozen embedding a better space than that of scVI?"),
+    ("fine_tuned", "scanvi", "Does the fine-tuned network beat scANVI?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""
 
 
-def answer_questions(stack: ConfusionStack) -> list[tuple[str, list[Comparison]]]:
+def answer_questions(stack: Stack) -> list[tuple[str, list[Comparison]]]:
     """Answer every question of :data:`QUESTIONS` that was studied, at every label budget."""
     answers = []
     for method, against, question in QUESTIONS:
@@ -136,8 +240,8 @@ def answer_questions(stack: ConfusionStack) -> list[tuple[str, list[Comparison]]
     return answers
 
 
-def summarize(stack: ConfusionStack) -> dict[tuple[str, str], Estimate]:
-    """Estimate macro F1 for every method and budget that was run."""
+def summarize(stack: Stack) -> dict[tuple[str, str], Estimate]:
+    """Estimate the score of every method and budget that was run."""
     return {
         (method, budget): stack.estimate(method, budget)
         for method in stack.methods
@@ -146,32 +250,32 @@ def summarize(stack: ConfusionStack) -> dict[tuple[str, str], Estimate]:
     }
 
 
-def _estimate(
-    matrices: Float[np.ndarray, "n_seeds n_donors n_classes n_classes"],
-    against: Float[np.ndarray, "n_seeds n_donors n_classes n_classes"] | None = None,
-) -> Estimate:
+def _estimate(draws: Draws) -> Estimate:
     """Estimate a mean over seeds, or a difference of two, by the rule at the head of this file."""
-    n_seeds, n_donors = matrices.shape[:2]
-    # The same draws every time and for both sides: an interval is a function of the table.
-    rng = np.random.default_rng(0)
-    donor_weight = rng.multinomial(n_donors, np.full(n_donors, 1 / n_donors), size=N_RESAMPLES).astype(float)
-    by_seed, resampled = _scores(matrices, donor_weight)
-    if against is not None:
-        by_seed_against, resampled_against = _scores(against, donor_weight)
-        by_seed, resampled = by_seed - by_seed_against, resampled - resampled_against
-    over_seeds = by_seed.var(ddof=1) / n_seeds if n_seeds > 1 else 0.0
-    # The bootstrap's variance is too small by (n - 1) / n.
-    over_donors = resampled.var() * n_donors / (n_donors - 1) if n_donors > 1 else 0.0
-    variance = over_seeds + over_donors
-    degrees = variance**2 / (
-        over_seeds**2 / max(n_seeds - 1, 1) + over_donors**2 / max(n_donors - 1, 1) + np.finfo(float).tiny
-    )
-    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(degrees, 1.0)) * np.sqrt(variance)
-    mean = float(by_seed.mean())
-    return Estimate(mean, mean - float(half), mean + float(half), tuple(map(float, by_seed)))
+    parts = _variances_over_seeds(draws)
+    if draws.n_units > 1 and len(draws.resampled):
+        # The bootstrap's variance is too small by (n - 1) / n.
+        parts.append((draws.resampled.var() * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
+    variance = sum(part for part, _ in parts)
+    uncertainty = sum(part**2 / degrees for part, degrees in parts) + np.finfo(float).tiny
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(variance**2 / uncertainty, 1.0)) * np.sqrt(variance)
+    mean = float(draws.by_seed.mean())
+    return Estimate(mean, mean - float(half), mean + float(half), tuple(map(float, draws.by_seed)))
 
 
-def _scores(matrices: np.ndarray, donor_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the macro F1 of each seed over all donors, and of each resample of donors the mean over seeds."""
-    resampled = np.stack([macro_f1(np.tensordot(donor_weight, of_seed, axes=1)) for of_seed in matrices], axis=1)
-    return macro_f1(matrices.sum(axis=1)), resampled.mean(axis=1)
+def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
+    """Give the parts of the variance of the mean that come from seeds, each with its degrees of freedom."""
+    pretraining, finetuning = (np.array(seeds) for seeds in zip(*draws.seeds, strict=True))
+    n_seeds = len(draws.by_seed)
+    if n_seeds == 1:
+        return []
+    if len(np.unique(pretraining)) * len(np.unique(finetuning)) != n_seeds:
+        # Each fine-tuning has a pre-training of its own, so that one variance takes in both.
+        return [(draws.by_seed.var(ddof=1) / n_seeds, n_seeds - 1)]
+    parts = []
+    for factor in (pretraining, finetuning):
+        levels = np.unique(factor)
+        if len(levels) > 1:
+            means = np.array([draws.by_seed[factor == level].mean() for level in levels])
+            parts.append((float(means.var(ddof=1)) / len(levels), len(levels) - 1))
+    return parts

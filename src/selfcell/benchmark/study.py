@@ -1,39 +1,38 @@
 """Compare regimes and baselines on held-out donors, at several label budgets, over seeds."""
 
+import dataclasses
 import datetime
 import functools
 import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import BASELINES
+from selfcell.baselines import SHARED, usual_baselines
 from selfcell.baselines.base import ComparedCells
+from selfcell.baselines.find import find_baseline
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
 from selfcell.benchmark.trials import Contest, Outcome, Trial, run_trials
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.core.seeds import numpy_rng
-from selfcell.data.source import Cells, encode, obs_column
-from selfcell.data.splits import PARTS, Split, split_cells, split_from_json
-from selfcell.downstream import REGIMES
-from selfcell.downstream.base import EncodedCells
-from selfcell.downstream.cell_type import CellTypeSettings, label_classes
-from selfcell.downstream.metrics import classification_scores, confusion_matrix
+from selfcell.data.source import Cells, obs_column
+from selfcell.data.splits import PARTS, Split, split_by_query, split_cells, split_from_json
+from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
+from selfcell.downstream.base import Columns, EncodedCells, SupervisedSettings
+from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
 logger = logging.getLogger(__name__)
 
-ALL = "all donors"
-N_BLOCKS = 50
-"""Blocks of test cells that stand for donors in intervals, where no donor is named."""
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -44,70 +43,114 @@ class LabelBudget:
     """Labelled donors, drawn anew for each seed; None for all."""
     max_epochs: int | None = None
     """Epochs of fine-tuning and training from scratch; None for what the task's settings say."""
+    fraction: float | None = None
+    """Share of the training cells that are labelled, drawn anew for each seed, whatever their donors; None for all."""
 
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return ALL if self.n_donors is None else f"{self.n_donors} donor{'s' if self.n_donors > 1 else ''}"
+    def name(self, *, unit: str) -> str:
+        """Give what tables call it."""
+        if self.fraction is not None:
+            return f"{self.fraction:.3g} of the cells"
+        if self.n_donors is not None:
+            return f"{self.n_donors} donor{'s' if self.n_donors > 1 else ''}"
+        return f"{ALL} {unit}"
 
 
 @dataclass(frozen=True)
 class StudyPlan:
     """What to compare."""
 
-    label_key: str
-    donor_key: str | None
+    label_key: str | None = None
+    donor_key: str | None = None
     batch_key: str | None = None
+    task: str = "cell_type"
     n_seeds: int = 3
+    """Seeds of fine-tuning."""
+    crossed: bool = False
+    """Fine-tune every pre-training with every seed; otherwise seed ``i`` has pre-training ``i``, in turn."""
     budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
     regimes: tuple[str, ...] = tuple(REGIMES)
-    baselines: tuple[str, ...] = tuple(BASELINES)
-    settings: CellTypeSettings = field(default_factory=CellTypeSettings)
+    baselines: tuple[str, ...] | None = None
+    """None for the usual ones of the task."""
+    settings: SupervisedSettings | None = None
+    """Of the task; None for its defaults."""
     test_fraction: float = 0.3
     """Share of the cells to judge on, where the models' runs have not set donors aside."""
+    test_where: str | None = None
+    """The cells to judge on, by a query over ``obs``; all others are for training."""
     n_mapped: int = 2_000
     """Test cells to show in two dimensions; 0 for none."""
 
+    @property
+    def columns(self) -> Columns:
+        """The columns of ``obs`` that are named."""
+        return Columns(self.label_key, self.donor_key, self.batch_key)
+
+    @functools.cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Regimes and baselines, in the order of the tables."""
+        return (*self.regimes, *(usual_baselines(self.task) if self.baselines is None else self.baselines))
+
+    @functools.cached_property
+    def task_settings(self) -> SupervisedSettings:
+        """The settings of the task."""
+        return DOWNSTREAM_TASKS[self.task].Settings() if self.settings is None else self.settings
+
 
 class Study:
-    """Everything that trials share: cells, labels, split, encoders.
+    """Everything that trials share: cells, truth, split, encoders.
 
     Parameters
     ----------
     plan
         What to compare.
     cells
-        Labelled cells.
+        Cells of which the truth is known.
     models
-        Pre-trained models that differ in their seed alone; seed ``i`` of the study uses model ``i``, in turn.
+        Pre-trained models that differ in their seed alone.
+    split
+        Which cells to train and judge on, instead of what :func:`choose_split` chooses.
     allow_low_overlap
         Go on where the cells have under half of the encoder's genes.
     """
 
     def __init__(
-        self, plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], *, allow_low_overlap: bool = False
+        self,
+        plan: StudyPlan,
+        cells: Cells,
+        models: Sequence[TrainedModel],
+        *,
+        split: Split | None = None,
+        allow_low_overlap: bool = False,
     ) -> None:
         _check_plan(plan)
-        labels = obs_column(cells.obs, plan.label_key, role="label")
         self.plan = plan
         self.models = list(models)
         _refuse_fine_tuned(self.models)
-        self.classes = label_classes(labels.to_list(), key=plan.label_key)
-        self.label_code = encode(labels, self.classes)
+        cells, self.batches = _with_batches(cells, plan.batch_key)
+        self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        self.batches = None if plan.batch_key is None else obs_column(cells.obs, plan.batch_key, role="batch")
-        self.split = choose_split(plan, cells, self.models, self.donors)
+        self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
         for model in self.models[1:]:
             if model.genes != self.models[0].genes:
                 raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
+        for model in self.models:
+            for regime in plan.regimes:
+                self.task.check(model, self.cells, regime=regime)
         self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
         if not len(self.trainable) or not len(self.split.test):
             raise InputError(
                 "These cells are all of donors that the model's run held out, or all of others: there must be both, to "
                 "label by and to judge on."
             )
-        self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
+        test = self.task.usable(self.split.test, reference=self.trainable)
+        self.split = dataclasses.replace(self.split, test=test)
+        self.compared = ComparedCells(
+            self.cells,
+            unlabelled=self.trainable,
+            network=self.models[0].encoder.settings,
+            batch_key=plan.batch_key,
+        )
         self.trials = list(self._trials())
 
     def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:
@@ -122,33 +165,50 @@ class Study:
         """
         started = time.perf_counter()
         contest = Contest(
+            task=self.task,
             compared=self.compared,
             encoded=tuple(EncodedCells.of(model, self.cells) for model in self.models),
-            label_code=self.label_code,
-            classes=self.classes,
             test=self.split.test,
+            units=self._units,
         )
-        if "pca_knn" in self.plan.baselines or self.plan.n_mapped:
-            # Computed here once, so that it travels to the processes with the rest.
-            _ = self.compared.principal_components
+        # Computed here once, so that it travels to the processes with the rest.
+        self.task.prepare()
+        for shared in {SHARED[method] for method in self.plan.methods if method in SHARED}:
+            getattr(self.compared, shared)
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
         records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
+        confusion = [record.confusion for record in records if record.confusion is not None]
         return StudyResults(
-            scores=pd.DataFrame([row for rows, _ in records for row in rows], columns=list(SCORE_COLUMNS)),
-            confusion=pd.concat([table for _, table in records], ignore_index=True),
+            scores=pd.DataFrame([row for record in records for row in record.scores], columns=list(SCORE_COLUMNS)),
+            resamples=pd.concat([record.resamples for record in records], ignore_index=True),
+            confusion=pd.concat(confusion, ignore_index=True)
+            if confusion
+            else pd.DataFrame(columns=list(CONFUSION_COLUMNS)),
             curves=self._curves(),
             cell_map=self._map(contest.encoded[0].embedding),
             about=self._about(seconds=time.perf_counter() - started),
         )
 
     def _trials(self) -> Iterator[Trial]:
+        n_models, n_seeds = len(self.models), self.plan.n_seeds
+        if self.plan.crossed:
+            pairs = [(model, seed) for model in range(n_models) for seed in range(n_seeds)]
+        else:
+            pairs = [(seed % n_models, seed) for seed in range(n_seeds)]
         for budget in self.plan.budgets:
-            for seed in range(self.plan.n_seeds):
+            for model, seed in pairs:
                 labelled, settings = self._labelled(budget, seed), self._settings(budget)
-                for method in (*self.plan.regimes, *self.plan.baselines):
-                    yield Trial(method, budget.name, seed, labelled, settings)
+                for method in self.plan.methods:
+                    yield Trial(method, self._budget_name(budget), model, seed, labelled, settings)
+
+    def _budget_name(self, budget: LabelBudget) -> str:
+        return budget.name(unit="cells" if self.donors is None else "donors")
 
     def _labelled(self, budget: LabelBudget, seed: int) -> np.ndarray:
+        if budget.fraction is not None:
+            n_labelled = max(round(budget.fraction * len(self.trainable)), 2)
+            rng = numpy_rng(seed, "labelled cells", round(1e6 * budget.fraction))
+            return np.sort(rng.choice(self.trainable, n_labelled, replace=False))
         if budget.n_donors is None:
             return self.trainable
         if self.donors is None:
@@ -163,24 +223,18 @@ class Study:
         rows: np.ndarray = self.trainable[self.donors.iloc[self.trainable].isin(drawn).to_numpy()]
         return rows
 
-    def _settings(self, budget: LabelBudget) -> CellTypeSettings:
-        settings = self.plan.settings
+    def _settings(self, budget: LabelBudget) -> SupervisedSettings:
+        settings = self.plan.task_settings
         if budget.max_epochs is None:
             return settings
         training = settings.training.model_copy(update={"max_epochs": budget.max_epochs})
         return settings.model_copy(update={"training": training})
 
-    def _model(self, seed: int) -> TrainedModel:
-        return self.models[seed % len(self.models)]
-
-    def _record(self, trial: Trial, outcome: Outcome) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-        """Give the score rows and the confusion table of a trial."""
-        test = self.split.test
-        truth = self.label_code[test]
-        model = self._model(trial.seed)
-        settings = trial.settings.model_dump(mode="json")
+    def _record(self, trial: Trial, outcome: Outcome) -> "_Record":
+        """Give the rows of a trial."""
+        test, model = self.split.test, self.models[trial.model]
         identity = {
-            "task": "cell_type",
+            "task": self.plan.task,
             "method": trial.method,
             "budget": trial.budget,
             "pretrain_seed": model.manifest["seed"],
@@ -188,7 +242,7 @@ class Study:
         }
         trial_hash = trial_id(
             **identity,
-            settings=settings,
+            settings=trial.settings.model_dump(mode="json"),
             data=self._fingerprint,
             label_key=self.plan.label_key,
             labelled=trial.labelled.tolist(),
@@ -202,36 +256,38 @@ class Study:
             "n_labelled_donors": None if self.donors is None else self.donors.iloc[trial.labelled].nunique(),
             "n_labelled_cells": len(trial.labelled),
             "n_cells": len(test),
-            "n_classes": len(np.unique(truth)),
+            **self.task.facts(test),
+            "n_units": len(self._units.names),
             "pretext": model.manifest.get("pretext"),
             "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
             "seconds": outcome.seconds,
             "peak_memory_mb": outcome.peak_memory_mb,
             "trial_id": trial_hash,
         }
-        matrix = confusion_matrix(truth, outcome.predicted, n_classes=len(self.classes))
-        scores = [{**row, "metric": metric, "value": value} for metric, value in classification_scores(matrix).items()]
-        names = np.array(self.classes, dtype=object)
-        cells = pd.DataFrame(
-            {"donor": self._test_units(), "truth": names[truth], "predicted": names[outcome.predicted]}
+        confusion = outcome.tables.get("confusion")
+        if confusion is not None:
+            which = {name: identity[name] for name in CONFUSION_COLUMNS if name in identity}
+            confusion = confusion.assign(trial_id=trial_hash, **which)[list(CONFUSION_COLUMNS)]
+        resamples = pd.DataFrame(list(outcome.scores.resampled.values()))
+        resamples.insert(0, "metric", list(outcome.scores.resampled))
+        resamples.insert(0, "trial_id", trial_hash)
+        return _Record(
+            [{**row, "metric": metric, "value": value} for metric, value in outcome.scores.values.items()],
+            resamples,
+            confusion,
         )
-        counted = cells.value_counts(sort=False).rename("n_cells").reset_index()
-        counted = counted.assign(
-            trial_id=trial_hash, method=trial.method, budget=trial.budget, finetune_seed=trial.seed
-        )
-        return scores, counted[list(CONFUSION_COLUMNS)]
 
     @functools.cached_property
     def _fingerprint(self) -> str:
         return self.cells.fingerprint()
 
-    def _test_units(self) -> np.ndarray:
+    @functools.cached_property
+    def _units(self) -> TestUnits:
         """Give what is resampled for intervals: the donor of each test cell or, without donors, a random block."""
         test = self.split.test
-        if self.donors is not None:
-            return np.asarray(self.donors.iloc[test], dtype=object)
-        blocks = numpy_rng(0, "blocks").permutation(len(test)) % N_BLOCKS
-        return np.array([f"block {block}" for block in blocks], dtype=object)
+        if self.donors is None:
+            return TestUnits.of_cells(len(test))
+        return TestUnits.of(np.asarray(self.donors.iloc[test], dtype=object))
 
     def _curves(self) -> pd.DataFrame:
         logs = []
@@ -245,17 +301,22 @@ class Study:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
         shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        if not n_shown:
+        if not n_shown or (self.plan.label_key is None and self.batches is None):
             return pd.DataFrame(columns=list(MAP_COLUMNS))
         spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
         batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]
-        label = np.array(self.classes, dtype=object)[self.label_code[shown]]
+        label = np.asarray(
+            ["" for _ in shown] if self.plan.label_key is None else self.cells.obs[self.plan.label_key].iloc[shown],
+            dtype=object,
+        )
         return map_cells(spaces, shown, label=label, batch=np.asarray(batch, dtype=object))
 
     def _about(self, *, seconds: float) -> dict[str, Any]:
         parts = {part: getattr(self.split, part) for part in PARTS}
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "task": self.plan.task,
+            "headline_metric": self.task.headline,
             "dataset": self.cells.origin,
             "n_cells": len(self.cells),
             "n_genes": len(self.cells.genes),
@@ -269,27 +330,48 @@ class Study:
                 }
                 for part, rows in parts.items()
             },
-            "budgets": [budget.name for budget in self.plan.budgets],
+            "budgets": [self._budget_name(budget) for budget in self.plan.budgets],
             "n_seeds": self.plan.n_seeds,
             "pretrain_seeds": [model.manifest["seed"] for model in self.models],
             "pretraining": [model.manifest.get("fit") for model in self.models],
             "settings": {
                 "pretraining (the first run's config.toml)": _text_of(self.models[0].path / "config.toml"),
-                "cell_type": to_toml(self.plan.settings),
+                self.plan.task: to_toml(self.plan.task_settings),
             },
             "seconds": {"comparison": round(seconds, 1)},
             **describe_environment(),
         }
 
 
+@dataclass(frozen=True)
+class _Record:
+    """The rows of one trial."""
+
+    scores: list[dict[str, Any]]
+    resamples: pd.DataFrame
+    confusion: pd.DataFrame | None
+
+
+def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:
+    """Give the cells with a batch each, those without a value in one of their own, and that column."""
+    if batch_key is None:
+        return cells, None
+    batches = obs_column(cells.obs, batch_key, role="batch", missing="own category")
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batches})), batches
+
+
 def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
-    """Take the split that the models' runs set aside for judging, if they did; else draw one.
+    """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
 
     Raises
     ------
     InputError
         If the models set different cells aside.
     """
+    if plan.test_where is not None:
+        split = split_by_query(cells.obs, plan.test_where, unit=plan.donor_key, donors=donors)
+        _warn_of_seen(models, split, cells)
+        return split
     saved = [model.split for model in models if model.split is not None]
     if any(other != saved[0] for other in saved[1:]):
         raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
@@ -298,12 +380,16 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
         if len(split.test):
             return split
     split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+    _warn_of_seen(models, split, cells)
+    return split
+
+
+def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
     if any(_has_seen(model, split, cells) for model in models):
         logger.warning(
             "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
             "seen the test cells, though not their labels."
         )
-    return split
 
 
 def _has_seen(model: TrainedModel, split: Split, cells: Cells) -> bool:
@@ -334,12 +420,12 @@ def _check_plan(plan: StudyPlan) -> None:
     for regime in plan.regimes:
         if regime not in REGIMES:
             raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
-    for baseline in plan.baselines:
-        BASELINES[baseline]
-    names = [budget.name for budget in plan.budgets]
+    for baseline in plan.baselines or ():
+        find_baseline(plan.task, baseline)
+    names = [budget.name(unit="") for budget in plan.budgets]
     if len(set(names)) < len(names):
         raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
-    if plan.settings.training.patience:
+    if plan.task_settings.training.patience:
         raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
     if plan.n_seeds < 1:
         raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")

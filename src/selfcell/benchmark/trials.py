@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
-from selfcell.baselines import BASELINES, SEEDLESS
-from selfcell.baselines.base import ComparedCells, LabelProblem
+from selfcell.baselines import SEEDLESS
+from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.find import find_baseline
 from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
-from selfcell.downstream.base import EncodedCells
-from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
+from selfcell.downstream.base import DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
+from selfcell.downstream.resampling import TestUnits
 
 if sys.platform != "win32":
     import resource
@@ -33,24 +35,29 @@ class Trial:
     method: str
     """A regime or a baseline."""
     budget: str
-    """How many donors are labelled, as tables call it."""
+    """How much of the training data bears labels, as tables call it."""
+    model: int
+    """Which of the pre-trained models; what does not depend on it is run once for all of them."""
     seed: int
+    """Of fine-tuning, and of the draw of labelled cells."""
     labelled: np.ndarray
     """Positions of the labelled cells."""
-    settings: CellTypeSettings
+    settings: SupervisedSettings
 
     @property
     def key(self) -> Hashable:
         """What the answer depends on: trials with the same key are run once."""
         seed = None if self.method in SEEDLESS else self.seed
-        return self.method, seed, self.labelled.tobytes(), self.settings.model_dump_json()
+        model = self.model if self.method in {"zero_shot", "probe", "fine_tuned"} else None
+        return self.method, model, seed, self.labelled.tobytes(), self.settings.model_dump_json()
 
 
 class Outcome(NamedTuple):
     """What a trial gives."""
 
-    predicted: np.ndarray
-    """Class of every test cell."""
+    scores: TaskScores
+    tables: dict[str, pd.DataFrame]
+    """What else the task keeps of its answers."""
     seconds: float
     peak_memory_mb: float | None
     """Of the process that ran the trial, so far."""
@@ -60,36 +67,27 @@ class Outcome(NamedTuple):
 class Contest:
     """What all trials share; it is sent to other processes, so it holds no more than they need."""
 
+    task: DownstreamTask
     compared: ComparedCells
     encoded: tuple[EncodedCells, ...]
-    """The cells as each model embeds them; seed ``i`` has model ``i``, in turn."""
-    label_code: np.ndarray
-    classes: tuple[str, ...]
+    """The cells as each model embeds them."""
     test: np.ndarray
     """Positions of the cells to predict for."""
+    units: TestUnits
 
     def run(self, trial: Trial) -> Outcome:
         """Run one trial."""
         started = time.perf_counter()
-        predicted = self._by_regime(trial) if trial.method in REGIMES else self._by_baseline(trial)
-        return Outcome(predicted, round(time.perf_counter() - started, 3), _peak_memory_mb())
-
-    def _by_regime(self, trial: Trial) -> np.ndarray:
-        task = CellTypeTask(trial.settings, label_code=self.label_code, classes=self.classes)
+        task = self.task.with_settings(trial.settings)
         split = Split(trial.labelled, np.array([], dtype=np.int64), self.test, unit="trial")
-        encoded = self.encoded[trial.seed % len(self.encoded)]
-        return task.predict(encoded, split, regime=trial.method, seed=trial.seed)
-
-    def _by_baseline(self, trial: Trial) -> np.ndarray:
-        problem = LabelProblem(
-            compared=self.compared,
-            label_code=self.label_code,
-            labelled=trial.labelled,
-            test=self.test,
-            n_neighbors=trial.settings.n_neighbors,
-            seed=trial.seed,
-        )
-        return BASELINES[trial.method](problem)
+        if trial.method in REGIMES:
+            predicted = task.predict(self.encoded[trial.model], split, regime=trial.method, seed=trial.seed)
+        else:
+            baseline = find_baseline(task.name, trial.method)
+            predicted = baseline(Problem(task, self.compared, split, trial.seed))
+        seconds = round(time.perf_counter() - started, 3)
+        scores, tables = task.score(predicted, split, self.units), task.tables(predicted, split, self.units)
+        return Outcome(scores, tables, seconds, _peak_memory_mb())
 
 
 def run_trials(

@@ -56,7 +56,9 @@ def list_choices(
         },
         "presets": {"Presets (selfcell pretrain --preset)": presets()},
         "regimes": {"Regimes (--regime)": REGIMES},
-        "baselines": {"Baselines (--baseline)": BASELINES.summaries()},
+        "baselines": {
+            f"Baselines of {task} (--baseline)": registry.summaries() for task, registry in BASELINES.items()
+        },
         "datasets": {"Data sets (selfcell datasets NAME)": {name: info.title for name, info in DATASETS.items()}},
         "programs": {
             "Gene programmes (selfcell programs NAME, pretext.programs)": {
@@ -72,7 +74,7 @@ def list_choices(
 
 def _list_settings() -> None:
     from selfcell.core.config import describe
-    from selfcell.downstream.cell_type import CellTypeSettings
+    from selfcell.downstream import DOWNSTREAM_TASKS
     from selfcell.pretext import PRETEXT_TASKS
     from selfcell.pretext.base import PretextSettings
     from selfcell.pretext.two_views import TwoViewSettings
@@ -89,7 +91,9 @@ def _list_settings() -> None:
         shown |= set(lines)
         if lines:
             sections[f"selfcell pretrain with {title}: what it has in addition"] = lines
-    sections["selfcell finetune, evaluate: --set or a TOML file"] = list(describe(CellTypeSettings))
+    for task in DOWNSTREAM_TASKS:
+        title = f"selfcell finetune, evaluate with --task {task}: --set or a TOML file, section [{task}]"
+        sections[title] = list(describe(DOWNSTREAM_TASKS[task].Settings))
     for title, lines in sections.items():
         _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})
 

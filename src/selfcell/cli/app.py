@@ -25,6 +25,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": training.pretrain,
     "embed": using.embed,
     "annotate": using.annotate,
+    "impute": using.impute,
+    "predict": using.predict,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
     "report": judging.report,
@@ -45,8 +47,8 @@ def options(
 ) -> None:
     """Self-supervised pre-training for single-cell RNA-seq: does it help on your data, and if so, here is the model.
 
-    CELLS is an .h5ad file, or a .zarr folder in AnnData's layout, with raw counts; for pretrain, embed and doctor also
-    an atlas, or the URL of one.
+    CELLS is an .h5ad or .h5mu file, or a .zarr folder in AnnData's layout, with raw counts; for pretrain, embed and
+    doctor also an atlas, or the URL of one.
 
     MODEL and RUN are folders that pretrain or finetune made.
     """

@@ -6,19 +6,22 @@ from typing import Annotated
 import typer
 
 from selfcell.cli.options import (
+    BatchOption,
     CellsArgument,
     ConfigOption,
     DonorOption,
     GeneColumnOption,
-    LabelOption,
     LayerOption,
     LowOverlapOption,
     ModelArgument,
+    OptionalLabelOption,
     OverwriteOption,
     ScaleChoice,
     ScaleOption,
     SetOption,
-    gather_settings,
+    TargetOption,
+    TaskOption,
+    task_settings,
 )
 
 
@@ -45,26 +48,45 @@ def demo(
 def evaluate(
     model: ModelArgument,
     cells: CellsArgument,
-    label: LabelOption,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables and report.")],
+    task: TaskOption = "cell_type",
+    label: OptionalLabelOption = None,
     donor: DonorOption = None,
-    batch: Annotated[
-        str | None, typer.Option("--batch", metavar="COLUMN", help="Column of obs with the batch, for maps.")
-    ] = None,
-    task: Annotated[str, typer.Option(help="Downstream task.")] = "cell_type",
+    batch: BatchOption = None,
+    target: TargetOption = None,
     also: Annotated[
         list[Path] | None,
         typer.Option("--also", metavar="MODEL", help="A further pre-training that differs in its seed."),
     ] = None,
     regime: Annotated[list[str] | None, typer.Option(help="Regime to run; all if left out.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="Baseline to run; all if left out.")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="Baseline to run, or obsm:KEY for an embedding of any model; the usual ones if left out."),
+    ] = None,
     labelled_donors: Annotated[
         list[int] | None, typer.Option(min=1, help="Compare with so many labelled donors too, besides with all.")
     ] = None,
+    labelled_fraction: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0001, max=0.9999, help="Compare with this share of the training cells labelled too."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of fine-tuning.")] = 3,
+    crossed: Annotated[
+        bool, typer.Option("--crossed", help="Fine-tune every model with every seed, not one model a seed.")
+    ] = False,
     test_fraction: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of cells to judge on, where the run set none aside.")
     ] = 0.3,
+    test_where: Annotated[
+        str | None, typer.Option("--test-where", metavar="QUERY", help="Judge on cells such as \"study == 'Muraro'\".")
+    ] = None,
+    query: Annotated[
+        Path | None, typer.Option("--query", metavar="CELLS", help="Judge on the cells of this file instead.")
+    ] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE.csv", help="Types under another name: columns from and to."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; the number of cores, but four at most, if left out.")
     ] = None,
@@ -78,28 +100,41 @@ def evaluate(
 ) -> None:
     """Judge a model on your cells: every regime and baseline, on held-out donors, with intervals.
 
-    Set donors aside when pre-training (--set data.test_fraction=0.3) and they are the ones judged on.
+    Set donors aside when pre-training (--set data.test_fraction=0.3) and they are the ones judged on; or name the cells
+    to judge on (--test-where), or another file (--query).
 
     Example: selfcell evaluate runs/mae cells.h5ad --label cell_type --donor donor_id --labelled-donors 2 --out judged
+
+    Example: selfcell evaluate runs/mae cells.h5ad --task cross_modality --target protein_counts --donor donor_id --out
+    proteins
+
+    Example: selfcell evaluate runs/mae cells.h5ad --task integration --label cell_type --batch study --out integrated
+
+    Example: selfcell evaluate runs/mae reference.h5ad --query new.h5ad --label cell_type --out unseen
     """
-    from selfcell.baselines import BASELINES
     from selfcell.benchmark.evaluate import evaluate as run
+    from selfcell.data.label_maps import read_label_map
     from selfcell.downstream import REGIMES
 
     run(
         [str(model), *map(str, also or [])],
         cells,
+        task=task,
         label_key=label,
         donor_key=donor,
         batch_key=batch,
-        task=task,
         out=out,
         regimes=regime or tuple(REGIMES),
-        baselines=baseline or tuple(BASELINES),
+        baselines=baseline or None,
         labelled_donors=(*(labelled_donors or ()), None),
+        labelled_fractions=labelled_fraction or (),
         n_seeds=seeds,
+        crossed=crossed,
         test_fraction=test_fraction,
-        settings=gather_settings(config, set_),
+        test_where=test_where,
+        query=query,
+        label_map=None if label_map is None else read_label_map(label_map),
+        settings=task_settings(task, config, set_, target=target),
         layer=layer,
         scale=scale.value,
         gene_column=gene_column,

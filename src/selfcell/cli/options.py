@@ -20,11 +20,14 @@ class ScaleChoice(StrEnum):
     log1p = "log1p"
 
 
-CellsArgument = Annotated[Path, typer.Argument(metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts.")]
+CellsArgument = Annotated[
+    Path, typer.Argument(metavar="CELLS", help="An .h5ad or .h5mu file or .zarr folder with raw counts.")
+]
 StreamArgument = Annotated[
     str,
     typer.Argument(
-        metavar="CELLS", help="An .h5ad file or .zarr folder with raw counts; an atlas, or its URL (https://, s3://)."
+        metavar="CELLS",
+        help="An .h5ad or .h5mu file or .zarr folder with raw counts; an atlas, or its URL (https://, s3://).",
     ),
 ]
 WhereOption = Annotated[
@@ -33,7 +36,19 @@ WhereOption = Annotated[
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a finished run.")]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]
-LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]
+OptionalLabelOption = Annotated[
+    str | None,
+    typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type, for tasks that need it."),
+]
+TaskOption = Annotated[str, typer.Option("--task", help="Downstream task: selfcell list tasks.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="KEY",
+        help="With --task cross_modality: key of obsm with what is predicted, as the setting.",
+    ),
+]
 DonorOption = Annotated[
     str | None,
     typer.Option(
@@ -113,6 +128,30 @@ def gather_settings(
         if value is not None:
             values.setdefault(section, {})[name] = value
     return values
+
+
+def task_settings(
+    task: str, config: Path | None, overrides: list[str] | None, *, target: str | None = None
+) -> dict[str, Any]:
+    """Put the settings of a downstream task together: a section of its name, as in the ``config.toml`` of a run.
+
+    Its settings may be given without the section's name too, as ``training.max_epochs=5``.
+    """
+    from selfcell.core.config import read_toml, with_overrides
+
+    values = read_toml(config) if config else {}
+    content: dict[str, Any] = values.pop(task, {})
+    values.pop("network", None)
+    content |= values
+    for text in overrides or []:
+        bare = text.removeprefix(f"{task}.")
+        if "." in bare.partition("=")[0]:
+            content = with_overrides(content, [bare])
+        else:
+            content = with_overrides({task: content}, [f"{task}.{bare}"])[task]
+    if target is not None:
+        content["target"] = target
+    return content
 
 
 def refuse_existing(path: Path, *, overwrite: bool, kinds: tuple[str, ...] = (".h5ad",)) -> None:

@@ -10,10 +10,10 @@ from selfcell.cli.options import (
     ConfigOption,
     DonorOption,
     GeneColumnOption,
-    LabelOption,
     LayerOption,
     LowOverlapOption,
     ModelArgument,
+    OptionalLabelOption,
     OverwriteOption,
     PresetOption,
     ResumeOption,
@@ -22,9 +22,12 @@ from selfcell.cli.options import (
     ScaleOption,
     SetOption,
     StreamArgument,
+    TargetOption,
+    TaskOption,
     WhereOption,
     gather_settings,
     resumable,
+    task_settings,
 )
 
 
@@ -122,10 +125,12 @@ def pretrain(
 def finetune(
     model: ModelArgument,
     cells: CellsArgument,
-    label: LabelOption,
     out: RunOption,
-    task: Annotated[str, typer.Option(help="Downstream task.")] = "cell_type",
+    task: TaskOption = "cell_type",
+    label: OptionalLabelOption = None,
     donor: DonorOption = None,
+    batch: BatchOption = None,
+    target: TargetOption = None,
     validation_fraction: Annotated[
         float | None, typer.Option(min=0.0, max=0.9, help="Share of cells to watch the loss on; none if left out.")
     ] = None,
@@ -139,22 +144,29 @@ def finetune(
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Train an encoder further with labels; the run folder then annotates without a reference.
+    """Train an encoder further for a downstream task; the run folder then answers it for any cells.
 
     Every setting, with its default and what it does: selfcell list settings
 
     Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
+
+    Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
+
+    Example: selfcell finetune runs/mae atlas.h5ad --task integration --batch study --out runs/integrated
+
+    Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
     """
     from selfcell.core.words import counted
     from selfcell.downstream.finetune import finetune as run
 
-    settings = gather_settings(config, set_)
+    settings = task_settings(task, config, set_, target=target)
     with resumable():
         trained = run(
             str(model),
             cells,
             label_key=label,
             donor_key=donor,
+            batch_key=batch,
             out=out,
             settings=settings or None,
             task=task,
@@ -172,4 +184,8 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")
+    if task == "integration":
+        typer.echo(f"Next, for these cells and any others: selfcell embed {out} CELLS.h5ad --out integrated.h5ad")
+    following = {"cell_type": "annotate", "reconstruction": "impute", "cross_modality": "predict"}.get(task)
+    if following is not None:
+        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")

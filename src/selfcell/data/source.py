@@ -1,12 +1,13 @@
-"""One read-only face on what holds cells: an AnnData in memory, an .h5ad file, an AnnData .zarr folder."""
+"""One read-only face on what holds cells: AnnData or MuData in memory, .h5ad and .h5mu files, AnnData .zarr folders."""
 
 import dataclasses
 import hashlib
+import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import anndata
 import numpy as np
@@ -17,11 +18,14 @@ from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
+from selfcell.data.mudata_input import MuDataLike, adata_of_mudata, read_mudata
 from selfcell.data.obs_query import no_cells_message, query_mask
 from selfcell.data.streamed import CodedColumn
 
-CellSource: TypeAlias = anndata.AnnData | str | Path
-"""What functions that take cells accept: an AnnData, or the path of an .h5ad file or a .zarr folder."""
+logger = logging.getLogger(__name__)
+
+CellSource: TypeAlias = anndata.AnnData | MuDataLike | str | Path
+"""What functions that take cells accept: an AnnData, a MuData, the path of an .h5ad or .h5mu file or a .zarr folder."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,19 @@ class Cells:
     """``counts``, or ``log1p`` where normalization was undone at the user's word."""
     alignment: Alignment | None = None
     """How they were put into an encoder's order of genes, if they were."""
+    obsm: Mapping[str, Any] = field(default_factory=dict)
+    """What else was measured or computed of each cell, as in AnnData: proteins, chromatin, embeddings."""
+    uns: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.counts.shape[0])
 
     def subset(self, rows: np.ndarray) -> "Cells":
         """Give some of the cells, by position, in the order asked for."""
-        return dataclasses.replace(self, counts=self.counts[rows], obs=self.obs.iloc[rows])
+        obsm = {
+            key: part.iloc[rows] if isinstance(part, pd.DataFrame) else part[rows] for key, part in self.obsm.items()
+        }
+        return dataclasses.replace(self, counts=self.counts[rows], obs=self.obs.iloc[rows], obsm=obsm)
 
     def aligned_to(self, genes: GeneTable, *, allow_low_overlap: bool = False) -> "Cells":
         """Put the cells into an encoder's order of genes; see :func:`selfcell.data.genes.align_genes`."""
@@ -93,7 +103,8 @@ def open_cells(
     Parameters
     ----------
     source
-        An AnnData (never changed), or the path of an .h5ad file or of a .zarr folder in AnnData's layout.
+        An AnnData or a MuData (never changed), or the path of an .h5ad or .h5mu file or of a .zarr folder in AnnData's
+        layout. Of a MuData the modality ``rna`` is taken; see :func:`selfcell.data.mudata_input.adata_of_mudata`.
     layer, scale
         Where the counts are and what they are; see :func:`selfcell.data.counts.find_counts`.
     gene_column
@@ -104,9 +115,12 @@ def open_cells(
     InputError
         If the file cannot be read, there are no cells or genes, there are no counts, or gene names are unusable.
     """
-    adata, origin = (
-        (source, "adata") if isinstance(source, anndata.AnnData) else (read_adata(source), Path(source).name)
-    )
+    if isinstance(source, str | Path):
+        adata, origin = read_adata(source), Path(source).name
+    elif isinstance(source, anndata.AnnData):
+        adata, origin = source, "adata"
+    else:
+        adata, origin = adata_of_mudata(source), "mdata"
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"{origin} is empty: {adata.n_obs:,} cells x {adata.n_vars:,} genes.")
     found = find_counts(adata, layer=layer, scale=scale)
@@ -117,11 +131,13 @@ def open_cells(
         origin=origin,
         counts_address=found.address,
         scale=found.scale,
+        obsm=dict(adata.obsm),
+        uns=dict(adata.uns),
     )
 
 
 def read_adata(path: str | Path) -> anndata.AnnData:
-    """Read an AnnData from an .h5ad file or a .zarr folder.
+    """Read an AnnData from an .h5ad file, an .h5mu file (its modality ``rna``) or a .zarr folder.
 
     Raises
     ------
@@ -141,19 +157,27 @@ def read_adata(path: str | Path) -> anndata.AnnData:
         )
     if (path / ".build").is_dir():
         read_index(path)  # says that it is not finished
-    readers: dict[str, Callable[[Path], anndata.AnnData]] = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}
+    readers: dict[str, Callable[[Path], anndata.AnnData]] = {
+        ".h5ad": anndata.read_h5ad,
+        ".zarr": anndata.read_zarr,
+        ".h5mu": lambda path: adata_of_mudata(read_mudata(path)),
+    }
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)
         raise InputError(
             f"There is no file {str(path)!r}. {did_you_mean(path.name, beside) if beside else ''}".rstrip()
         )
     if path.suffix not in readers:
-        raise InputError(f"{path} is neither .h5ad nor .zarr. Convert it first, for example with scanpy's readers.")
+        raise InputError(
+            f"{path} is none of .h5ad, .h5mu and .zarr. Convert it first, for example with scanpy's readers."
+        )
     try:
         with warnings.catch_warnings():
             # What matters of these is checked, and refused in our own words.
             warnings.filterwarnings("ignore", message=".*names are not unique.*")
             return readers[path.suffix](path)
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise InputError(
@@ -178,7 +202,13 @@ def refuse_empty_cells(cells: Cells) -> None:
         )
 
 
-def obs_column(obs: pd.DataFrame, key: str, *, role: str) -> pd.Series:
+NO_VALUE = "(no value)"
+"""The category of cells that have no value in a column, where they may have one of their own."""
+
+
+def obs_column(
+    obs: pd.DataFrame, key: str, *, role: str, missing: Literal["refuse", "own category"] = "refuse"
+) -> pd.Series:
     """Give a column of ``obs`` as strings, whole.
 
     Parameters
@@ -189,16 +219,28 @@ def obs_column(obs: pd.DataFrame, key: str, *, role: str) -> pd.Series:
         The column.
     role
         What it is used as, such as ``label``, for the message.
+    missing
+        Refuse cells without a value; or take them for a category of their own, :data:`NO_VALUE`, and say so.
 
     Raises
     ------
     InputError
-        If there is no such column (with the nearest names) or some cells have no value in it.
+        If there is no such column (with the nearest names) or some cells have no value in it, and may not.
     """
     if key not in obs.columns:
         raise InputError(f"There is no column {key!r} in obs to use as {role}. {did_you_mean(key, list(obs.columns))}")
     column = obs[key]
     n_missing = int(column.isna().sum())
+    if n_missing and missing == "own category":
+        logger.warning(
+            "%s of %s cells have no value in obs[%r], used as %s: they are taken for one of their own, %r.",
+            f"{n_missing:,}",
+            f"{len(column):,}",
+            key,
+            role,
+            NO_VALUE,
+        )
+        return cast("pd.Series", column.astype(object).where(column.notna(), NO_VALUE).astype(str))
     if n_missing:
         raise InputError(
             f"{n_missing:,} of {len(column):,} cells have no value in obs[{key!r}], used as {role}. "

@@ -12,6 +12,7 @@ import pandas as pd
 from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
+from selfcell.data.obs_query import query_mask
 from selfcell.data.permutation import uniform
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,34 @@ def split_from_json(saved: dict[str, Any], n_cells: int, donors: pd.Series | Non
     if donors is None:
         raise InputError(f"The saved split is by obs[{saved['unit']!r}], which these cells lack.")
     return split_of_donors(donors, **{part: saved["donors"][part] for part in PARTS})
+
+
+def split_by_query(obs: pd.DataFrame, query: str, *, unit: str | None, donors: pd.Series | None) -> Split:
+    """Judge on the cells for which a query over ``obs`` holds, and train on all others.
+
+    A donor may be on both sides, as where the same people were measured twice; that is logged.
+
+    Raises
+    ------
+    InputError
+        If the query cannot be understood, or holds for all cells or for none.
+    """
+    chosen = query_mask(obs, query)
+    if chosen.all() or not chosen.any():
+        raise InputError(
+            f"The cells to judge on are those for which {query}: these are {'all' if chosen.all() else 'none'} of "
+            f"{len(obs):,} cells, but there must be some to learn from and some to judge on."
+        )
+    train, test = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    named: dict[str, tuple[str, ...]] = {}
+    if donors is not None:
+        sides = [set(donors.iloc[rows]) for rows in (train, test)]
+        if shared := sorted(sides[0] & sides[1]):
+            logger.warning(
+                "%d donors, such as %r, have cells both to learn from and to judge on.", len(shared), shared[0]
+            )
+        named = dict(zip(PARTS, (tuple(sorted(sides[0])), (), tuple(sorted(sides[1]))), strict=True))
+    return Split(train, np.array([], dtype=np.int64), test, unit=unit or "query", donors=named)
 
 
 def split_of_donors(

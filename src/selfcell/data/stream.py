@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import anndata
 import numpy as np
 
 from selfcell.core.errors import InputError, did_you_mean
@@ -16,7 +15,7 @@ from selfcell.data.loader import CellLoader
 from selfcell.data.order import BlockOrder, CrossedCodes, Order, WeightedOrder, WholeOrder, balanced_weights, sizes_in
 from selfcell.data.rows import MemoryRows
 from selfcell.data.schedule import Schedule
-from selfcell.data.source import Cells, open_cells
+from selfcell.data.source import Cells, CellSource, open_cells
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
 
@@ -30,7 +29,7 @@ FILE_BLOCK_SIZE, FILE_BUFFER_SIZE = 32, 8192
 
 
 def stream_cells(
-    cells: anndata.AnnData | str | Path | Cells | StreamedCells,
+    cells: CellSource | Cells | StreamedCells,
     *,
     minibatch_size: int,
     shuffle_seed: int | None = 0,
@@ -53,7 +52,7 @@ def stream_cells(
     Parameters
     ----------
     cells
-        An AnnData, the path of a file, the path or URL of an atlas, or cells that are open already.
+        An AnnData, a MuData, the path of a file, the path or URL of an atlas, or cells that are open already.
     minibatch_size
         Cells of a minibatch; the last of an epoch has what is left.
     shuffle_seed
@@ -116,7 +115,7 @@ def stream_cells(
 
 
 def open_any(
-    source: anndata.AnnData | str | Path,
+    source: CellSource,
     *,
     layer: str | None = None,
     scale: Scale = "auto",
@@ -131,7 +130,7 @@ def open_any(
     InputError
         If there are no counts, or what is asked for does not go together.
     """
-    atlas = not isinstance(source, anndata.AnnData) and (is_url(source) or is_atlas(source))
+    atlas = isinstance(source, str | Path) and (is_url(source) or is_atlas(source))
     if scale != "auto" and (atlas or backed):
         raise InputError("Cells are streamed from disk as whole counts only: leave scale (data.scale, --scale) out.")
     if atlas:
@@ -140,9 +139,11 @@ def open_any(
             option = name.replace("_", "-")
             raise InputError(f"An atlas knows where its counts and genes are: leave {name} (--{option}) out.")
         return open_atlas(str(source), cache_folder=cache_folder)
-    if backed and isinstance(source, anndata.AnnData):
-        raise InputError("Only a file can be read from disk while it is streamed: give its path, or leave backed out.")
     if backed:
+        if not isinstance(source, str | Path):
+            raise InputError(
+                "Only a file can be read from disk while it is streamed: give its path, or leave backed out."
+            )
         return open_backed(source, layer=layer, gene_column=gene_column)
     return open_cells(source, layer=layer, scale=scale, gene_column=gene_column)
 

@@ -9,12 +9,27 @@ if TYPE_CHECKING:
 
 DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
     "downstream task",
-    {"cell_type": Entry("selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors.")},
+    {
+        "cell_type": Entry(
+            "selfcell.downstream.cell_type:CellTypeTask", "Tell the type of each cell of unseen donors."
+        ),
+        "reconstruction": Entry(
+            "selfcell.downstream.reconstruction:ReconstructionTask",
+            "Reconstruct the expression of cells of unseen donors, whole or with counts hidden.",
+        ),
+        "cross_modality": Entry(
+            "selfcell.downstream.cross_modality:CrossModalityTask", "Tell proteins or chromatin of a cell from its RNA."
+        ),
+        "integration": Entry(
+            "selfcell.downstream.integration:IntegrationTask",
+            "Embed cells by type and not by batch, those of unseen donors and batches too.",
+        ),
+    },
 )
 
 REGIMES = {
-    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding vote.",
-    "probe": "Frozen encoder; a logistic regression on the embedding.",
+    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding answer.",
+    "probe": "Frozen encoder; a linear model on the embedding.",
     "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
     "from_scratch": "Everything trained with labels, the same network from random weights.",
 }

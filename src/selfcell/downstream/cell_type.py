@@ -1,67 +1,64 @@
 """Cell-type prediction: tell the type of each cell of donors that were never seen."""
 
-import tempfile
-from pathlib import Path
-from typing import ClassVar, Literal
+import logging
+from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from selfcell.core.config import Settings
 from selfcell.core.errors import InputError
-from selfcell.core.seeds import derive_seed
-from selfcell.data.loader import CellLoader, cell_loader
+from selfcell.data.cell_ontology import load_cell_ontology
+from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
-from selfcell.data.source import Cells
+from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import Split
-from selfcell.downstream.base import DownstreamTask, EncodedCells
+from selfcell.downstream.base import (
+    Columns,
+    DownstreamTask,
+    EncodedCells,
+    SupervisedSettings,
+    TaskScores,
+)
+from selfcell.downstream.classifier_confidence import learn_confidence
 from selfcell.downstream.embed import CELLS_AT_ONCE
-from selfcell.downstream.metrics import classification_scores, confusion_matrix
-from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
+from selfcell.downstream.metrics import classification_scores
+from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
+from selfcell.downstream.ontology_scores import corrected_confusion
+from selfcell.downstream.resampling import TestUnits
+from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
 from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import ACTIVATIONS, MlpEncoder
-from selfcell.pretext.base import Loss, Objective
-from selfcell.training.fit import FitOutcome, fit, seeded
-from selfcell.training.settings import TrainingSettings
+from selfcell.pretext.base import Loss
+from selfcell.training.fit import FitOutcome
+
+logger = logging.getLogger(__name__)
+
+N_TO_CALIBRATE = 50
+"""Held-out cells without which a classifier's confidence is left as it is."""
 
 
-class ClassifierTrainingSettings(TrainingSettings):
-    """The optimizer of fine-tuning and of training from scratch alike: the paper's rates for classifiers."""
-
-    chooses_minibatch: ClassVar[bool] = False
-
-    max_epochs: int = Field(default=20, ge=1)
-    """Passes over the labelled training cells."""
-    minibatch_size: int = Field(default=256, ge=1)
-    """Cells whose loss is taken at once."""
-    learning_rate: float = Field(default=9e-4, gt=0)
-    """Learning rate at the start, or after the warm-up."""
-    weight_decay: float = Field(default=0.05, ge=0)
-    """Weight decay: decoupled with adamw; with lars added to the gradients, and not on biases and norms."""
-    patience: int = Field(default=0, ge=0)
-    """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs and
-    keeps the last ones, which does better where few donors are labelled."""
-
-
-class CellTypeSettings(Settings):
+class CellTypeSettings(SupervisedSettings):
     """Settings of cell-type prediction."""
 
     n_neighbors: int = Field(default=N_NEIGHBORS, ge=1)
     """Labelled cells that vote in zero_shot."""
+    weights: Weights = "uniform"
+    """Weight of their votes: uniform, or distance (one over it)."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weight of a class in the loss: balanced weighs rare types up, as the paper does; none counts every cell alike."""
-    training: ClassifierTrainingSettings = ClassifierTrainingSettings()
-    """Optimizer of fine_tuned and from_scratch."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each label that is spread over all classes, from 0 (the paper's) to 1; 0.1 tempers confidence."""
 
 
-class CellTypeClassifier(Objective):
+class CellTypeClassifier(Supervised):
     """An encoder with a linear head on its activated embedding, trained by weighted cross-entropy.
 
     The head is the paper's: activation, dropout, Linear. The activation is the one the encoder was trained with.
@@ -72,11 +69,16 @@ class CellTypeClassifier(Objective):
         Trained along.
     class_weight
         Weight of each class in the loss.
+    label_smoothing
+        Share of each label that is spread over all classes.
     """
 
-    def __init__(self, encoder: MlpEncoder, *, class_weight: Float[Tensor, " n_classes"]) -> None:
+    def __init__(
+        self, encoder: MlpEncoder, *, class_weight: Float[Tensor, " n_classes"], label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.label_smoothing = label_smoothing
         self.head = classifier_head(encoder, n_classes=len(class_weight))
         self.register_buffer("class_weight", class_weight, persistent=False)
 
@@ -86,7 +88,7 @@ class CellTypeClassifier(Objective):
         logits = self.head(self.encoder(minibatch.sparse_expression()))
         accuracy = (logits.argmax(dim=1) == label_code).float().mean()
         weight = self.get_buffer("class_weight")
-        total = nn.functional.cross_entropy(logits, label_code, weight=weight)
+        total = nn.functional.cross_entropy(logits, label_code, weight=weight, label_smoothing=self.label_smoothing)
         # Types that no training cell has weigh nothing; held-out cells may be of these alone, and 0 / 0 is no loss.
         total = torch.where(weight[label_code].sum() > 0, total, 0.0)
         return Loss(total=total, terms={"accuracy": accuracy})
@@ -132,7 +134,9 @@ class CellTypeTask(DownstreamTask):
         Names of the types.
     """
 
+    name = "cell_type"
     Settings = CellTypeSettings
+    headline = "macro_f1"
 
     def __init__(
         self, settings: CellTypeSettings, *, label_code: Int[np.ndarray, " n_cells"], classes: tuple[str, ...]
@@ -140,106 +144,149 @@ class CellTypeTask(DownstreamTask):
         self.settings = settings
         self.label_code = label_code
         self.classes = classes
+        self.in_ontology = all(map(load_cell_ontology().knows, classes))
+
+    @classmethod
+    def of(cls, settings: CellTypeSettings, cells: Cells, columns: Columns) -> "CellTypeTask":
+        """Take the types from ``obs``.
+
+        Raises
+        ------
+        InputError
+            If no column of labels is named, or it cannot be used.
+        """
+        if columns.label is None:
+            raise InputError("The task cell_type needs the column of obs with the types: --label COLUMN (label_key).")
+        labels = obs_column(cells.obs, columns.label, role="label")
+        classes = label_classes(labels.to_list(), key=columns.label)
+        return cls(settings, label_code=encode(labels, classes), classes=classes)
+
+    def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
+        """Leave out cells of types that no reference cell has: nothing could name them. Says how many.
+
+        Raises
+        ------
+        InputError
+            If none is left.
+        """
+        known = np.isin(self.label_code[rows], np.unique(self.label_code[reference]))
+        if not known.any():
+            raise InputError(
+                "No type of the cells to judge on is among those of the labelled cells "
+                f"({_listed(self.classes, self.label_code[rows])} against "
+                f"{_listed(self.classes, self.label_code[reference])}). Make the names agree, with a map of labels if "
+                "they are of different sources."
+            )
+        if not known.all():
+            logger.warning(
+                "%s of %s cells to judge on are of types that no labelled cell has, and are left out: %s.",
+                f"{int((~known).sum()):,}",
+                f"{len(rows):,}",
+                _listed(self.classes, self.label_code[rows][~known]),
+            )
+        return rows[known]
+
+    def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:
+        """Give the number of classes among the test cells."""
+        return {"n_classes": len(np.unique(self.label_code[rows]))}
 
     def predict(self, encoded: EncodedCells, split: Split, *, regime: str, seed: int) -> Int[np.ndarray, " n_test"]:
         """Give the class of every cell of ``split.test``; ``validation`` is for stopping, where that is asked for."""
         labelled = split.train
         embedding = encoded.embedding
         if regime == "zero_shot":
-            vote = vote_of_neighbors(
-                embedding[labelled],
-                self.label_code[labelled],
-                embedding[split.test],
-                n_neighbors=self.settings.n_neighbors,
-            )
-            return vote.label_code
+            return self.answer_in_space(embedding, split)
         if regime == "probe":
             return fit_logistic_regression(embedding[labelled], self.label_code[labelled], embedding[split.test])
-        classifier = self._trained(encoded, split, regime=regime, seed=seed)
+        classifier = cast("CellTypeClassifier", self.trained(encoded, split, regime=regime, seed=seed))
         test_cells = encoded.cells.subset(split.test)
         return np.asarray(classify(classifier.encoder, classifier.head, test_cells).argmax(axis=1))
 
-    def score(self, predicted: np.ndarray, split: Split) -> dict[str, float]:
-        """Compute macro and micro F1 and balanced accuracy."""
-        truth = self.label_code[split.test]
-        return classification_scores(confusion_matrix(truth, predicted, n_classes=len(self.classes)))
+    def answer_in_space(self, space: Float[np.ndarray, "n_cells n_dimensions"], split: Split) -> np.ndarray:
+        """Let the nearest labelled cells vote."""
+        return vote_of_neighbors(
+            space[split.train],
+            self.label_code[split.train],
+            space[split.test],
+            n_neighbors=self.settings.n_neighbors,
+            weights=self.settings.weights,
+        ).label_code
 
-    def _trained(self, encoded: EncodedCells, split: Split, *, regime: str, seed: int) -> CellTypeClassifier:
-        with tempfile.TemporaryDirectory() as folder:
-            classifier, _ = self.train_classifier(
-                encoded.encoder,
-                encoded.cells,
-                split,
-                from_scratch=regime == "from_scratch",
-                seed=seed,
-                out=Path(folder),
-            )
-        return classifier
+    def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
+        """Compute macro and micro F1 and balanced accuracy.
 
-    def train_classifier(
-        self,
-        start: MlpEncoder,
-        cells: Cells,
-        split: Split,
-        *,
-        from_scratch: bool,
-        seed: int,
-        out: Path,
-        resume: bool = False,
-        show_progress: bool = False,
-    ) -> tuple[CellTypeClassifier, FitOutcome]:
-        """Train encoder and head on the labels of ``split.train``; watch the loss on ``split.validation``, if any.
-
-        Parameters
-        ----------
-        start
-            The encoder to begin from; not changed. With ``from_scratch`` only its sizes are used. Everything else, the
-            head's first weights included, is the same either way.
-        cells
-            Cells in the encoder's order of genes.
-        split
-            Which cells to train on, and to watch the loss on.
-        from_scratch
-            Begin from random weights.
-        seed
-            Seed of weights, order and dropout.
-        out
-            Folder for logs and checkpoints.
-        resume
-            Go on from the checkpoint in ``out``.
-        show_progress
-            Show a progress bar.
+        Where all types are of the Cell Ontology, ``macro_f1_ontology`` and ``micro_f1_ontology`` count a prediction
+        that is a kind of the true type as right (:mod:`selfcell.downstream.ontology_scores`).
         """
-        n_classes = len(self.classes)
-        weight = torch.ones(n_classes)
-        if self.settings.class_weights == "balanced":
-            weight = balanced_class_weight(self.label_code[split.train], n_classes=n_classes)
-        with seeded(seed, "classifier weights"):
-            encoder = MlpEncoder(start.settings, n_genes=start.n_genes)
-            classifier = CellTypeClassifier(encoder, class_weight=weight)
-        if not from_scratch:
-            encoder.load_state_dict(start.state_dict())
-        training = self.settings.training.model_copy(update={"seed": derive_seed(seed, "fine-tuning") % 2**31})
-        outcome = fit(
-            classifier,
-            training,
-            train=self._loader(cells, split.train, shuffle_seed=training.seed),
-            validation=self._loader(cells, split.validation, shuffle_seed=None) if len(split.validation) else None,
-            out=out,
-            title="From scratch" if from_scratch else "Fine-tuning",
-            resume=resume,
-            show_progress=show_progress,
-        )
-        return classifier, outcome
+        matrices = self._matrices(predicted, split, units).astype(float)
+        resampled = self._scores(np.tensordot(units.draws, matrices, axes=1))
+        return TaskScores({name: float(score) for name, score in self._scores(matrices.sum(axis=0)).items()}, resampled)
 
-    def _loader(self, cells: Cells, rows: np.ndarray, *, shuffle_seed: int | None) -> CellLoader:
-        return cell_loader(
-            cells.counts,
-            codes={"label": self.label_code},
-            minibatch_size=self.settings.training.minibatch_size,
-            shuffle_seed=shuffle_seed,
-            positions=rows,
+    def _scores(self, confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> dict[str, np.ndarray]:
+        scores = classification_scores(confusion)
+        if self.in_ontology:
+            lenient = classification_scores(corrected_confusion(confusion, classes=self.classes))
+            scores |= {f"{name}_ontology": lenient[name] for name in ("macro_f1", "micro_f1")}
+        return scores
+
+    def tables(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:
+        """Count test cells by unit, true type and predicted type."""
+        matrices = self._matrices(predicted, split, units)
+        unit, truth, given = np.nonzero(matrices)
+        classes = np.array(self.classes, dtype=object)
+        counted = pd.DataFrame(
+            {
+                "donor": np.array(units.names, dtype=object)[unit],
+                "truth": classes[truth],
+                "predicted": classes[given],
+                "n_cells": matrices[unit, truth, given].astype(np.int64),
+            }
         )
+        return {"confusion": counted}
+
+    def _matrices(self, predicted: np.ndarray, split: Split, units: TestUnits) -> np.ndarray:
+        """Give the confusion matrix of each test unit."""
+        n_classes, n_units = len(self.classes), len(units.names)
+        place = (units.code * n_classes + self.label_code[split.test]) * n_classes + predicted
+        counted = np.bincount(place, minlength=n_units * n_classes**2)
+        return counted.reshape(n_units, n_classes, n_classes)
+
+    def train(
+        self, start: Start, cells: Cells, split: Split, *, place: TrainingPlace
+    ) -> tuple[CellTypeClassifier, FitOutcome]:
+        """Train a classifier; see :meth:`DownstreamTask.train`."""
+        n_classes, settings = len(self.classes), self.settings
+        weight = torch.ones(n_classes)
+        if settings.class_weights == "balanced":
+            weight = balanced_class_weight(self.label_code[split.train], n_classes=n_classes)
+
+        def make(encoder: MlpEncoder) -> CellTypeClassifier:
+            return CellTypeClassifier(encoder, class_weight=weight, label_smoothing=settings.label_smoothing)
+
+        codes = {"label": self.label_code}
+        return train_supervised(make, start, cells, split, settings.training, codes=codes, place=place)
+
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:
+        """Learn from the held-out cells how far the classifier can be trusted, where there are enough of them."""
+        known = np.isin(self.label_code[split.validation], np.unique(self.label_code[split.train]))
+        rows = split.validation[known]
+        if len(rows) < N_TO_CALIBRATE:
+            return {}
+        classifier = cast("CellTypeClassifier", objective)
+        probability = classify(classifier.encoder, classifier.head, cells.subset(rows))
+        donors = None
+        if split.unit in cells.obs:
+            donors = pd.factorize(cells.obs[split.unit].iloc[rows])[0].astype(np.int64)
+        return {"calibration": learn_confidence(probability, self.label_code[rows], donor_code=donors)}
+
+    def about(self) -> dict[str, Any]:
+        """Give the names of the types, in the order of the classifier's outputs."""
+        return {"labels": list(self.classes)}
+
+
+def _listed(classes: tuple[str, ...], codes: np.ndarray) -> str:
+    names = [classes[code] for code in np.unique(codes)]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def fit_logistic_regression(
@@ -261,7 +308,7 @@ def fit_logistic_regression(
         scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
     """
     if len(np.unique(label_code)) == 1:
-        return np.full(len(test), label_code[0])
+        return np.full(test.shape[0], label_code[0])
     scaler = StandardScaler(with_mean=not sp.issparse(train))
     regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=3_000, tol=1e-3)
     model = make_pipeline(scaler, regression)

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, read_toml, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
-from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
+from selfcell.data.source import Cells, CellSource, obs_column, open_cells
 from selfcell.data.splits import split_cells
 from selfcell.downstream import DOWNSTREAM_TASKS
-from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, label_classes
+from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.embed import as_model
+from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.network.encoder import EncoderSettings
 from selfcell.training.pretrain import write_finished_run
 from selfcell.training.processes import refuse_several
@@ -32,23 +34,22 @@ from selfcell.training.run_folder import (
 logger = logging.getLogger(__name__)
 
 
-class FinetuneSettings(Settings):
-    """What ``config.toml`` of a fine-tuning run holds."""
-
-    network: EncoderSettings
-    """The network, from the pre-trained model."""
-    cell_type: CellTypeSettings = CellTypeSettings()
-    """The task."""
+def finetune_settings(task: str, network: EncoderSettings, settings: SupervisedSettings) -> Settings:
+    """Give what ``config.toml`` of a fine-tuning run holds: the sections ``[network]`` and that of the task."""
+    fields: dict[str, Any] = {"network": (EncoderSettings, ...), task: (type(settings), ...)}
+    holder: type[Settings] = pydantic.create_model("FinetuneSettings", __base__=Settings, **fields)
+    return holder(**{"network": network, task: settings})
 
 
 def finetune(
     model: TrainedModel | str | Path,
     cells: CellSource,
     *,
-    label_key: str,
     out: str | Path,
+    label_key: str | None = None,
     donor_key: str | None = None,
-    settings: CellTypeSettings | dict[str, Any] | None = None,
+    batch_key: str | None = None,
+    settings: SupervisedSettings | dict[str, Any] | None = None,
     task: str = "cell_type",
     from_scratch: bool = False,
     validation_fraction: float | None = None,
@@ -60,25 +61,25 @@ def finetune(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> TrainedModel:
-    """Train an encoder further, with labels.
+    """Train an encoder further, for a downstream task.
 
     Parameters
     ----------
     model
         The pre-trained model, or its run folder. It is not changed.
     cells
-        Labelled cells.
-    label_key
-        Column of ``obs`` with the labels.
+        Cells of which the truth is known.
     out
         The run folder to make.
+    label_key, batch_key
+        Columns of ``obs`` with the type and the batch, for tasks that need them.
     donor_key
         Column of ``obs`` with the donor. Validation cells are then of other donors, and donors that pre-training set
         aside (``data.test_fraction``) are left out, so that they can still be judged on.
     settings
         Settings of the task, or those that differ from the defaults. With ``resume`` they may be left out.
     task
-        The downstream task; ``cell_type`` is the only one that can be fine-tuned for so far.
+        The downstream task; ``selfcell list tasks`` names them.
     from_scratch
         Begin from random weights, everything else the same: the comparison that tells whether pre-training helped.
     validation_fraction
@@ -94,13 +95,13 @@ def finetune(
     InputError
         If cells, labels, settings or folder cannot be worked with; before any training.
     """
-    DOWNSTREAM_TASKS[task]
+    task_class = DOWNSTREAM_TASKS[task]
     out, model = Path(out), as_model(model)
     if resume and settings is None:
         read_manifest(out)
-        settings = read_toml(out / "config.toml")["cell_type"]
-    if not isinstance(settings, CellTypeSettings):
-        settings = build(CellTypeSettings, settings or {})
+        settings = read_toml(out / "config.toml").get(task, {})
+    if not isinstance(settings, SupervisedSettings):
+        settings = build(task_class.Settings, settings or {})
     refuse_several(settings.training, "Fine-tuning")
     if validation_fraction is None:
         validation_fraction = 0.15 if settings.training.patience else 0.0
@@ -109,22 +110,24 @@ def finetune(
     check_folder(out, resume=resume, overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = _without_held_out(opened, model, donor_key)
-    labels = obs_column(opened.obs, label_key, role="label")
-    classes = label_classes(labels.to_list(), key=label_key)
+    question = task_class.of(settings, opened, Columns(label_key, donor_key, batch_key))
     donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
     seed = settings.training.seed
     split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    question.check(model, aligned, regime="from_scratch" if from_scratch else "fine_tuned")
     about = {
         "kind": "fine-tuned",
         "task": task,
         "start": "random weights" if from_scratch else str(model.path),
+        # What pre-training the network comes from: it says how a decoder is to be read.
+        **{name: model.manifest.get(name) for name in ("pretext", "pretext_settings")},
         "seed": seed,
         "label_key": label_key,
-        "labels": list(classes),
+        **question.about(),
         "data": {"origin": opened.origin, "fingerprint": opened.fingerprint(), "n_cells": len(opened)},
     }
-    config = FinetuneSettings(network=model.encoder.settings, cell_type=settings)
+    config = finetune_settings(task, model.encoder.settings, settings)
     prepare_folder(out, resume=resume, overwrite=overwrite)
     if resume and check_resumable(out, about, config):
         logger.info("%s", why_finished(out))
@@ -137,17 +140,10 @@ def finetune(
         f"watching the loss on {len(split.validation):,}" if len(split.validation) else "none to watch the loss on"
     )
     logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
-    classifier, outcome = CellTypeTask(settings, label_code=encode(labels, classes), classes=classes).train_classifier(
-        model.encoder,
-        aligned,
-        split,
-        from_scratch=from_scratch,
-        seed=seed,
-        out=out,
-        resume=resume,
-        show_progress=show_progress,
-    )
-    write_finished_run(out, classifier, {**about, "fit": vars(outcome)})
+    start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
+    objective, outcome = question.train(start, aligned, split, place=place)
+    learned = question.learned(objective, aligned, split)
+    write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
 
 

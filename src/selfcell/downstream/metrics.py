@@ -6,7 +6,7 @@ No torch here: reports and statistics compute from the same functions.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 
 CLASSIFICATION_METRICS = ("macro_f1", "macro_f1_union", "micro_f1", "balanced_accuracy")
 
@@ -30,7 +30,7 @@ def confusion_matrix(
     return counted.reshape(n_classes, n_classes)
 
 
-def per_class(confusion: Float[np.ndarray, "*studies n_classes n_classes"]) -> PerClass:
+def per_class(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> PerClass:
     """Compute F1 and recall of each class from a confusion matrix, or from a stack of them."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     n_true, n_predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -38,24 +38,23 @@ def per_class(confusion: Float[np.ndarray, "*studies n_classes n_classes"]) -> P
         return PerClass(f1=2 * hits / (n_true + n_predicted), recall=hits / n_true, n_cells=n_true)
 
 
-def macro_f1(confusion: Float[np.ndarray, "*studies n_classes n_classes"]) -> np.ndarray:
+def macro_f1(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> np.ndarray:
     """Mean F1 over the classes present in the truth, so that it does not depend on which others were predicted."""
     scores = per_class(confusion)
     present = scores.n_cells > 0
     return np.asarray(np.where(present, np.nan_to_num(scores.f1), 0).sum(axis=-1) / present.sum(axis=-1))
 
 
-def classification_scores(confusion: Int[np.ndarray, "n_classes n_classes"]) -> dict[str, float]:
-    """Compute every score of :data:`CLASSIFICATION_METRICS`.
+def classification_scores(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> dict[str, np.ndarray]:
+    """Compute every score of :data:`CLASSIFICATION_METRICS` from a confusion matrix, or from a stack of them.
 
     ``macro_f1`` and ``balanced_accuracy`` average over the classes in the truth. ``macro_f1_union`` averages over those
     in the truth or in the prediction, as the paper does: one stray prediction adds a class with F1 of zero.
     """
-    counted = confusion.astype(float)
-    scores = per_class(counted)
+    scores = per_class(confusion)
     return {
-        "macro_f1": float(macro_f1(counted)),
-        "macro_f1_union": float(np.nanmean(scores.f1)),
-        "micro_f1": float(np.trace(counted) / counted.sum()),
-        "balanced_accuracy": float(np.nanmean(scores.recall)),
+        "macro_f1": macro_f1(confusion),
+        "macro_f1_union": np.nanmean(scores.f1, axis=-1),
+        "micro_f1": np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1)),
+        "balanced_accuracy": np.nanmean(scores.recall, axis=-1),
     }

@@ -1,9 +1,10 @@
-"""Labels by a vote of the nearest reference cells."""
+"""Labels by a vote of the nearest reference cells, and means of what these have."""
 
 import logging
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from selfcell.core.errors import InputError
@@ -212,6 +213,28 @@ def class_shares(
     shares = np.zeros((len(voters), n_classes))
     np.add.at(shares, (np.arange(len(voters))[:, None], voters), vote / vote.sum(axis=1, keepdims=True))
     return shares
+
+
+def mean_of_neighbors(
+    neighbors: Neighbors, values: Float[np.ndarray, "n_reference n_values"], *, weights: Weights
+) -> Float[np.ndarray, "n_query n_values"]:
+    """Give each query cell the mean of what its neighbors have.
+
+    Parameters
+    ----------
+    neighbors
+        What :func:`find_neighbors` gave.
+    values
+        What is known of each reference cell.
+    weights
+        As in :func:`count_votes`.
+    """
+    weight = _votes(neighbors, weights)
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    n_query, n_voters = weight.shape
+    rows = np.repeat(np.arange(n_query), n_voters)
+    share = sp.csr_matrix((weight.ravel(), (rows, neighbors.indices.ravel())), shape=(n_query, len(values)))
+    return np.asarray(share @ values, dtype=np.float32)
 
 
 def _voters(neighbors: Neighbors, reference_code: np.ndarray) -> np.ndarray:

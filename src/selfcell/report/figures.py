@@ -35,8 +35,8 @@ _STYLE: Any = {
 }
 
 
-def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget: str) -> str:
-    """Draw macro F1 of each method at one label budget: mean, interval, and a tick a seed."""
+def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget: str, metric: str) -> str:
+    """Draw the score of each method at one label budget: mean, interval, and a tick a seed."""
     order = sorted(estimates, key=lambda method: estimates[method].mean)
     figure, axes = _figure(height=0.7 + 0.36 * len(order))
     for place, method in enumerate(order):
@@ -46,13 +46,13 @@ def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget
         axes.plot(estimate.mean, place, "o", color=COLORS[0], markersize=7)
         axes.annotate(f"{estimate.mean:.3f}", (1.0, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(order)), [names[method] for method in order])
-    axes.set_xlabel("macro F1 on held-out donors")
+    axes.set_xlabel(f"{metric}, test cells")
     axes.set_ylim(-0.6, len(order) - 0.4)
-    return _svg(figure, f"Macro F1 of {len(order)} methods with {budget} labelled")
+    return _svg(figure, f"{metric} of {len(order)} methods with {budget} labelled")
 
 
-def plot_differences(comparisons: Sequence[Comparison]) -> str:
-    """Draw the difference in macro F1 between two methods at each label budget."""
+def plot_differences(comparisons: Sequence[Comparison], *, metric: str) -> str:
+    """Draw the difference between two methods at each label budget."""
     figure, axes = _figure(height=0.9 + 0.42 * len(comparisons))
     for place, comparison in enumerate(reversed(comparisons)):
         difference = comparison.difference
@@ -63,8 +63,8 @@ def plot_differences(comparisons: Sequence[Comparison]) -> str:
     axes.axvline(0, color="#333333", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(comparisons)), [comparison.budget for comparison in reversed(comparisons)])
     axes.set_ylim(-0.6, len(comparisons) - 0.4)
-    axes.set_xlabel("difference in macro F1")
-    return _svg(figure, "Difference in macro F1 at each label budget")
+    axes.set_xlabel(f"difference in {metric}")
+    return _svg(figure, f"Difference in {metric} at each label budget")
 
 
 def plot_curves(curves: pd.DataFrame) -> str:

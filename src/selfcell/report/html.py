@@ -14,6 +14,8 @@ from selfcell.benchmark.statistics import (
     Comparison,
     ConfusionStack,
     Estimate,
+    ScoreStack,
+    Stack,
     answer_questions,
     summarize,
 )
@@ -29,7 +31,40 @@ METHOD_NAMES = {
     "from_scratch": "from scratch",
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "logistic regression, 2,000 genes",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "expression + neighbors",
     "untrained_encoder": "untrained encoder",
+    "gene_means": "gene means",
+    "pca": "PCA",
+    "knn_smoothing": "neighbors' mean",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
+    "harmony": "Harmony",
+    "scvi": "scVI",
+    "wide_scvi": "scVI as wide as the encoder",
+    "scanvi": "scANVI",
+}
+METRIC_NAMES = {
+    "macro_f1": "Macro F1",
+    "pearson_per_cell": "Pearson correlation of each cell",
+    "explained_variance_weighted": "Explained variance",
+    "total": "Total score of integration",
+}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "explained_variance_weighted": (
+        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
+    ),
+    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
@@ -74,6 +109,19 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
+def stack_of(results: StudyResults) -> Stack:
+    """Give the headline score of a study."""
+    if not results.confusion.empty:
+        return ConfusionStack(results.confusion)
+    return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
+
+
+def metric_name(results: StudyResults) -> str:
+    """Give what people read for the headline score."""
+    name = str(results.about["headline_metric"])
+    return METRIC_NAMES.get(name, name.replace("_", " "))
+
+
 def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]]) -> list[str]:
     """Say in plain words what the comparisons found."""
     sentences = []
@@ -114,7 +162,8 @@ def _headline_of(comparisons: list[Comparison]) -> str:
 
 
 def _study_content(results: StudyResults) -> dict[str, Any]:
-    stack = ConfusionStack(results.confusion)
+    stack = stack_of(results)
+    metric = metric_name(results)
     estimates = summarize(stack)
     answers = answer_questions(stack)
     about = results.about
@@ -124,10 +173,13 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "caveats": caveats(results),
         "sentences": verdict_sentences(answers),
         "rule": VERDICT_RULE,
+        "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
         "budgets": list(stack.budgets),
-        "answers": [(question, figures.plot_differences(comparisons)) for question, comparisons in answers],
+        "answers": [
+            (question, figures.plot_differences(comparisons, metric=metric)) for question, comparisons in answers
+        ],
         "score_figures": [
             (
                 budget,
@@ -135,13 +187,14 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
                     {method: estimates[method, budget] for method in stack.methods if (method, budget) in estimates},
                     {method: method_name(method) for method in stack.methods},
                     budget=budget,
+                    metric=metric,
                 ),
             )
             for budget in stack.budgets
         ],
         "maps": _maps(results.cell_map),
         "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
-        **_class_content(stack),
+        **(_class_content(stack) if isinstance(stack, ConfusionStack) else {"class_figure": None}),
         "settings": about["settings"],
         "versions": about["versions"] | about["machine"],
         "seconds": about["seconds"],
@@ -182,7 +235,7 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
     }
 
 
-def _score_table(stack: ConfusionStack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
+def _score_table(stack: Stack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
     return [
         (
             method_name(method),
@@ -221,7 +274,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
-        ("Label", about["label_key"]),
+        ("Task", about["task"]),
+        ("Label", about["label_key"] or "none"),
         ("For training", part("train")),
         ("To watch the pre-training loss", part("validation")),
         ("To judge, never seen before", part("test")),
@@ -235,7 +289,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 def _maps(cell_map: pd.DataFrame) -> list[str]:
     drawn = []
     for space, points in cell_map.groupby("space", sort=False):
-        drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
+        if points["label"].notna().any():
+            drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
         if points["batch"].notna().any():
             drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
     return drawn
@@ -256,6 +311,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "caveats": [],
         "sentences": [],
         "rule": "",
+        "metric_help": "",
         "facts": facts,
         "score_table": [],
         "budgets": [],

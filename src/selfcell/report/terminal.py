@@ -7,20 +7,20 @@ from rich.console import Console
 from rich.table import Table
 
 from selfcell.benchmark.results import read_results
-from selfcell.benchmark.statistics import ConfusionStack, answer_questions, summarize
-from selfcell.report.html import caveats, headline, method_name, verdict_sentences
+from selfcell.benchmark.statistics import answer_questions, summarize
+from selfcell.report.html import caveats, headline, method_name, metric_name, stack_of, verdict_sentences
 
 
 def print_results(folder: Path) -> None:
-    """Print macro F1 of every method and budget, and the verdict."""
+    """Print the headline score of every method and budget, and the verdict."""
     results = read_results(folder)
-    stack = ConfusionStack(results.confusion)
+    stack = stack_of(results)
     estimates = summarize(stack)
     n_cells = results.about["split"]["test"]["n_cells"]
     table = Table(
         "method",
         *stack.budgets,
-        title=f"Macro F1 on {n_cells:,} unseen cells, by labelled donors: mean [95 %]",
+        title=f"{metric_name(results)} on {n_cells:,} unseen cells, by what is labelled: mean [95 %]",
         box=box.SIMPLE_HEAD,
         title_style="bold",
         padding=(0, 1, 0, 0),

@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from anndata import AnnData
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
@@ -144,7 +143,7 @@ def open_training_cells(cells: TrainingSource, settings: PretrainSettings) -> An
 
 
 def _opened(source: CellSource, data: DataSettings) -> AnyCells:
-    atlas = not isinstance(source, AnnData) and (is_url(source) or is_atlas(source))
+    atlas = isinstance(source, str | Path) and (is_url(source) or is_atlas(source))
     if data.cache_folder is not None and not atlas:
         raise InputError("data.cache_folder is for an atlas behind a URL: leave it out.")
     return open_any(

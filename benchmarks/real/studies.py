@@ -1,0 +1,167 @@
+"""The real-data studies: which encoder, judged by which task, on which cells."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from real.corpora import STUDIES, cells_of
+
+from selfcell.benchmark.query import joined_for_judging
+from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.core.config import build
+from selfcell.data.source import Cells
+from selfcell.data.splits import Split
+from selfcell.downstream import DOWNSTREAM_TASKS
+from selfcell.training.run_folder import TrainedModel
+
+ALL = LabelBudget()
+FEW = (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(None, 8))
+Judged = Callable[[StudyPlan, TrainedModel], tuple[Cells, Split | None]]
+
+
+@dataclass(frozen=True)
+class RealStudy:
+    """One study of the results page."""
+
+    name: str
+    title: str
+    corpus: str
+    judged: Judged
+    plan: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the task."""
+
+    def make(self, models: list[TrainedModel], *, n_seeds: int) -> Study:
+        """Make the study for the encoders of the corpus."""
+        task = self.plan.get("task", "cell_type")
+        settings = build(DOWNSTREAM_TASKS[task].Settings, self.settings)
+        plan = StudyPlan(**self.plan, settings=settings, n_seeds=n_seeds, crossed=True, n_mapped=0)
+        cells, split = self.judged(plan, models[0])
+        return Study(plan, cells, models, split=split)
+
+
+def _own(name: str) -> Judged:
+    """Judge on cells of the corpus's own data set: those that the run set aside, or that the plan names."""
+    return lambda _plan, _model: (cells_of(name), None)
+
+
+def _unseen(reference: str, query: str) -> Judged:
+    """Learn from one data set, judge on another."""
+
+    def judged(plan: StudyPlan, model: TrainedModel) -> tuple[Cells, Split | None]:
+        return joined_for_judging(cells_of(reference), cells_of(query), plan, model, allow_low_overlap=True)
+
+    return judged
+
+
+def _types(label: str, **more: Any) -> dict[str, Any]:
+    return {"label_key": label, "donor_key": None, **more}
+
+
+_LIU = {"label_key": "mergedcelltype", "donor_key": "Donor", "batch_key": "Batch"}
+_PANCREAS = {"label_key": "cell_type", "donor_key": "donor_id", "batch_key": "Dataset"}
+_PROTEINS = {"task": "cross_modality", "label_key": None, "donor_key": "Donor"}
+
+
+def _studies() -> list[RealStudy]:
+    liu, pancreas = _own("liu_covid_pbmc"), _own("pancreas_4_studies")
+    return [
+        RealStudy("types_liu", "Blood, donors never seen", "liu", liu, {**_LIU, "budgets": FEW}),
+        RealStudy(
+            "types_liu_transfer",
+            "Blood, pre-trained on other data sets alone",
+            "blood",
+            liu,
+            {
+                **_LIU,
+                "budgets": (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(fraction=0.01, max_epochs=100), ALL),
+            },
+        ),
+        *(
+            RealStudy(
+                f"types_pancreas_{study.split()[0]}",
+                f"Pancreas, {study} never seen",
+                f"pancreas_without_{study.split()[0]}",
+                pancreas,
+                {**_PANCREAS, "test_where": f"Dataset == '{study}'"},
+                {"training": {"max_epochs": 40, "minibatch_size": 64}},
+            )
+            for study in STUDIES
+        ),
+        RealStudy(
+            "types_kang",
+            "Blood, learned from control, judged on stimulated cells",
+            "kang_control",
+            _own("kang_ifnb"),
+            _types("cell_type", test_where="condition == 'stimulated'"),
+        ),
+        *(
+            RealStudy(
+                f"types_liu_to_{query.split('_')[0]}",
+                f"Blood, learned from liu_covid_pbmc, judged on {query}",
+                "liu",
+                _unseen("liu_covid_pbmc", query),
+                _types("blood_type"),
+                {"training": {"max_epochs": 8}},
+            )
+            for query in ("kang_ifnb", "teaseq_pbmc", "pbmc3k")
+        ),
+        RealStudy(
+            "proteins_liu", "192 proteins, donors never seen", "liu", liu, {**_PROTEINS}, _target("protein_counts")
+        ),
+        RealStudy(
+            "proteins_liu_batch",
+            "192 proteins, a batch never seen",
+            "liu",
+            liu,
+            {**_PROTEINS, "test_where": "Batch == 'B1'"},
+            _target("protein_counts"),
+        ),
+        RealStudy(
+            "proteins_liu_to_teaseq",
+            "Proteins that both sets measure, learned from liu_covid_pbmc, judged on teaseq_pbmc",
+            "liu",
+            _unseen("liu_covid_pbmc", "teaseq_pbmc"),
+            {"task": "cross_modality"},
+            _target("protein_counts"),
+        ),
+        RealStudy(
+            "chromatin_teaseq",
+            "14,732 gene activities of chromatin",
+            "teaseq_train",
+            _own("teaseq_pbmc"),
+            {"task": "cross_modality", "test_where": "source_split == 'test'"},
+            _target("atac_counts"),
+        ),
+        RealStudy(
+            "chromatin_snareseq",
+            "136,771 peaks, four cell lines",
+            "snareseq",
+            _own("snareseq_cell_lines"),
+            {"task": "cross_modality"},
+            _target("atac_counts"),
+        ),
+        RealStudy(
+            "integration_pancreas", "Pancreas, four studies", "pancreas", pancreas, {**_PANCREAS, "task": "integration"}
+        ),
+        RealStudy("integration_liu", "Blood, three batches", "liu", liu, {**_LIU, "task": "integration"}),
+        RealStudy("expression_liu", "Blood, donors never seen", "liu", liu, {**_LIU, "task": "reconstruction"}),
+        RealStudy(
+            "expression_pancreas",
+            "Pancreas, donors never seen",
+            "pancreas",
+            pancreas,
+            {**_PANCREAS, "task": "reconstruction"},
+        ),
+    ]
+
+
+def _target(key: str) -> dict[str, Any]:
+    return {"target": key}
+
+
+@functools.cache
+def real_studies() -> dict[str, RealStudy]:
+    """Give all studies by name."""
+    return {study.name: study for study in _studies()}

@@ -1,0 +1,45 @@
+"""Baselines that put other vectors in the place of the encoder's, and ask the task's zero-shot question of them."""
+
+from typing import Any
+
+import numpy as np
+
+from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.core.errors import InputError, did_you_mean
+from selfcell.downstream.embed import embed_counts
+from selfcell.network.encoder import MlpEncoder
+from selfcell.training.fit import seeded
+
+
+def answer_by_pca(problem: Problem[Any]) -> Any:
+    """Take principal components, fitted on the cells that pre-training saw."""
+    return problem.task.answer_in_space(problem.compared.principal_components, problem.split)
+
+
+def answer_by_untrained_encoder(problem: Problem[Any]) -> Any:
+    """Take the same network with random weights."""
+    return problem.task.answer_in_space(untrained_embedding(problem.compared, seed=problem.seed), problem.split)
+
+
+def answer_by_precomputed(problem: Problem[Any], *, key: str) -> Any:
+    """Take an embedding that the cells bring along in ``obsm``, from whatever model.
+
+    Raises
+    ------
+    InputError
+        If there is no such key, or it does not hold a finite vector for each cell.
+    """
+    obsm = problem.compared.cells.obsm
+    if key not in obsm:
+        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(obsm))}")
+    space = np.asarray(obsm[key], dtype=np.float32)
+    if space.ndim != 2 or not np.isfinite(space).all():
+        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
+    return problem.task.answer_in_space(space, problem.split)
+
+
+def untrained_embedding(compared: ComparedCells, *, seed: int) -> np.ndarray:
+    """Embed all cells by the network with random weights."""
+    with seeded(seed, "untrained weights"):
+        encoder = MlpEncoder(compared.network, n_genes=len(compared.cells.genes))
+    return embed_counts(encoder, compared.cells.counts)

@@ -1,0 +1,28 @@
+"""Maps from one source's names of cell types to another's."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from selfcell.core.errors import InputError
+
+
+def read_label_map(path: Path) -> dict[str, str]:
+    """Read a table with the columns ``from`` and ``to``, one row a name.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it lacks a column, or a name is mapped twice.
+    """
+    if not path.exists():
+        raise InputError(f"There is no map of labels {str(path)!r}.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {"from", "to"} <= set(table.columns):
+        raise InputError(
+            f"{path} must be a table with the columns from and to, but has {', '.join(map(str, table.columns))}."
+        )
+    twice = table["from"][table["from"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path} maps {twice.iloc[0]!r} more than once.")
+    return dict(zip(table["from"], table["to"], strict=True))

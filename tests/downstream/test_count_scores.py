@@ -1,0 +1,159 @@
+"""Distributions of counts against scipy and the package's likelihoods, scores against loops over cells and genes."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfcell.core.errors import InputError
+from selfcell.downstream.count_distribution import CountDistribution
+from selfcell.downstream.count_scores import COUNT_SCORES, CountTotals, pit_histogram
+from selfcell.network.likelihoods import make_likelihood
+
+KINDS = ["poisson", "negative_binomial", "zero_inflated_negative_binomial"]
+
+
+def draw(kind, seed=0, *, n_cells=30, n_genes=5):
+    """Draw a distribution and counts from it."""
+    rng = np.random.default_rng(seed)
+    mean = np.exp(rng.normal(0.5, 1.0, size=(n_cells, n_genes)))
+    theta, extra_zero = np.exp(rng.uniform(-2, 3, size=n_genes)), rng.uniform(0.05, 0.6, size=(n_cells, n_genes))
+    rate = mean if kind == "poisson" else rng.gamma(np.broadcast_to(theta, mean.shape), mean / theta)
+    counts = rng.poisson(rate).astype(float)
+    if kind.startswith("zero"):
+        counts[rng.random(counts.shape) < extra_zero] = 0
+        return CountDistribution(mean, theta, extra_zero), counts
+    return CountDistribution(mean, None if kind == "poisson" else theta), counts
+
+
+def of_scipy(distribution):
+    if distribution.inverse_dispersion is None:
+        return scipy.stats.poisson(distribution.mean)
+    theta = distribution.inverse_dispersion
+    return scipy.stats.nbinom(theta, theta / (theta + distribution.mean))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_are_scipys(kind):
+    distribution, counts = draw(kind)
+    share = 0.0 if distribution.extra_zero is None else distribution.extra_zero
+    plain = of_scipy(distribution)
+    zero = share + (1 - share) * plain.pmf(0)
+    expected = np.where(counts == 0, np.log(zero), np.log1p(-share) + plain.logpmf(counts))
+    np.testing.assert_allclose(distribution.log_probability(counts), expected, rtol=1e-9)
+    np.testing.assert_allclose(distribution.zero_probability(), zero, rtol=1e-12)
+    np.testing.assert_allclose(distribution.cumulative(counts), share + (1 - share) * plain.cdf(counts), rtol=1e-10)
+    assert (distribution.cumulative(np.full_like(counts, -1)) == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_mean_what_the_likelihoods_take_them_for(kind):
+    generator = torch.Generator().manual_seed(0)
+    likelihood = make_likelihood(kind, n_genes=5).double()
+    outputs = 3 * torch.randn((8, 5 * likelihood.outputs_per_gene), generator=generator, dtype=torch.float64)
+    counts = torch.randint(0, 9, (8, 5), generator=generator).double()
+    library_size = torch.randint(1_000, 9_000, (8,), generator=generator).double()
+    log_theta = None
+    if kind != "poisson":
+        with torch.no_grad():
+            likelihood.log_inverse_dispersion.copy_(torch.linspace(-3, 20, 5, dtype=torch.float64))
+        log_theta = likelihood.log_theta.detach().numpy()
+    distribution = CountDistribution.of_outputs(outputs.numpy(), library_size.numpy(), log_inverse_dispersion=log_theta)
+    expected = -likelihood(outputs, counts, library_size).detach().numpy()
+    np.testing.assert_allclose(distribution.log_probability(counts.numpy()), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_a_cell_without_counts_is_certain_to_have_none():
+    for theta in (None, np.zeros(2)):
+        empty = CountDistribution.of_outputs(np.ones((1, 2)), np.zeros(1), log_inverse_dispersion=theta)
+        assert (empty.log_probability(np.zeros((1, 2))) == 0).all() and (empty.cumulative(np.zeros((1, 2))) == 1).all()
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 10_000))
+def test_scores_are_means_over_cells_entries_and_genes(kind, seed):
+    distribution, counts = draw(kind, seed)
+    mask = np.random.default_rng(seed).random(counts.shape) < 0.7
+    totals = CountTotals(n_genes=5, n_units=1)
+    totals.add(counts, distribution, np.zeros(30, dtype=int), mask=mask)
+    log_probability, zero = distribution.log_probability(counts), distribution.zero_probability()
+    off = [abs((x[m] == 0).mean() - p[m].mean()) for x, p, m in zip(counts.T, zero.T, mask.T, strict=True) if m.any()]
+    expected = {
+        "log_likelihood_per_cell": np.where(mask, log_probability, 0).sum(axis=1).mean(),
+        "log_likelihood_per_entry": log_probability[mask].mean(),
+        "zero_calibration_error": np.mean(off),
+    }
+    found = totals.scores()
+    assert tuple(found) == COUNT_SCORES
+    assert {name: value[0] for name, value in found.items()} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_and_weights_are_cells_taken_again(kind):
+    distribution, counts = draw(kind)
+    unit_code, times = np.arange(30) % 3, np.array([2, 0, 1])
+
+    def rows_of(rows):
+        part = distribution.extra_zero
+        return CountDistribution(
+            distribution.mean[rows], distribution.inverse_dispersion, None if part is None else part[rows]
+        )
+
+    totals, again = CountTotals(n_genes=5, n_units=3), CountTotals(n_genes=5, n_units=1)
+    for rows in np.split(np.arange(30), [7, 8, 21]):
+        totals.add(sp.csr_matrix(counts[rows]), rows_of(rows), unit_code[rows])
+    rows = np.repeat(np.arange(30), times[unit_code])
+    again.add(counts[rows], rows_of(rows), np.zeros(len(rows), dtype=int))
+    drawn = totals.scores(times[None].astype(float))
+    for name, value in again.scores().items():
+        np.testing.assert_allclose(drawn[name], value, rtol=1e-12, err_msg=name)
+
+
+def test_zeros_are_compared_gene_by_gene():
+    distribution, counts = draw("negative_binomial")
+    mask = np.ones_like(counts, dtype=bool)
+    mask[:, 4] = False
+    totals = CountTotals(n_genes=5, n_units=1)
+    totals.add(counts, distribution, np.zeros(30, dtype=int), mask=mask)
+    table = totals.zeros_table(tuple("abcde")).set_index("gene")
+    assert table["n_cells"].tolist() == [30, 30, 30, 30, 0]
+    assert table["zeros"].tolist()[:4] == pytest.approx((counts == 0).mean(axis=0)[:4])
+    assert table["predicted_zeros"].tolist()[:4] == pytest.approx(distribution.zero_probability().mean(axis=0)[:4])
+    assert table.loc["e", ["zeros", "predicted_zeros"]].isna().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_histogram_is_flat_for_the_distribution_that_made_the_counts(kind):
+    distribution, counts = draw(kind, n_cells=4_000)
+    histogram = pit_histogram(counts, distribution, rng=np.random.default_rng(1))
+    assert histogram.sum() == counts.size
+    assert scipy.stats.chisquare(histogram).pvalue > 1e-3
+
+
+def test_the_histogram_is_a_u_for_distributions_that_are_too_narrow():
+    distribution, counts = draw("negative_binomial", n_cells=2_000)
+    narrow = CountDistribution(distribution.mean)
+    histogram = pit_histogram(counts, narrow, rng=np.random.default_rng(1))
+    assert min(histogram[0], histogram[-1]) > 1.5 * histogram[3:7].max()
+
+
+def test_the_histogram_is_of_the_entries_that_count(rng):
+    distribution, counts = draw("poisson")
+    mask = rng.random(counts.shape) < 0.5
+    assert pit_histogram(sp.csr_matrix(counts), distribution, n_bins=7, rng=rng, mask=mask).sum() == mask.sum()
+
+
+@pytest.mark.parametrize("mean", [0.0, np.nan])
+def test_a_count_that_was_given_no_probability_is_refused(mean):
+    distribution, counts = draw("poisson")
+    distribution.mean[:, 2], counts[:, 2] = mean, 1.0
+    with pytest.raises(InputError, match=r"30 counts have a predicted probability of 0 or none at all.*means above 0"):
+        CountTotals(n_genes=5, n_units=1).add(counts, distribution, np.zeros(30, dtype=int))
+
+
+def test_predictions_of_other_cells_are_refused():
+    distribution, counts = draw("poisson")
+    with pytest.raises(ValueError, match=r"\(29, 5\) counts, but predictions of \(30, 5\)"):
+        CountTotals(n_genes=5, n_units=1).add(counts[1:], distribution, np.zeros(29, dtype=int))
