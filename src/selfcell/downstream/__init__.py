@@ -21,9 +21,9 @@ DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
 )
 
 REGIMES = {
-    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding vote.",
-    "probe": "Frozen encoder; a logistic regression on the embedding.",
-    "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
-    "from_scratch": "Everything trained with labels, the same network from random weights.",
+    "zero_shot": "Nothing is trained: the nearest labelled cells vote, or the pre-trained decoder answers.",
+    "probe": "Frozen encoder; a logistic regression on the embedding, or a decoder, is trained.",
+    "fine_tuned": "Everything trained for the task, from the pre-trained weights.",
+    "from_scratch": "Everything trained for the task, the same network from random weights.",
 }
 """The ways of using an encoder. Only the starting weights differ between the last two."""
