@@ -28,9 +28,9 @@ DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
 )
 
 REGIMES = {
-    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding answer.",
-    "probe": "Frozen encoder; a linear model on the embedding.",
-    "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
-    "from_scratch": "Everything trained with labels, the same network from random weights.",
+    "zero_shot": "Nothing is trained: the nearest labelled cells answer, or the pre-trained decoder.",
+    "probe": "Frozen encoder; a linear model on the embedding, or a decoder, is trained.",
+    "fine_tuned": "Everything trained for the task, from the pre-trained weights.",
+    "from_scratch": "Everything trained for the task, the same network from random weights.",
 }
 """The ways of using an encoder. Only the starting weights differ between the last two."""
