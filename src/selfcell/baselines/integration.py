@@ -41,9 +41,9 @@ def integrate_by_harmony(problem: Problem[IntegrationTask]) -> Any:
         raise InputError("The baseline harmony needs harmonypy: pip install 'selfcell[integration]'.") from None
     space, split = problem.compared.principal_components, problem.split
     rows = np.concatenate([split.train, split.test])
-    batches = pd.DataFrame({"batch": problem.task.batch_code[rows].astype(str)})
+    batch_names = pd.DataFrame({"batch": problem.task.batch_code[rows].astype(str)})
     seed = derive_seed(problem.seed, "harmony") % 2**31
-    corrected = harmonypy.run_harmony(space[rows], batches, "batch", verbose=False, random_state=seed).Z_corr
+    corrected = harmonypy.run_harmony(space[rows], batch_names, "batch", verbose=False, random_state=seed).Z_corr
     moved = np.zeros_like(space)
     moved[rows] = corrected
     return problem.task.answer_in_space(moved, split)
