@@ -20,6 +20,8 @@ N_VARIABLE_GENES = 4_000
 """Genes that scVI is trained on, where there are more: its authors advise a few thousand of the most variable."""
 N_LATENT, N_LAYERS = 30, 2
 """Of scVI: what its authors' tutorial of integration takes."""
+MAX_EPOCHS = 400
+"""Of scVI for up to 20,000 cells, by its own rule; fewer for more."""
 _MINIBATCH_SIZE = 128
 _UNKNOWN = "(unknown)"
 
@@ -78,7 +80,7 @@ def integrate_by_scanvi(problem: Problem[IntegrationTask]) -> Any:
         labelled = scvi.model.SCANVI.from_scvi_model(
             _trained_scvi(scvi, reference), adata=reference, unlabeled_category=_UNKNOWN, labels_key="label"
         )
-        labelled.train(**_training_arguments(reference.n_obs, max_epochs=20))
+        labelled.train(**_training_arguments(reference.n_obs, max_epochs=min(20, MAX_EPOCHS)))
         return problem.task.answer_in_space(labelled.get_latent_representation(query), problem.split)
 
 
@@ -125,14 +127,15 @@ def _variable_genes(problem: Problem[IntegrationTask]) -> np.ndarray:
 def _trained_scvi(scvi: Any, reference: anndata.AnnData) -> Any:
     scvi.model.SCVI.setup_anndata(reference, batch_key="batch")
     model = scvi.model.SCVI(reference, n_latent=N_LATENT, n_layers=N_LAYERS, gene_likelihood="nb")
-    # The package's own rule: fewer epochs for more cells.
-    model.train(**_training_arguments(reference.n_obs, max_epochs=min(400, round(20_000 / reference.n_obs * 400))))
+    max_epochs = round(MAX_EPOCHS * min(1, 20_000 / reference.n_obs))
+    model.train(**_training_arguments(reference.n_obs, max_epochs=max_epochs))
     return model
 
 
 def _training_arguments(n_cells: int, *, max_epochs: int) -> dict[str, Any]:
-    # A minibatch of one cell breaks the batch norm.
-    minibatch_size = _MINIBATCH_SIZE if n_cells % _MINIBATCH_SIZE != 1 else _MINIBATCH_SIZE - 1
+    # A last minibatch of one or two cells breaks the batch norm.
+    sizes = range(_MINIBATCH_SIZE, 0, -1)
+    minibatch_size = next(size for size in sizes if n_cells % size not in {1, 2})
     return {
         "max_epochs": max(max_epochs, 1),
         "batch_size": minibatch_size,
@@ -145,7 +148,7 @@ def _training_arguments(n_cells: int, *, max_epochs: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def _quiet_and_seeded(scvi: Any, seed: int) -> Iterator[None]:
     """Seed all global random numbers, which scvi-tools draws from, and give them back as they were."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "scvi")]
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch", "scvi")]
     levels, numpy_state, state = [one.level for one in loggers], np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         for one in loggers:
