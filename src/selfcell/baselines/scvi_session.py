@@ -30,7 +30,9 @@ def import_scvi() -> ModuleType:
     try:
         import scvi  # noqa: PLC0415 (an extra, and it takes seconds)
     except ImportError:
-        raise InputError("The baselines scvi and scanvi need scvi-tools: pip install 'selfcell[scvi]'.") from None
+        raise InputError(
+            "The baselines scvi, scanvi and totalvi need scvi-tools: pip install 'selfcell[scvi]'."
+        ) from None
     module: ModuleType = scvi
     return module
 

@@ -1,16 +1,12 @@
 """totalVI as a baseline of protein prediction, by scvi-tools (the extra ``scvi``)."""
 
-import importlib
-import warnings
-from typing import Any
-
 import anndata
 import numpy as np
 import pandas as pd
 
 from selfcell.baselines.base import Problem
+from selfcell.baselines.scvi_session import scvi_session
 from selfcell.core.errors import InputError
-from selfcell.core.seeds import derive_seed
 from selfcell.data.target_transforms import TRANSFORMS
 from selfcell.downstream.cross_modality import CrossModalityTask
 from selfcell.downstream.target_space import TargetPrediction
@@ -41,15 +37,12 @@ def predict_by_totalvi(problem: Problem[CrossModalityTask]) -> TargetPrediction:
             f"totalVI is a model of protein counts, but {task.targets.origin} has {task.targets.kind}. Leave the "
             "baseline totalvi out."
         )
-    scvi = _scvi()
     adata = _two_batches(problem)
-    scvi.settings.seed = derive_seed(problem.seed, "totalvi") % 2**31
-    with warnings.catch_warnings():
-        # That all proteins of the test cells are zero is how they are said to be missing; the rest are notices.
-        warnings.simplefilter("ignore")
+    with scvi_session(problem.seed, "totalVI") as scvi:
+        # That all proteins of the test cells are zero is how they are said to be missing.
         scvi.model.TOTALVI.setup_anndata(adata, batch_key="part", protein_expression_obsm_key="proteins")
         model = scvi.model.TOTALVI(adata)
-        model.train(max_epochs=MAX_EPOCHS, enable_progress_bar=False)
+        model.train(max_epochs=MAX_EPOCHS, accelerator="cpu", enable_progress_bar=False)
         _, proteins = model.get_normalized_expression(
             indices=np.arange(len(split.train), adata.n_obs),
             transform_batch="training",
@@ -77,10 +70,3 @@ def _two_batches(problem: Problem[CrossModalityTask]) -> anndata.AnnData:
     return anndata.AnnData(
         X=cells.counts.copy(), obs=pd.DataFrame({"part": part}, index=index), obsm={"proteins": proteins}
     )
-
-
-def _scvi() -> Any:
-    try:
-        return importlib.import_module("scvi")
-    except ImportError as error:
-        raise InputError("The baseline totalvi needs scvi-tools: pip install 'selfcell[scvi]'.") from error
