@@ -52,3 +52,8 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_the_changelog_has_this_version():
     changelog = (SOURCE.parents[1] / "CHANGELOG.md").read_text()
     assert f"## [{importlib.metadata.version('selfcell')}]" in changelog
+
+
+def test_a_public_function_stays_one_when_its_file_has_been_imported():
+    code = "import selfcell; selfcell.report; import selfcell.reporting.html; assert callable(selfcell.report)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from selfcell.baselines import SEEDLESS
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
+from selfcell.core.memory import give_back_unused
 from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
 from selfcell.downstream.base import DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
@@ -143,7 +144,9 @@ def _run_in_worker(contest: Contest, trial: Trial) -> Outcome:
     # A worker that holds 300 MB more than at first is taken for leaking and started anew, which takes as long as many a
     # trial. Ours hold what training needs, and what torch has freed but keeps.
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
-    return contest.run(trial)
+    outcome = contest.run(trial)
+    give_back_unused(more_than=0)
+    return outcome
 
 
 def _peak_memory_mb() -> float | None:

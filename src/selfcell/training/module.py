@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
+from selfcell.core.memory import give_back_unused
 from selfcell.core.seeds import derive_seed
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.pretext.base import Loss, Objective, TargetNetworkTask
@@ -66,6 +67,10 @@ class ObjectiveModule(pl.LightningModule):
         """Look at what was put off, after the last step of an epoch."""
         if self.trainer.is_last_batch:
             self._look()
+
+    def on_train_epoch_end(self) -> None:
+        """Hold no more memory from epoch to epoch."""
+        give_back_unused()
 
     def validation_step(self, minibatch: CellMinibatch, batch_idx: int) -> None:
         """Compute the loss on held-out cells, with masks fixed by the place of the minibatch."""
