@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from selfcell.core.errors import InputError
-from selfcell.downstream.neighbors import vote_of_neighbors
+from selfcell.downstream.neighbors import mean_of_neighbors, vote_of_neighbors
 
 
 def vote_by_hand(reference, codes, query, k):
@@ -55,3 +55,28 @@ def test_a_reference_smaller_than_the_vote_is_used_whole():
 def test_an_empty_reference_is_refused():
     with pytest.raises(InputError, match="The reference has no cells"):
         vote_of_neighbors(np.zeros((0, 2)), np.zeros(0, dtype=int), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("by_distance", [False, True])
+def test_means_of_neighbors_agree_with_each_cell_written_out(by_distance):
+    rng = np.random.default_rng(0)
+    reference, query = rng.normal(size=(30, 3)), rng.normal(size=(7, 3))
+    query[0] = reference[4]
+    values = rng.normal(size=(30, 5))
+    found = mean_of_neighbors(reference, values, query, n_neighbors=6, by_distance=by_distance)
+    for cell, place in enumerate(query):
+        distance = np.sqrt(((reference - place) ** 2).sum(axis=1))
+        nearest = np.argsort(distance)[:6]
+        weight = np.ones(6)
+        if by_distance:
+            weight = (distance[nearest] == 0).astype(float) if cell == 0 else 1 / distance[nearest]
+        expected = weight @ values[nearest] / weight.sum()
+        np.testing.assert_allclose(found[cell], expected, rtol=1e-5)
+
+
+def test_with_fewer_cells_than_neighbors_all_are_averaged():
+    values = np.array([[1.0], [3.0]])
+    found = mean_of_neighbors(np.array([[0.0], [5.0]]), values, np.array([[1.0]]), n_neighbors=30)
+    assert found.tolist() == [[2.0]]
+    with pytest.raises(InputError, match="The reference has no cells"):
+        mean_of_neighbors(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros((1, 1)), n_neighbors=2)
