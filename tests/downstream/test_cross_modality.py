@@ -101,12 +101,13 @@ def test_probe_is_a_ridge_regression_whose_penalty_is_chosen_on_whole_donors(mea
 def test_sparse_chromatin_is_predicted_as_dense_chromatin_is(measured, encoded):
     other = measured.copy()
     other.obsm["atac_counts"] = measured.obsm["atac_counts"].toarray()
+    # Training magnifies what rounding makes of the two, so there is little of it.
+    short = {**TRAINING, "max_epochs": 2, "learning_rate": 1e-4}
     for settings in ({}, {"transform": "binary"}, {"transform": "counts", "rank": 4}):
         for regime in ("zero_shot", "probe", "fine_tuned"):
-            pair = [make(adata, target="atac_counts", **settings) for adata in (measured, other)]
+            pair = [make(adata, target="atac_counts", **settings, training=short) for adata in (measured, other)]
             found = [task.predict(encoded, SPLIT, regime=regime, seed=0) for task in pair]
-            # Training magnifies what rounding makes of the two.
-            np.testing.assert_allclose(found[0].dense(), found[1].dense(), atol=0.1 if regime == "fine_tuned" else 1e-4)
+            np.testing.assert_allclose(found[0].dense(), found[1].dense(), atol=2e-3)
             scores = [task.score(answer, SPLIT, UNITS).values["mse"] for task, answer in zip(pair, found, strict=True)]
             assert scores[0] == pytest.approx(scores[1], rel=1e-2)
 
