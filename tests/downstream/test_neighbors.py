@@ -12,6 +12,7 @@ from selfcell.downstream.neighbors import (
     class_shares,
     count_votes,
     find_neighbors,
+    mean_of_neighbors,
     neighbors_within,
     vote_of_neighbors,
 )
@@ -207,3 +208,20 @@ def test_labels_that_are_no_classes_are_refused():
 def test_a_lone_cell_has_no_other_for_a_neighbor():
     with pytest.raises(InputError, match="need at least two cells; there are 1"):
         neighbors_within(np.zeros((1, 2)), n_neighbors=1)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_means_of_neighbors_agree_with_each_cell_written_out(weights):
+    rng = np.random.default_rng(0)
+    reference, query = rng.normal(size=(30, 3)), rng.normal(size=(7, 3))
+    query[0] = reference[4]
+    values = rng.normal(size=(30, 5))
+    found = mean_of_neighbors(find_neighbors(reference, query, n_neighbors=6), values, weights=weights)
+    for cell, place in enumerate(query):
+        distance = np.sqrt(((reference - place) ** 2).sum(axis=1))
+        nearest = np.argsort(distance)[:6]
+        weight = np.ones(6)
+        if weights == "distance":
+            weight = (distance[nearest] == 0).astype(float) if cell == 0 else 1 / distance[nearest]
+        expected = weight @ values[nearest] / weight.sum()
+        np.testing.assert_allclose(found[cell], expected, rtol=1e-5)

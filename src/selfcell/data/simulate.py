@@ -76,7 +76,7 @@ def simulate_cells(
         adata.uns["protein_names"] = np.array([f"CD{place + 1}" for place in range(n_proteins)], dtype=object)
     if n_peaks:
         log_level = _following(counts, cell_type, n_peaks, numpy_rng(seed, "peaks"))
-        counted = numpy_rng(seed, "peak counts").poisson(np.exp(log_level - 2.0)).astype(np.float32)
+        counted = numpy_rng(seed, "peak counts").poisson(np.exp(log_level - 1.0)).astype(np.float32)
         adata.obsm["atac_counts"] = sp.csr_matrix(counted)
         names = [f"chr1-{1_000 * place}-{1_000 * place + 500}" for place in range(n_peaks)]
         adata.uns["atac_names"] = np.array(names, dtype=object)

@@ -217,7 +217,7 @@ def _blocks(rows: np.ndarray) -> list[np.ndarray]:
     return np.array_split(rows, max(1, -(-len(rows) // _CELLS_AT_ONCE)))
 
 
-def _dense(block: Matrix) -> np.ndarray:
+def _dense(block: Matrix | sp.csc_matrix) -> np.ndarray:
     return np.asarray(block if isinstance(block, np.ndarray) else block.toarray(), dtype=np.float64)
 
 

@@ -148,4 +148,4 @@ def principal_directions(values: Matrix, rank: int) -> Float[np.ndarray, "rank n
             f"are {values.shape[0]:,}. Lower the setting rank."
         )
     pca = PCA(rank, svd_solver="arpack", random_state=0).fit(values)
-    return np.asarray(pca.components_, dtype=np.float32)
+    return np.ascontiguousarray(pca.components_, dtype=np.float32)
