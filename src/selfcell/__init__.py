@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from selfcell.downstream.embed import embed as embed
     from selfcell.downstream.embed_atlas import embed_atlas as embed_atlas
     from selfcell.downstream.finetune import finetune as finetune
+    from selfcell.downstream.impute import impute as impute
+    from selfcell.downstream.predict_modality import predict_modality as predict_modality
     from selfcell.report.html import write_report as report
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
@@ -39,7 +41,9 @@ _PUBLIC = {
     "embed": "selfcell.downstream.embed:embed",
     "embed_atlas": "selfcell.downstream.embed_atlas:embed_atlas",
     "annotate": "selfcell.downstream.annotate:annotate",
+    "impute": "selfcell.downstream.impute:impute",
     "finetune": "selfcell.downstream.finetune:finetune",
+    "predict_modality": "selfcell.downstream.predict_modality:predict_modality",
     "evaluate": "selfcell.benchmark.evaluate:evaluate",
     "report": "selfcell.report.html:write_report",
     "datasets": "selfcell.data.datasets:",
@@ -54,7 +58,9 @@ __all__ = [
     "embed_atlas",
     "evaluate",
     "finetune",
+    "impute",
     "load",
+    "predict_modality",
     "preset",
     "pretrain",
     "report",

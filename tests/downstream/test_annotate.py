@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from selfcell.core.errors import InputError
+from selfcell.data.simulate import simulate_cells
 from selfcell.downstream.annotate import annotate
 from selfcell.downstream.finetune import finetune
+from selfcell.downstream.rejection import auroc_of_unseen
 from selfcell.training.run_folder import load
 
 QUICK = {"training": {"max_epochs": 12, "minibatch_size": 32, "device": "cpu", "learning_rate": 0.01}}
@@ -20,8 +22,9 @@ def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
     before = query.copy()
     annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
     assert (query.obs["guess"].astype(str) == query.obs["cell_type"].astype(str)).mean() > 0.8
-    assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0.2, 1).all()
-    assert set(query.obs) - set(before.obs) == {"guess", "guess_confidence"} and list(query.obsm) == []
+    assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0, 1).all()
+    added = {"guess", "guess_confidence", "guess_is_unknown", "guess_familiarity"}
+    assert set(query.obs) - set(before.obs) == added and list(query.obsm) == []
     assert query.uns["selfcell"]["guess"]["by"] == "neighbors"
     query.write_h5ad(tmp_path / "annotated.h5ad")
     assert anndata.read_h5ad(tmp_path / "annotated.h5ad").uns["selfcell"]["guess"]["label"] == "cell_type"
@@ -151,3 +154,44 @@ def test_probabilities_are_confidences(halves, model, tmp_path):
     annotate(halves[1], str(tmp_path / "run"))
     confidence = halves[1].obs["predicted_type_confidence"].to_numpy()
     assert ((confidence > 1 / 3 - 1e-6) & (confidence <= 1 + 1e-6)).all() and np.isfinite(confidence).all()
+
+
+def test_confidence_is_about_how_often_types_are_right(model):
+    cells = simulate_cells(n_cells=2000, n_genes=60, n_types=3, n_donors=8, seed=0, type_effect=0.35)
+    is_new = cells.obs["donor"].isin(["donor 6", "donor 7"]).to_numpy()
+    reference, query = cells[~is_new].copy(), cells[is_new].copy()
+    annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor")
+    right = (query.obs["predicted_type"].astype(str) == query.obs["cell_type"].astype(str)).mean()
+    assert query.obs["predicted_type_confidence"].mean() == pytest.approx(right, abs=0.08)
+    assert query.obs["predicted_type_is_unknown"].mean() < 0.2
+
+
+def test_cells_of_a_type_that_the_reference_lacks_are_less_familiar(halves, model):
+    reference, query = halves
+    known = reference[reference.obs["cell_type"] != "type 2"].copy()
+    annotate(query, model, reference=known, label_key="cell_type", donor_key="donor", mark_unknown=True)
+    unseen = (query.obs["cell_type"] == "type 2").to_numpy()
+    assert auroc_of_unseen(-query.obs["predicted_type_familiarity"].to_numpy(float), unseen) > 0.65
+    unknown = (query.obs["predicted_type"] == "unknown").to_numpy()
+    assert (unknown == query.obs["predicted_type_is_unknown"].to_numpy()).all()
+    assert unknown[unseen].mean() > unknown[~unseen].mean()
+
+
+def test_a_classifier_is_calibrated_on_what_its_training_held_out(halves, model, tmp_path, caplog):
+    reference, query = halves
+    tuned = finetune(model, reference, label_key="cell_type", donor_key="donor", settings=QUICK, out=tmp_path / "run",
+                     validation_fraction=0.3, show_progress=False)  # fmt: skip
+    learned = tuned.manifest["calibration"]
+    assert learned["temperature"] > 0 and set(learned["least_probability"]) == {"0.01", "0.05", "0.1", "0.2"}
+    annotate(query, tuned)
+    assert query.uns["selfcell"]["predicted_type"]["temperature"] == learned["temperature"]
+    with pytest.raises(InputError, match=r"knows alpha 0.01, 0.05, 0.1, 0.2, but 0.3 is asked for"):
+        annotate(query, tuned, alpha=0.3)
+
+
+def test_a_classifier_without_held_out_cells_says_that_it_is_not_calibrated(halves, model, tmp_path, caplog):
+    finetune(model, halves[0], label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    with caplog.at_level("WARNING"):
+        annotate(halves[1], str(tmp_path / "run"))
+    assert "its confidence is not calibrated and no cell is called unknown" in caplog.text
+    assert not halves[1].obs["predicted_type_is_unknown"].any()

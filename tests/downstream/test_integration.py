@@ -185,7 +185,7 @@ def test_cells_without_a_batch_are_a_batch_of_their_own_and_that_is_said(adata, 
     other = adata.copy()
     other.obs["batch"] = adata.obs["batch"].astype(object).where(np.arange(400) >= 7, np.nan)
     task = IntegrationTask.of(settings_of(), open_cells(other), COLUMNS)
-    assert task.batches == ("(no value)", "batch 0", "batch 1") and (task.batch_code[:7] == 0).all()
+    assert task.batch_names == ("(no value)", "batch 0", "batch 1") and (task.batch_code[:7] == 0).all()
     assert "7 of 400 cells have no value in obs['batch'], used as batch" in caplog.text
 
 

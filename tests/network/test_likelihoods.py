@@ -54,6 +54,32 @@ def test_the_negative_binomial_agrees_with_scipy(drawn):
     np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_expected_counts_are_the_mean_at_the_cells_depth(drawn, name):
+    outputs, _, library_size = drawn
+    expected = make_likelihood(name, n_genes=5).expected(outputs[:, :5], library_size)
+    torch.testing.assert_close(expected, mean_of(outputs, library_size))
+
+
+def test_expected_counts_of_a_zero_inflated_likelihood_take_its_zeros_in(drawn):
+    outputs, _, library_size = drawn
+    likelihood = dispersed("zero_inflated_negative_binomial")
+    support = torch.arange(20_000, dtype=torch.float64)
+    probability = torch.stack(
+        [torch.exp(-likelihood(outputs[:1], count.expand(1, 5), library_size[:1]))[0] for count in support]
+    )
+    mean = (probability * support[:, None]).sum(dim=0)
+    torch.testing.assert_close(likelihood.expected(outputs[:1], library_size[:1])[0], mean, rtol=1e-4, atol=1e-8)
+
+
+def test_expected_expression_is_what_the_squared_error_compares(drawn):
+    outputs, truth, library_size = drawn
+    for output in ("identity", "softplus"):
+        likelihood = make_likelihood("squared_error", n_genes=5, output=output)
+        expected = likelihood.expected(outputs[:, :5], library_size)
+        torch.testing.assert_close((expected - truth) ** 2, likelihood(outputs[:, :5], truth, library_size))
+
+
 def test_the_negative_binomial_has_the_moments_that_it_names(drawn):
     outputs, _, library_size = drawn
     likelihood = dispersed("negative_binomial")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from selfcell.benchmark.study import StudyPlan
+from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column

@@ -25,6 +25,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": training.pretrain,
     "embed": using.embed,
     "annotate": using.annotate,
+    "impute": using.impute,
+    "predict": using.predict,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
     "report": judging.report,

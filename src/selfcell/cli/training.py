@@ -150,6 +150,8 @@ def finetune(
 
     Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
 
+    Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
+
     Example: selfcell finetune runs/mae atlas.h5ad --task integration --batch study --out runs/integrated
 
     Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
@@ -184,5 +186,6 @@ def finetune(
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
     if task == "integration":
         typer.echo(f"Next, for these cells and any others: selfcell embed {out} CELLS.h5ad --out integrated.h5ad")
-    else:
-        typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")
+    following = {"cell_type": "annotate", "reconstruction": "impute", "cross_modality": "predict"}.get(task)
+    if following is not None:
+        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")

@@ -1,11 +1,12 @@
-"""``selfcell embed`` and ``selfcell annotate``."""
+"""``selfcell embed``, ``selfcell annotate``, ``selfcell impute`` and ``selfcell predict``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from selfcell.cli.options import (
+    CellsArgument,
     FileOption,
     GeneColumnOption,
     LayerOption,
@@ -82,8 +83,26 @@ def annotate(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="Column of the reference's obs with the cell type.")
     ] = None,
+    donor: Annotated[
+        str | None,
+        typer.Option(
+            "--donor",
+            metavar="COLUMN",
+            help="Column of the reference's obs with the donor; tells how sure to be of new ones.",
+        ),
+    ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
     n_neighbors: Annotated[int, typer.Option(min=1, help="Reference cells that vote.")] = 5,
+    weights: Annotated[
+        Literal["uniform", "distance"], typer.Option(help="Equal votes, or nearer cells count more.")
+    ] = "uniform",
+    alpha: Annotated[
+        float,
+        typer.Option(min=0.001, max=0.5, help="Share of known cells that may be called unknown, for each reason."),
+    ] = 0.05,
+    mark_unknown: Annotated[
+        bool, typer.Option("--mark-unknown", help='Write "unknown" as the type of cells that are like none known.')
+    ] = False,
     layer: LayerOption = None,
     scale: ScaleOption = ScaleChoice.auto,
     gene_column: GeneColumnOption = None,
@@ -92,10 +111,12 @@ def annotate(
 ) -> None:
     """Write a copy of the cells with a type and a confidence for each.
 
-    With --reference the nearest labelled cells vote and the confidence is the share that agreed; a fine-tuned model
-    needs no reference, and the confidence is its probability. Neither is calibrated.
+    With --reference the nearest labelled cells vote; a fine-tuned model needs no reference. The confidence is
+    calibrated: on other donors of the reference (--donor), or on the cells that fine-tuning held out. Cells that are
+    like none known are marked in a column of their own.
 
-    Example: selfcell annotate runs/mae query.h5ad --reference atlas.h5ad --label cell_type --out annotated.h5ad
+    Example: selfcell annotate runs/mae query.h5ad --reference atlas.h5ad --label cell_type --donor donor_id --out
+    annotated.h5ad
     """
     refuse_existing(out, overwrite=overwrite)
     from selfcell.data.source import read_adata
@@ -108,8 +129,12 @@ def annotate(
         loaded,
         reference=reference,
         label_key=label,
+        donor_key=donor,
         key_added=key_added,
         n_neighbors=n_neighbors,
+        weights=weights,
+        alpha=alpha,
+        mark_unknown=mark_unknown,
         layer=layer,
         scale=scale.value,
         gene_column=gene_column,
@@ -118,3 +143,99 @@ def annotate(
     write_adata(adata, out)
     for name, n_cells in adata.obs[key_added].value_counts().head(30).items():
         typer.echo(f"{n_cells:>9,}  {name}")
+    n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
+    typer.echo(f"{n_unknown:,} of {adata.n_obs:,} cells are like none known: {key_added}_is_unknown.")
+
+
+def impute(
+    model: ModelArgument,
+    cells: CellsArgument,
+    out: FileOption,
+    layer_added: Annotated[str, typer.Option(help="Layer to write.")] = "imputed",
+    gene: Annotated[
+        list[str] | None,
+        typer.Option("--gene", help="Write this gene alone; give as often as needed. All genes if left out."),
+    ] = None,
+    as_counts: Annotated[
+        bool, typer.Option("--as-counts", help="Counts at each cell's own depth, not log1p of counts per 10,000.")
+    ] = False,
+    cells_at_once: Annotated[
+        int | None, typer.Option(min=1, help="Cells decoded together; what there is room for, if left out.")
+    ] = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a copy of the cells with the expression that the model expects, in layers["imputed"].
+
+    The model is a masked autoencoder, or was fine-tuned with --task reconstruction. Genes that it does not know are
+    NaN. The layer is dense, four bytes for each gene of each cell: name the genes that are needed (--gene).
+
+    Example: selfcell impute runs/mae cells.h5ad --gene CD3E --gene CD19 --out imputed.h5ad
+    """
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.downstream.impute import impute_to_file
+
+    n_cells, n_genes = impute_to_file(
+        cells,
+        str(model),
+        out,
+        layer_added=layer_added,
+        genes=gene or None,
+        as_counts=as_counts,
+        cells_at_once=cells_at_once,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        allow_low_overlap=allow_low_overlap,
+    )
+    values = "counts" if as_counts else "log1p of counts per 10,000"
+    typer.echo(f"Wrote {out} ({n_cells:,} cells x {n_genes:,} genes).")
+    typer.echo(f'What is expected is in layers["{layer_added}"]: {values}.')
+
+
+def predict(
+    model: ModelArgument,
+    cells: CellsArgument,
+    out: FileOption,
+    key_added: Annotated[
+        str | None, typer.Option(help='Key of obsm to write; "predicted_" and the model\'s target if left out.')
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Predict this target; give as often as needed.")
+    ] = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a copy of the cells with proteins or chromatin predicted from their genes, in obsm.
+
+    MODEL is one that was fine-tuned for it: selfcell finetune MODEL CELLS --task cross_modality --target KEY
+
+    Example: selfcell predict runs/proteins new.h5ad --out predicted.h5ad --only CD3 --only CD19
+    """
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.data.source import read_adata
+    from selfcell.downstream.predict_modality import predict_modality
+    from selfcell.training.run_folder import load
+
+    loaded, adata = load(model), read_adata(cells)
+    key = predict_modality(
+        adata,
+        loaded,
+        key_added=key_added,
+        names=only or None,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        allow_low_overlap=allow_low_overlap,
+    )
+    write_adata(adata, out)
+    n_targets, transform = adata.obsm[key].shape[1], loaded.manifest["transform"]
+    typer.echo(
+        f'{n_targets:,} targets, on the scale {transform}, are in obsm["{key}"], their names in uns["{key}_names"].'
+    )

@@ -130,6 +130,8 @@ class Alignment:
     """Share of the cells' counts that lie in genes the encoder knows, between 0 and 1."""
     missing: tuple[str, ...]
     """Names of the encoder's genes that the cells lack."""
+    n_columns: int
+    """Genes of the cells."""
 
     def apply(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """Put a matrix into the encoder's order of genes; missing genes are zero."""
@@ -180,6 +182,7 @@ def align_genes(
         share_of_genes=float(present.mean()),
         share_of_counts=in_known / total if total else 0.0,
         missing=tuple(np.array(encoder_genes.names, dtype=object)[~present]),
+        n_columns=len(cell_genes),
     )
     _judge(alignment, cell_genes, encoder_genes, allow_low_overlap=allow_low_overlap)
     return alignment

@@ -1,6 +1,8 @@
 """Annotate cells with types, from a labelled reference or with a fine-tuned classifier."""
 
+import logging
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
@@ -10,9 +12,15 @@ from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import classifier_head, classify, label_classes
+from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
-from selfcell.downstream.neighbors import N_NEIGHBORS, Vote, vote_of_neighbors
+from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
+from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
 from selfcell.training.run_folder import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
 
 
 def annotate(
@@ -21,34 +29,48 @@ def annotate(
     *,
     reference: CellSource | None = None,
     label_key: str | None = None,
+    donor_key: str | None = None,
     key_added: str = "predicted_type",
     n_neighbors: int = N_NEIGHBORS,
+    weights: Weights = "uniform",
+    alpha: float = ALPHA,
+    mark_unknown: bool = False,
     layer: str | None = None,
     scale: Scale = "auto",
     gene_column: str | None = None,
     allow_low_overlap: bool = False,
 ) -> None:
-    """Write a type and a confidence for every cell into ``query.obs``.
+    """Write a type and a calibrated confidence for every cell into ``query.obs``, and whether it is like none known.
 
-    With a reference, the nearest labelled cells in the embedding vote, and the confidence is the share that agreed.
-    Without one, a fine-tuned model's own classifier is used, and the confidence is its probability. Neither is
-    calibrated: 0.9 does not mean that nine in ten are right.
+    With a reference, the nearest labelled cells in the embedding vote. How far votes can be trusted is learned from the
+    reference, which is asked about its own cells, each time without their donors
+    (:mod:`selfcell.downstream.labelled_reference`). Without a reference, a fine-tuned model's own classifier is used,
+    calibrated on the cells that its training held out, if it held any out (``validation_fraction`` of
+    :func:`selfcell.finetune`).
 
     Parameters
     ----------
     query
-        Cells to annotate. Only ``obs[key_added]`` (categorical), ``obs[key_added + "_confidence"]`` and
-        ``uns["selfcell"][key_added]`` are written.
+        Cells to annotate. Only ``uns["selfcell"][key_added]`` and columns of ``obs`` that begin with ``key_added`` are
+        written: ``key_added`` (categorical), ``key_added + "_confidence"`` (probability that it is right, if its type
+        is one of the reference), ``key_added + "_is_unknown"``, and with a reference ``key_added + "_familiarity"``
+        (share of the reference cells of that type that lie as far from others, or farther: near 0 is unfamiliar).
     model
         A loaded model, or a run folder.
     reference
         Labelled cells: an AnnData, or the path of an .h5ad file or .zarr folder.
-    label_key
-        Column of the reference's ``obs`` with the types.
+    label_key, donor_key
+        Columns of the reference's ``obs`` with the types and the donors. Without donors, confidence is that on new
+        cells of the same donors, which is too high for others.
     key_added
         Column to write.
-    n_neighbors
-        Reference cells that vote.
+    n_neighbors, weights
+        Reference cells that vote, and with what weight: uniform, or distance (one over it).
+    alpha
+        Share of known cells that may be called unknown, for each of two reasons; see
+        :data:`selfcell.downstream.unknown.UNKNOWN_RULE`. A fine-tuned classifier knows the first alone.
+    mark_unknown
+        Write ``unknown`` as the type of such cells.
     layer, scale, gene_column, allow_low_overlap
         As in :func:`selfcell.embed`; ``layer``, ``scale`` and ``gene_column`` are those of the query, and the
         reference's are found by themselves.
@@ -63,41 +85,99 @@ def annotate(
         raise InputError("A reference and its label column go together: give both reference and label_key, or neither.")
     refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
-    prepared = None if reference is None or label_key is None else _prepare_reference(reference, label_key, model)
+    asked: _ByReference | _ByClassifier
+    if reference is not None and label_key is not None:
+        asked = _ByReference.of(reference, label_key, donor_key, model, n_neighbors, weights, alpha)
+    else:
+        asked = _ByClassifier.of(model, alpha)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
-    if prepared is None:
-        vote, classes = _by_classifier(model, cells)
-    else:
-        embedding, codes, classes = prepared
-        query_embedding = embed_counts(model.encoder, cells.counts, show_progress=True)
-        vote = vote_of_neighbors(embedding, codes, query_embedding, n_neighbors=n_neighbors)
-    query.obs[key_added] = pd.Categorical.from_codes(vote.label_code, categories=list(classes))
-    query.obs[f"{key_added}_confidence"] = vote.confidence.astype(np.float32)
-    how = (
-        {"by": "classifier"}
-        if prepared is None
-        else {"by": "neighbors", "n_neighbors": n_neighbors, "label": str(label_key)}
-    )
-    write_provenance(query, key_added, model, cells, **how)
+    found = asked.answer(model, cells)
+    names = np.array([*asked.classes, UNKNOWN], dtype=object)
+    code = np.where(found.is_unknown, len(asked.classes), found.label_code) if mark_unknown else found.label_code
+    categories = list(names if mark_unknown else names[:-1])
+    query.obs[key_added] = pd.Categorical.from_codes(code, categories=categories)
+    query.obs[f"{key_added}_confidence"] = found.confidence.astype(np.float32)
+    query.obs[f"{key_added}_is_unknown"] = found.is_unknown
+    if found.familiarity is not None:
+        query.obs[f"{key_added}_familiarity"] = found.familiarity.astype(np.float32)
+    write_provenance(query, key_added, model, cells, **asked.how)
 
 
-def _prepare_reference(
-    reference: CellSource, label_key: str, model: TrainedModel
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    cells = open_cells(reference).aligned_to(model.genes)
-    labels = obs_column(cells.obs, label_key, role="label")
-    classes = label_classes(labels.to_list(), key=label_key)
-    return embed_counts(model.encoder, cells.counts, show_progress=True), encode(labels, classes), classes
+class _Found(NamedTuple):
+    label_code: np.ndarray
+    confidence: np.ndarray
+    is_unknown: np.ndarray
+    familiarity: np.ndarray | None
 
 
-def _by_classifier(model: TrainedModel, cells: Cells) -> tuple[Vote, tuple[str, ...]]:
-    if model.labels is None:
-        raise InputError(
-            f"{model.path} has no cell-type classifier. Give labelled cells with reference=... and label_key=... "
-            "(--reference FILE --label COLUMN), or fine-tune it first: selfcell finetune."
+class _ByReference(NamedTuple):
+    """The nearest labelled cells vote."""
+
+    reference: LabelledReference
+    classes: tuple[str, ...]
+    how: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        source: CellSource,
+        label_key: str,
+        donor_key: str | None,
+        model: TrainedModel,
+        n_neighbors: int,
+        weights: Weights,
+        alpha: float,
+    ) -> "_ByReference":
+        cells = open_cells(source).aligned_to(model.genes)
+        labels = obs_column(cells.obs, label_key, role="label")
+        classes = label_classes(labels.to_list(), key=label_key)
+        donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
+        reference = calibrated_reference(
+            embed_counts(model.encoder, cells.counts, show_progress=True),
+            encode(labels, classes),
+            n_classes=len(classes),
+            donor_code=None if donors is None else pd.factorize(donors)[0].astype(np.int64),
+            n_neighbors=n_neighbors,
+            weights=weights,
+            alpha=alpha,
         )
-    head = classifier_head(model.encoder, n_classes=len(model.labels))
-    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
-    probability = classify(model.encoder, head, cells)
-    return Vote(probability.argmax(axis=1), probability.max(axis=1)), model.labels
+        how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
+        how |= {"donor": donor_key or "", "temperature": reference.temperature}
+        return cls(reference, classes, how)
+
+    def answer(self, model: TrainedModel, cells: Cells) -> _Found:
+        assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
+        return _Found(assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther)
+
+
+class _ByClassifier(NamedTuple):
+    """A fine-tuned model's own head answers."""
+
+    classes: tuple[str, ...]
+    confidence: ClassifierConfidence
+    how: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: TrainedModel, alpha: float) -> "_ByClassifier":
+        if model.labels is None:
+            raise InputError(
+                f"{model.path} has no cell-type classifier. Give labelled cells with reference=... and label_key=... "
+                "(--reference FILE --label COLUMN), or fine-tune it first: selfcell finetune."
+            )
+        confidence = ClassifierConfidence.of_manifest(model.manifest, alpha=alpha)
+        if not confidence.is_calibrated:
+            logger.warning(
+                "The classifier was trained without cells held out, so its confidence is not calibrated and no cell is "
+                "called unknown. Fine-tune with --validation-fraction 0.15 for that."
+            )
+        how = {"by": "classifier", "temperature": confidence.temperature, "alpha": alpha}
+        return cls(model.labels, confidence, how)
+
+    def answer(self, model: TrainedModel, cells: Cells) -> _Found:
+        head = classifier_head(model.encoder, n_classes=len(self.classes))
+        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
+        probability = self.confidence.probability(classify(model.encoder, head, cells))
+        code = probability.argmax(axis=1)
+        confidence = probability[np.arange(len(code)), code]
+        return _Found(code, confidence, self.confidence.is_unknown(probability), None)

@@ -104,6 +104,24 @@ class DownstreamTask(abc.ABC):
         """Give the test cells that can be judged, given what the reference has; all, unless a task says so."""
         return rows
 
+    def check(self, model: TrainedModel, cells: Cells, *, regime: str) -> None:  # noqa: B027
+        """Refuse, before any work, a regime in which a model cannot answer; none, unless a task says so.
+
+        Parameters
+        ----------
+        model
+            The pre-trained model.
+        cells
+            All cells, aligned to its genes.
+        regime
+            The regime.
+
+        Raises
+        ------
+        InputError
+            If the model or the cells lack what the regime needs.
+        """
+
     def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:  # noqa: ARG002
         """Give what a row of scores says of its test cells besides their number."""
         return {}
@@ -156,6 +174,10 @@ class DownstreamTask(abc.ABC):
         start = Start(encoded.model, from_scratch=regime == "from_scratch", seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             return task.train(start, encoded.cells, split, place=TrainingPlace(Path(folder)))[0]
+
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:  # noqa: ARG002
+        """Give what a manifest is to hold of how well the trained head did on ``split.validation``."""
+        return {}
 
     def about(self) -> dict[str, Any]:
         """Give what a run's manifest must hold for its head to be used later."""

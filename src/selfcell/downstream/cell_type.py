@@ -27,9 +27,10 @@ from selfcell.downstream.base import (
     SupervisedSettings,
     TaskScores,
 )
+from selfcell.downstream.classifier_confidence import learn_confidence
 from selfcell.downstream.embed import CELLS_AT_ONCE
 from selfcell.downstream.metrics import classification_scores
-from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
+from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
 from selfcell.downstream.ontology_scores import corrected_confusion
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
@@ -40,12 +41,17 @@ from selfcell.training.fit import FitOutcome
 
 logger = logging.getLogger(__name__)
 
+N_TO_CALIBRATE = 50
+"""Held-out cells without which a classifier's confidence is left as it is."""
+
 
 class CellTypeSettings(SupervisedSettings):
     """Settings of cell-type prediction."""
 
     n_neighbors: int = Field(default=N_NEIGHBORS, ge=1)
     """Labelled cells that vote in zero_shot."""
+    weights: Weights = "uniform"
+    """Weight of their votes: uniform, or distance (one over it)."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weight of a class in the loss: balanced weighs rare types up, as the paper does; none counts every cell alike."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -203,6 +209,7 @@ class CellTypeTask(DownstreamTask):
             self.label_code[split.train],
             space[split.test],
             n_neighbors=self.settings.n_neighbors,
+            weights=self.settings.weights,
         ).label_code
 
     def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
@@ -259,6 +266,19 @@ class CellTypeTask(DownstreamTask):
         codes = {"label": self.label_code}
         return train_supervised(make, start, cells, split, settings.training, codes=codes, place=place)
 
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:
+        """Learn from the held-out cells how far the classifier can be trusted, where there are enough of them."""
+        known = np.isin(self.label_code[split.validation], np.unique(self.label_code[split.train]))
+        rows = split.validation[known]
+        if len(rows) < N_TO_CALIBRATE:
+            return {}
+        classifier = cast("CellTypeClassifier", objective)
+        probability = classify(classifier.encoder, classifier.head, cells.subset(rows))
+        donors = None
+        if split.unit in cells.obs:
+            donors = pd.factorize(cells.obs[split.unit].iloc[rows])[0].astype(np.int64)
+        return {"calibration": learn_confidence(probability, self.label_code[rows], donor_code=donors)}
+
     def about(self) -> dict[str, Any]:
         """Give the names of the types, in the order of the classifier's outputs."""
         return {"labels": list(self.classes)}
@@ -288,7 +308,7 @@ def fit_logistic_regression(
         scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
     """
     if len(np.unique(label_code)) == 1:
-        return np.full(len(test), label_code[0])
+        return np.full(test.shape[0], label_code[0])
     scaler = StandardScaler(with_mean=not sp.issparse(train))
     regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=3_000, tol=1e-3)
     model = make_pipeline(scaler, regression)

@@ -89,7 +89,7 @@ def embed_counts(encoder: MlpEncoder, counts: sp.csr_matrix, *, show_progress: b
     return embedding
 
 
-def refuse_foreign_key(adata: anndata.AnnData, key: str, where: Any, name: str) -> None:
+def refuse_foreign_key(adata: anndata.AnnData, key: str, where: Any, name: str, *, argument: str = "key_added") -> None:
     """Refuse to write over something that an earlier call of ours did not write.
 
     Raises
@@ -99,7 +99,9 @@ def refuse_foreign_key(adata: anndata.AnnData, key: str, where: Any, name: str) 
     """
     ours = adata.uns.get("selfcell", {})
     if key in where and not (isinstance(ours, dict) and key in ours):
-        raise InputError(f"{name}[{key!r}] is there already and was not written by selfcell: choose another key_added.")
+        raise InputError(
+            f"{name}[{key!r}] is there already and was not written by selfcell: choose another {argument}."
+        )
 
 
 def as_model(model: TrainedModel | str | Path) -> TrainedModel:

@@ -115,10 +115,13 @@ def finetune(
     seed = settings.training.seed
     split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    question.check(model, aligned, regime="from_scratch" if from_scratch else "fine_tuned")
     about = {
         "kind": "fine-tuned",
         "task": task,
         "start": "random weights" if from_scratch else str(model.path),
+        # What pre-training the network comes from: it says how a decoder is to be read.
+        **{name: model.manifest.get(name) for name in ("pretext", "pretext_settings")},
         "seed": seed,
         "label_key": label_key,
         **question.about(),
@@ -139,7 +142,8 @@ def finetune(
     logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
     objective, outcome = question.train(start, aligned, split, place=place)
-    write_finished_run(out, objective, {**about, "fit": vars(outcome)})
+    learned = question.learned(objective, aligned, split)
+    write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
 
 

@@ -76,7 +76,7 @@ class IntegrationTask(DownstreamTask):
     ----------
     settings
         Settings.
-    batch_code, batches
+    batch_code, batch_names
         Batch of every cell, as a position among the names.
     label_code
         Type of every cell, from 0; None where nothing is to be scored.
@@ -93,12 +93,12 @@ class IntegrationTask(DownstreamTask):
         settings: IntegrationSettings,
         *,
         batch_code: Int[np.ndarray, " n_cells"],
-        batches: tuple[str, ...],
+        batch_names: tuple[str, ...],
         label_code: Int[np.ndarray, " n_cells"] | None,
         counts: sp.csr_matrix,
     ) -> None:
         self.settings = settings
-        self.batch_code, self.batches = batch_code, batches
+        self.batch_code, self.batch_names = batch_code, batch_names
         self.label_code = label_code
         self._counts: sp.csr_matrix | None = counts
 
@@ -119,17 +119,18 @@ class IntegrationTask(DownstreamTask):
                 "(batch_key)."
             )
         of_cell = obs_column(cells.obs, columns.batch, role="batch", missing="own category")
-        batches = tuple(sorted(set(of_cell)))
-        if len(batches) < 2:
+        batch_names = tuple(sorted(set(of_cell)))
+        if len(batch_names) < 2:
             raise InputError(
-                f"All cells are of one batch in obs[{columns.batch!r}] ({batches[0]!r}): there is nothing to integrate."
+                f"All cells are of one batch in obs[{columns.batch!r}] ({batch_names[0]!r}): there is nothing to "
+                "integrate."
             )
         label_code = None
         if columns.label is not None:
             labels = obs_column(cells.obs, columns.label, role="label")
             label_code = encode(labels, label_classes(labels.to_list(), key=columns.label))
-        batch_code = encode(of_cell, batches)
-        return cls(settings, batch_code=batch_code, batches=batches, label_code=label_code, counts=cells.counts)
+        batch_code = encode(of_cell, batch_names)
+        return cls(settings, batch_code=batch_code, batch_names=batch_names, label_code=label_code, counts=cells.counts)
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Give all test cells, saying which batches are not among them, or not among the training cells.
@@ -146,8 +147,8 @@ class IntegrationTask(DownstreamTask):
         tested, trained = (np.unique(self.batch_code[part]) for part in (rows, reference))
         if len(trained) < 2:
             raise InputError(
-                f"All training cells are of one batch ({self.batches[trained[0]]!r}), so nothing can be learned of the "
-                "differences between batches. Judge on other cells, or take another column of batches."
+                f"All training cells are of one batch ({self.batch_names[trained[0]]!r}), so nothing can be learned of "
+                "the differences between batches. Judge on other cells, or take another column of batches."
             )
         unseen = np.setdiff1d(tested, trained)
         if len(unseen):
@@ -206,8 +207,8 @@ class IntegrationTask(DownstreamTask):
         """Compute the scores of scIB over the test cells and over training and test cells together."""
         everyone = np.concatenate([split.train, split.test])
         of_all = self._scores(predicted, everyone)
-        has_batches = len(np.unique(self.batch_code[split.test])) > 1
-        of_test = self._scores(predicted, split.test) if has_batches else of_all
+        is_mixed = len(np.unique(self.batch_code[split.test])) > 1
+        of_test = self._scores(predicted, split.test) if is_mixed else of_all
         return TaskScores(of_test | {f"all_{name}": value for name, value in of_all.items()}, {})
 
     def _scores(self, space: np.ndarray, rows: np.ndarray) -> dict[str, float]:
@@ -239,7 +240,7 @@ class IntegrationTask(DownstreamTask):
             decoder = ConditionalDecoder(
                 encoder.settings,
                 n_outputs=likelihood.outputs_per_gene * encoder.n_genes,
-                n_batches=len(self.batches),
+                n_batches=len(self.batch_names),
                 conditioned=settings.batch_in,
             )
             return ConditionalAutoencoder(encoder, decoder, likelihood, mmd_weight=settings.mmd_weight)
@@ -249,10 +250,10 @@ class IntegrationTask(DownstreamTask):
 
     def about(self) -> dict[str, Any]:
         """Give the names of the batches, in the order in which the decoder is told them."""
-        return {"batches": list(self.batches)}
+        return {"batches": list(self.batch_names)}
 
     def _listed(self, codes: np.ndarray) -> str:
-        names = [repr(self.batches[code]) for code in codes]
+        names = [repr(self.batch_names[code]) for code in codes]
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 

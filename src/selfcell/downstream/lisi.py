@@ -53,11 +53,11 @@ def lisi(
     return result
 
 
-def ilisi(lisi_of_batches: Float[np.ndarray, " n_cells"], *, n_batches: int) -> float:
+def ilisi(index_of_batch: Float[np.ndarray, " n_cells"], *, n_batches: int) -> float:
     """Scale the median index of batches: 0 where one batch surrounds a cell, 1 where all do :cite:p:`luecken2022`."""
-    return float((np.median(lisi_of_batches) - 1) / (n_batches - 1))
+    return float((np.median(index_of_batch) - 1) / (n_batches - 1))
 
 
-def clisi(lisi_of_labels: Float[np.ndarray, " n_cells"], *, n_labels: int) -> float:
+def clisi(index_of_label: Float[np.ndarray, " n_cells"], *, n_labels: int) -> float:
     """Scale the median index of labels: 1 where one label surrounds a cell, 0 where all do :cite:p:`luecken2022`."""
-    return float((n_labels - np.median(lisi_of_labels)) / (n_labels - 1))
+    return float((n_labels - np.median(index_of_label)) / (n_labels - 1))

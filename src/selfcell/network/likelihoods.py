@@ -48,6 +48,19 @@ class Likelihood(nn.Module, abc.ABC):
         of_gene = outputs.reshape(len(outputs), self.outputs_per_gene, self.n_genes).transpose(0, 1)
         return self.of_entries(of_gene, truth, library_size[:, None], genes=slice(None))
 
+    def expected(
+        self, outputs: Float[Tensor, "n_cells n_outputs"], library_size: Float[Tensor, " n_cells"]
+    ) -> Float[Tensor, "n_cells n_genes"]:
+        """Give what is expected of each entry: counts of cells with so many, or ``log1p`` of counts per 10,000."""
+        of_gene = outputs.reshape(len(outputs), self.outputs_per_gene, self.n_genes).transpose(0, 1)
+        return self.mean(of_gene, library_size[:, None])
+
+    @abc.abstractmethod
+    def mean(
+        self, outputs: Float[Tensor, " outputs_per_gene *entries"], library_size: Float[Tensor, "..."]
+    ) -> Float[Tensor, " *entries"]:
+        """Give the mean of what the likelihood is of, entry by entry; arguments as in :meth:`of_entries`."""
+
     @abc.abstractmethod
     def of_entries(
         self,
@@ -93,13 +106,20 @@ class SquaredError(Likelihood):
         self,
         outputs: Float[Tensor, " 1 *entries"],
         truth: Float[Tensor, " *entries"],
-        library_size: Float[Tensor, "..."],  # noqa: ARG002
+        library_size: Float[Tensor, "..."],
         *,
         genes: slice | Int[Tensor, " *entries"],  # noqa: ARG002
     ) -> Float[Tensor, " *entries"]:
         """Give the squared error of each entry."""
-        predicted = functional.softplus(outputs[0]) if self.output == "softplus" else outputs[0]
-        return (predicted - truth).square()
+        return (self.mean(outputs, library_size) - truth).square()
+
+    def mean(
+        self,
+        outputs: Float[Tensor, " 1 *entries"],
+        library_size: Float[Tensor, "..."],  # noqa: ARG002
+    ) -> Float[Tensor, " *entries"]:
+        """Give the ``log1p`` expression of each entry."""
+        return functional.softplus(outputs[0]) if self.output == "softplus" else outputs[0]
 
 
 class Poisson(Likelihood):
@@ -119,6 +139,12 @@ class Poisson(Likelihood):
         """Give the negative log-probability of each count."""
         log_mean = _log_mean(outputs[0], library_size)
         return log_mean.exp() - truth * log_mean + torch.lgamma(truth + 1)
+
+    def mean(
+        self, outputs: Float[Tensor, " 1 *entries"], library_size: Float[Tensor, "..."]
+    ) -> Float[Tensor, " *entries"]:
+        """Give the mean count of each entry."""
+        return _log_mean(outputs[0], library_size).exp()
 
 
 class NegativeBinomial(Likelihood):
@@ -149,6 +175,12 @@ class NegativeBinomial(Likelihood):
     ) -> Float[Tensor, " *entries"]:
         """Give the negative log-probability of each count."""
         return self.negative_log(_log_mean(outputs[0], library_size), truth, genes=genes)
+
+    def mean(
+        self, outputs: Float[Tensor, " outputs_per_gene *entries"], library_size: Float[Tensor, "..."]
+    ) -> Float[Tensor, " *entries"]:
+        """Give the mean count of each entry."""
+        return _log_mean(outputs[0], library_size).exp()
 
     def negative_log(
         self,
@@ -191,6 +223,13 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         counted = functional.logsigmoid(-extra_zero) - of_count
         zero = torch.logaddexp(functional.logsigmoid(extra_zero), counted)
         return -torch.where(truth == 0, zero, counted)
+
+    def mean(
+        self, outputs: Float[Tensor, " 2 *entries"], library_size: Float[Tensor, "..."]
+    ) -> Float[Tensor, " *entries"]:
+        """Give the mean count of each entry, zeros besides included."""
+        of_counts, extra_zero = outputs
+        return (_log_mean(of_counts, library_size) + functional.logsigmoid(-extra_zero)).exp()
 
 
 def make_likelihood(name: LikelihoodName, *, n_genes: int, output: OutputName = "identity") -> Likelihood:

@@ -31,10 +31,21 @@ METHOD_NAMES = {
     "from_scratch": "from scratch",
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "logistic regression, 2,000 genes",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "expression + neighbors",
     "untrained_encoder": "untrained encoder",
+    "gene_means": "gene means",
     "pca": "PCA",
+    "knn_smoothing": "neighbors' mean",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
     "harmony": "Harmony",
     "scvi": "scVI",
+    "wide_scvi": "scVI as wide as the encoder",
     "scanvi": "scANVI",
 }
 METRIC_NAMES = {
@@ -45,6 +56,14 @@ METRIC_NAMES = {
 }
 METRIC_HELP = {
     "macro_f1": "Macro F1 over the types present among the test cells.",
+    "explained_variance_weighted": (
+        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
+    ),
     "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 FEW_CELLS = 30
@@ -270,7 +289,8 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 def _maps(cell_map: pd.DataFrame) -> list[str]:
     drawn = []
     for space, points in cell_map.groupby("space", sort=False):
-        drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
+        if points["label"].notna().any():
+            drawn.append(figures.plot_map(points, by="label", title=f"{space}, by cell type"))
         if points["batch"].notna().any():
             drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
     return drawn

@@ -1,0 +1,138 @@
+"""Labelled cells in an embedding: what their neighbors are called, how sure that is, and what is like none of them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from selfcell.core.seeds import numpy_rng
+from selfcell.downstream.calibration import calibrated_probability, fit_temperature, logits_of_shares
+from selfcell.downstream.conformal import PredictionSets, fit_prediction_sets
+from selfcell.downstream.neighbors import N_NEIGHBORS, Neighbors, Weights, class_shares, count_votes, find_neighbors
+from selfcell.downstream.unknown import call_unknown, share_farther
+
+N_FOLDS = 5
+N_ASKED = 20_000
+"""Reference cells at most that are asked about, as if they were a query, to learn how far votes can be trusted."""
+ALPHA = 0.05
+
+
+class Assigned(NamedTuple):
+    """What a reference says of query cells."""
+
+    label_code: np.ndarray
+    """The label that most neighbors bear."""
+    confidence: np.ndarray
+    """Calibrated probability of that label."""
+    share_farther: np.ndarray
+    """Share of the reference cells of that label that lie as far from others, or farther; small is unfamiliar."""
+    is_unknown: np.ndarray
+    """Whether the cell is like none of the reference; see :data:`selfcell.downstream.unknown.UNKNOWN_RULE`."""
+    sets: Bool[np.ndarray, "n_query n_classes"]
+    """Labels of the prediction set of each cell."""
+
+
+@dataclass(frozen=True)
+class LabelledReference:
+    """A reference that has been asked about its own cells, each time without their donors.
+
+    Made by :func:`calibrated_reference`.
+    """
+
+    embedding: Float[np.ndarray, "n_cells n_latent"]
+    label_code: Int[np.ndarray, " n_cells"]
+    n_classes: int
+    n_neighbors: int
+    weights: Weights
+    alpha: float
+    temperature: float
+    sets: PredictionSets
+    asked_code: Int[np.ndarray, " n_asked"]
+    """Label of each cell that was asked about."""
+    asked_distance: Float[np.ndarray, " n_asked"]
+    """Its mean distance to its neighbors."""
+
+    def assign(self, query: Float[np.ndarray, "n_query n_latent"]) -> Assigned:
+        """Give each query cell a label, with how sure it is."""
+        neighbors = find_neighbors(self.embedding, query, n_neighbors=self.n_neighbors)
+        vote = count_votes(neighbors, self.label_code, weights=self.weights)
+        logits = _logits(neighbors, self.label_code, self.n_classes, self.weights)
+        probability = calibrated_probability(logits, temperature=self.temperature)
+        sets = self.sets.predict(probability)
+        share = share_farther(self.asked_distance, self.asked_code, neighbors.distances.mean(axis=1), vote.label_code)
+        confidence = probability[np.arange(len(query)), vote.label_code]
+        unknown = call_unknown(sets, share, alpha=self.alpha)
+        return Assigned(vote.label_code, confidence, share, unknown, sets)
+
+
+def calibrated_reference(
+    embedding: Float[np.ndarray, "n_cells n_latent"],
+    label_code: Int[np.ndarray, " n_cells"],
+    *,
+    n_classes: int,
+    donor_code: Int[np.ndarray, " n_cells"] | None,
+    n_neighbors: int = N_NEIGHBORS,
+    weights: Weights = "uniform",
+    alpha: float = ALPHA,
+) -> LabelledReference:
+    """Ask a reference about its own cells, fold by fold of donors, to learn how far its votes can be trusted.
+
+    From the answers come a temperature that calibrates the shares of votes, prediction sets, and how far cells of each
+    type lie from those of other donors. Cells of a type that no other fold has are left out of the first two. Without
+    donors the folds are of cells, which overstates what can be said of cells of new donors.
+
+    Parameters
+    ----------
+    embedding
+        Of the reference cells.
+    label_code
+        Their types, from 0 up to below ``n_classes``.
+    donor_code
+        Their donors.
+    n_neighbors, weights
+        Who votes, and with what weight; see :func:`selfcell.downstream.neighbors.vote_of_neighbors`.
+    alpha
+        Share of known cells that may be called unknown, for each of the two reasons.
+    """
+    rng = numpy_rng(0, "calibration of a reference")
+    fold = _folds(len(embedding), donor_code, rng)
+    asked = np.sort(rng.permutation(len(embedding))[:N_ASKED])
+    logits, distance = np.empty((len(asked), n_classes)), np.empty(len(asked))
+    known = np.zeros(len(asked), dtype=bool)
+    for one in np.unique(fold):
+        rest, here = fold != one, fold[asked] == one
+        neighbors = find_neighbors(embedding[rest], embedding[asked[here]], n_neighbors=n_neighbors)
+        logits[here] = _logits(neighbors, label_code[rest], n_classes, weights)
+        distance[here] = neighbors.distances.mean(axis=1)
+        known[here] = np.isin(label_code[asked[here]], np.unique(label_code[rest]))
+    truth = label_code[asked]
+    donors = None if donor_code is None else donor_code[asked][known]
+    temperature = fit_temperature(logits[known], truth[known], donor_code=donors)
+    probability = calibrated_probability(logits[known], temperature=temperature)
+    return LabelledReference(
+        embedding=embedding,
+        label_code=label_code,
+        n_classes=n_classes,
+        n_neighbors=n_neighbors,
+        weights=weights,
+        alpha=alpha,
+        temperature=temperature,
+        sets=fit_prediction_sets(probability, truth[known], alpha=alpha),
+        asked_code=truth,
+        asked_distance=distance,
+    )
+
+
+def _folds(n_cells: int, donor_code: np.ndarray | None, rng: np.random.Generator) -> Int[np.ndarray, " n_cells"]:
+    """Give the fold of each cell; all cells of a donor are in one."""
+    if donor_code is None or len(np.unique(donor_code)) < 2:
+        return rng.permutation(n_cells) % N_FOLDS
+    donors, place = np.unique(donor_code, return_inverse=True)
+    folds: np.ndarray = (rng.permutation(len(donors)) % N_FOLDS)[place]
+    return folds
+
+
+def _logits(neighbors: Neighbors, label_code: np.ndarray, n_classes: int, weights: Weights) -> np.ndarray:
+    shares = class_shares(neighbors, label_code, n_classes=n_classes, weights=weights)
+    return logits_of_shares(shares, n_votes=neighbors.indices.shape[1])
