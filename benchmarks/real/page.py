@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selfcell.report.html import METRIC_NAMES, method_name
+from selfcell.reporting.html import METRIC_NAMES, method_name
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 TASKS = {

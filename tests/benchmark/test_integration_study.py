@@ -9,7 +9,7 @@ from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
-from selfcell.report.html import write_report
+from selfcell.reporting.html import write_report
 
 QUICK = {"training": {"max_epochs": 1, "minibatch_size": 64, "device": "cpu"}}
 

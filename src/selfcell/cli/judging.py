@@ -152,15 +152,15 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a comparison or a training run."""
-    from selfcell.report.html import write_report
+    from selfcell.reporting.html import write_report
 
     typer.echo(f"The report is {write_report(folder, out=out)}")
 
 
 def _show(folder: Path) -> None:
     """Print the table and the verdict of a results folder, and write its page."""
-    from selfcell.report.html import write_report
-    from selfcell.report.terminal import print_results
+    from selfcell.reporting.html import write_report
+    from selfcell.reporting.terminal import print_results
 
     path = write_report(folder)
     print_results(folder)

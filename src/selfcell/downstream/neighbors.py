@@ -62,11 +62,11 @@ def find_neighbors(
     pairs, and it misses some. Query cells for which a sample of the reference holds a nearer cell than those found are
     searched exactly: where types lie far apart, the walk ended at a wrong type for 3 % of the cells without.
 
-    For the 5 nearest at 64 dimensions on two cores, in seconds of processor time (``benchmarks/annotation.py``):
-    100,000 against 100,000 cells take 16 s exactly, which is 8 s on the clock if both cores are free, and 34 to 48 s by
-    the graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells
-    that spread in all 64 directions and 99.8 % of those that spread in 12; the vote of 99.9 % or more of the cells was
-    that of the exact search.
+    Measured for the 5 nearest at 64 dimensions (``benchmarks/annotation.py``), in seconds of processor time: 100,000
+    against 100,000 cells take 16 s exactly, which is 8 s on the clock if two cores are free, and 34 to 48 s by the
+    graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that
+    spread in all 64 directions and 99.8 % of those that spread in 12; 99.9 % of the votes or more were those of the
+    exact search.
 
     Parameters
     ----------

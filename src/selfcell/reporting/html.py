@@ -22,7 +22,7 @@ from selfcell.benchmark.statistics import (
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.downstream.metrics import per_class
-from selfcell.report import figures
+from selfcell.reporting import figures
 
 METHOD_NAMES = {
     "zero_shot": "zero-shot",
@@ -98,7 +98,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     else:
         content = _study_content(read_results(folder))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("selfcell.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     write_text(path, environment.get_template("template.html.j2").render(**content))
     return path
