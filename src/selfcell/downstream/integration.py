@@ -17,6 +17,7 @@ from selfcell.data.splits import Split
 from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
 from selfcell.downstream.cell_type import label_classes
 from selfcell.downstream.conditional_autoencoder import ConditionalAutoencoder
+from selfcell.downstream.decoding import decoder_settings
 from selfcell.downstream.embed import embed_counts
 from selfcell.downstream.integration_scores import integration_scores
 from selfcell.downstream.resampling import TestUnits
@@ -261,8 +262,8 @@ def likelihood_of(settings: IntegrationSettings, model: TrainedModel) -> tuple[L
     """Give the likelihood that is asked for, and what its outputs go through: the pretext task's, if it has any."""
     if settings.likelihood != "pretext":
         return settings.likelihood, "identity"
-    pretext = model.manifest.get("pretext_settings") or {}
-    return pretext.get("likelihood", "squared_error"), pretext.get("output", "identity")
+    of_pretext = decoder_settings(model)
+    return of_pretext.likelihood, of_pretext.output
 
 
 def _check_counts(likelihood: LikelihoodName, cells: Cells) -> None:
