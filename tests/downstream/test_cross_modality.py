@@ -12,7 +12,7 @@ from selfcell.downstream import REGIMES
 from selfcell.downstream import cross_modality as task_module
 from selfcell.downstream.base import Columns, EncodedCells
 from selfcell.downstream.cross_modality import CrossModalitySettings, CrossModalityTask
-from selfcell.downstream.neighbors import mean_of_neighbors
+from selfcell.downstream.neighbors import find_neighbors, mean_of_neighbors
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.ridge import fit_ridge
 from selfcell.downstream.supervised import Start, TrainingPlace
@@ -83,10 +83,11 @@ def test_scores_are_those_of_the_written_out_correlations(measured, encoded):
 
 
 def test_zero_shot_is_the_mean_of_the_nearest_cells_in_the_embedding(measured, encoded):
-    task = make(measured, n_neighbors=7, weigh_by_distance=True)
+    task = make(measured, n_neighbors=7, weights="distance")
     found = task.predict(encoded, SPLIT, regime="zero_shot", seed=0).dense()
     values, space = np.log1p(task.targets.matrix), encoded.embedding
-    expected = mean_of_neighbors(space[:200], values[:200], space[200:], n_neighbors=7, by_distance=True)
+    neighbors = find_neighbors(space[:200], space[200:], n_neighbors=7)
+    expected = mean_of_neighbors(neighbors, values[:200], weights="distance")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
