@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.config import build
 from selfcell.data.dataset_table import DATASETS

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.config import build
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load

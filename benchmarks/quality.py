@@ -32,7 +32,8 @@ from arms import Arm, as_markdown, cells_of, settings_of
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from selfcell.benchmark.statistics import CONFIDENCE
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.atomic import atomic_path
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 from real.corpora import CORPORA
+from real.page import write_page
 from real.studies import RealStudy, real_studies
 
 from selfcell.benchmark.results import read_results
@@ -110,6 +111,7 @@ def write_tables(out: Path) -> None:
                     )
     DOCS.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(DOCS / "real_data.csv", index=False, float_format="%.4g")
+    write_page(DOCS.parent / "results.md", pd.read_csv(DOCS / "real_data.csv"))
 
 
 if __name__ == "__main__":

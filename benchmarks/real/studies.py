@@ -8,7 +8,8 @@ from typing import Any
 from real.corpora import STUDIES, cells_of
 
 from selfcell.benchmark.query import joined_for_judging
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.config import build
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split

@@ -1,7 +1,7 @@
 """Self-supervised pre-training for single-cell RNA-seq, judged honestly.
 
 Read on in this order: :mod:`selfcell.training.pretrain` makes an encoder, :mod:`selfcell.downstream` uses and judges
-it, :mod:`selfcell.benchmark.study` compares it with baselines, :mod:`selfcell.report.html` shows what came out.
+it, :mod:`selfcell.benchmark.study` compares it with baselines, :mod:`selfcell.reporting.html` shows what came out.
 
 Public names are looked up on first use, so that importing the package takes no time.
 """
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from selfcell.downstream.embed_atlas import embed_atlas as embed_atlas
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.downstream.impute import impute as impute
-    from selfcell.report.html import write_report as report
+    from selfcell.downstream.predict_modality import predict_modality as predict_modality
+    from selfcell.reporting.html import write_report as report
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
     from selfcell.training.run_folder import load as load
@@ -42,8 +43,9 @@ _PUBLIC = {
     "annotate": "selfcell.downstream.annotate:annotate",
     "impute": "selfcell.downstream.impute:impute",
     "finetune": "selfcell.downstream.finetune:finetune",
+    "predict_modality": "selfcell.downstream.predict_modality:predict_modality",
     "evaluate": "selfcell.benchmark.evaluate:evaluate",
-    "report": "selfcell.report.html:write_report",
+    "report": "selfcell.reporting.html:write_report",
     "datasets": "selfcell.data.datasets:",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "finetune",
     "impute",
     "load",
+    "predict_modality",
     "preset",
     "pretrain",
     "report",

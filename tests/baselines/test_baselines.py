@@ -7,15 +7,16 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from selfcell.baselines import BASELINES, SEEDLESS
+from selfcell.baselines import BASELINES, ON_REQUEST, SEEDLESS, SHARED, base, scvi_models, usual_baselines
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
-from selfcell.baselines.linear import GENE_INVERSE_PENALTY
+from selfcell.baselines.highly_variable import highly_variable_genes
+from selfcell.baselines.linear import GENE_INVERSE_PENALTY, VARIABLE_GENE_INVERSE_PENALTY
 from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
 from selfcell.data.source import encode
 from selfcell.data.splits import Split
-from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, fit_logistic_regression
 from selfcell.network.encoder import EncoderSettings
 
 TASK_BASELINES = BASELINES["cell_type"]
@@ -26,6 +27,11 @@ def problem_of(compared, label_code, *, n_neighbors=5, seed=0):
     task = CellTypeTask(settings, label_code=label_code, classes=("type 0", "type 1", "type 2"))
     split = Split(np.arange(100), np.array([], dtype=np.int64), np.arange(220, 300), unit="cell")
     return Problem(task, compared, split, seed)
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    monkeypatch.setattr(scvi_models, "MAX_EPOCHS", 15)
 
 
 @pytest.fixture
@@ -57,6 +63,35 @@ def test_seedless_baselines_ignore_the_seed(name, problem):
     assert (TASK_BASELINES[name](problem) == TASK_BASELINES[name](other)).all()
 
 
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
+def test_where_one_type_is_labelled_it_is_the_answer(name, problem):
+    labelled = np.flatnonzero(problem.task.label_code[:220] == 2)
+    one = dataclasses.replace(problem, split=dataclasses.replace(problem.split, train=labelled))
+    assert (TASK_BASELINES[name](one) == 2).all()
+
+
+@pytest.mark.parametrize("name", list(TASK_BASELINES))
+def test_a_type_with_one_labelled_cell_does_no_harm(name, problem):
+    code = problem.task.label_code
+    others = np.flatnonzero(code[:100] != 1)
+    few = np.append(others, np.flatnonzero(code[:100] == 1)[0])
+    predicted = TASK_BASELINES[name](dataclasses.replace(problem, split=dataclasses.replace(problem.split, train=few)))
+    right = predicted == code[problem.split.test]
+    assert right[code[problem.split.test] != 1].mean() > 0.6
+
+
+def test_names_of_baselines_in_other_tables_are_known():
+    everywhere = {name for registry in BASELINES.values() for name in registry}
+    assert ON_REQUEST | SEEDLESS | set(SHARED) <= everywhere
+    assert set(usual_baselines("cell_type")).isdisjoint(ON_REQUEST)
+
+
+@pytest.mark.parametrize("name", sorted(set(SHARED) & set(TASK_BASELINES)))
+def test_what_is_shared_is_what_the_baseline_takes(name, problem):
+    TASK_BASELINES[name](problem)
+    assert SHARED[name] in vars(problem.compared)
+
+
 def test_principal_components_agree_with_a_dense_fit_on_the_training_cells(problem, cells):
     dense = log_normalize(cells.counts).toarray().astype(np.float64)
     expected = PCA(10, svd_solver="full").fit(dense[:220]).transform(dense)
@@ -86,6 +121,32 @@ def test_logistic_regression_agrees_with_scikit_learn_on_dense_data(problem):
     model = LogisticRegression(C=GENE_INVERSE_PENALTY, class_weight="balanced", max_iter=3000, tol=1e-6)
     expected = model.fit(scaled[split.train], code[split.train]).predict(scaled[split.test])
     assert (TASK_BASELINES["logistic_regression"](problem) == expected).mean() > 0.97
+
+
+def test_regression_on_variable_genes_is_regression_on_those_genes(problem, cells, monkeypatch):
+    monkeypatch.setattr(base, "highly_variable_genes", lambda _: np.array([0, 3, 7, 20, 33, 41]))
+    few = dataclasses.replace(
+        problem, compared=ComparedCells(cells, unlabelled=np.arange(220), network=problem.compared.network)
+    )
+    expression, split, code = few.compared.expression[:, [0, 3, 7, 20, 33, 41]], few.split, few.task.label_code
+    expected = fit_logistic_regression(
+        expression[split.train],
+        code[split.train],
+        expression[split.test],
+        inverse_penalty=VARIABLE_GENE_INVERSE_PENALTY,
+    )
+    assert (TASK_BASELINES["hvg_logistic_regression"](few) == expected).all()
+
+
+def test_variable_genes_are_chosen_on_the_unlabelled_cells(cells):
+    other_cells = dataclasses.replace(
+        cells, counts=sp.csr_matrix(sp.vstack([cells.counts[:220], cells.counts[220:] * 9]))
+    )
+    first, other = (
+        ComparedCells(some, unlabelled=np.arange(220), network=EncoderSettings()) for some in (cells, other_cells)
+    )
+    assert (first.highly_variable == other.highly_variable).all()
+    assert (first.highly_variable == highly_variable_genes(cells.counts[:220])).all()
 
 
 def test_an_embedding_that_the_cells_bring_along_is_a_baseline(problem, cells):

@@ -34,7 +34,7 @@ def test_evaluate_tells_regimes_and_baselines_of_reconstruction(run, file, base,
     )
     assert {"explained_variance_weighted", "hidden_mse", "hidden_pearson_per_cell"} <= set(scores["metric"])
     page = (judged / "report.html").read_text()
-    assert "Does the decoder as pre-training left it reconstruct better than PCA?" in page
+    assert "Does the network as pre-training left it do better than PCA?" in page
 
 
 def test_a_fine_tuned_decoder_imputes(run, file, base, tmp_path):

@@ -9,7 +9,9 @@ from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.pretext import PRETEXT_TASKS
 
 
-@pytest.mark.parametrize("registry", [PRETEXT_TASKS, DOWNSTREAM_TASKS, BASELINES, _READERS], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "registry", [PRETEXT_TASKS, DOWNSTREAM_TASKS, *BASELINES.values(), _READERS], ids=lambda r: r.kind
+)
 def test_every_entry_of_every_table_resolves_and_is_described(registry):
     for name in registry:
         assert callable(registry[name])

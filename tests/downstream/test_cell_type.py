@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -116,6 +117,8 @@ def test_balanced_weights_are_scikit_learns_and_absent_classes_weigh_nothing():
 
 def test_logistic_regression_on_one_class_says_that_class():
     assert fit_logistic_regression(np.zeros((3, 2)), np.array([4, 4, 4]), np.zeros((2, 2))).tolist() == [4, 4]
+    sparse = sp.csr_matrix((3, 2))
+    assert fit_logistic_regression(sparse, np.array([4, 4, 4]), sparse).tolist() == [4, 4, 4]
 
 
 def test_a_single_class_is_refused():

@@ -15,7 +15,7 @@ from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.training.fit import FitOutcome
 
 TRAINING = {"max_epochs": 2, "minibatch_size": 64, "device": "cpu"}
-SETTINGS = {"cell_type": {}, "reconstruction": {}}
+SETTINGS = {"cell_type": {}, "reconstruction": {}, "cross_modality": {"target": "protein_counts"}, "integration": {}}
 """What a task must be told besides."""
 SPLIT = Split(np.arange(200), np.array([], dtype=np.int64), np.arange(200, 300), unit="cell")
 
@@ -38,7 +38,7 @@ def spoiled(adata):
 
 @pytest.fixture
 def adata():
-    return simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+    return simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, n_proteins=12, seed=0)
 
 
 @pytest.fixture(params=list(DOWNSTREAM_TASKS))

@@ -137,20 +137,25 @@ def test_the_graph_finds_nearly_all_neighbors_and_their_distances(many_cells):
     assert agree.mean() > 0.99
 
 
-@pytest.mark.slow
-def test_what_the_graph_does_not_reach_is_searched_exactly(many_cells, monkeypatch):
-    reference, _, query = many_cells
+@pytest.mark.parametrize("led_to", ["nowhere", "the wrong type"])
+def test_cells_that_the_graph_leads_astray_are_searched_exactly(many_cells, monkeypatch, led_to):
+    reference, codes, query = many_cells
+    exact = find_neighbors(reference, query, n_neighbors=5)
+    type_of_query = count_votes(exact, codes, weights="uniform").label_code
 
-    class Lost:
+    class Graph:
         def __init__(self, *given, **settings):
             pass
 
         def query(self, cells, *, k, epsilon):
-            return np.full((len(cells), k), -1), None
+            if led_to == "nowhere":
+                return np.full((len(cells), k), -1), None
+            wrong = {code: np.flatnonzero(codes == (code + 1) % 8)[:k] for code in range(8)}
+            return np.stack([wrong[code] for code in type_of_query]), None
 
-    monkeypatch.setattr("pynndescent.NNDescent", Lost)
-    exact = find_neighbors(reference, query, n_neighbors=5)
-    assert (find_neighbors(reference, query, n_neighbors=5, exact=False).indices == exact.indices).all()
+    monkeypatch.setattr("pynndescent.NNDescent", Graph)
+    found = find_neighbors(reference, query, n_neighbors=5, exact=False)
+    assert (found.indices == exact.indices).all() and (found.distances == exact.distances).all()
 
 
 def test_few_cells_are_searched_exactly_whatever_is_asked(rng):

@@ -7,7 +7,7 @@ import pytest
 
 from selfcell.downstream.rejection import risk_coverage
 from selfcell.downstream.reliability import reliability_table
-from selfcell.report.confidence_figures import plot_reliability, plot_risk_coverage
+from selfcell.reporting.confidence_figures import plot_reliability, plot_risk_coverage
 
 
 @pytest.fixture
@@ -39,5 +39,5 @@ def test_the_same_tables_give_the_same_bytes(confidence):
 
 
 def test_the_figures_need_no_torch():
-    program = "import sys, selfcell.report.confidence_figures; sys.exit('torch' in sys.modules)"
+    program = "import sys, selfcell.reporting.confidence_figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

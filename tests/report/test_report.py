@@ -9,8 +9,8 @@ import pytest
 
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.core.errors import InputError
-from selfcell.report.html import write_report
-from selfcell.report.terminal import print_results
+from selfcell.reporting.html import write_report
+from selfcell.reporting.terminal import print_results
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_results_survive_a_round_trip(folder):
 
 def test_a_report_needs_no_torch(folder):
     program = (
-        f"import sys; from selfcell.report.html import write_report; write_report({str(folder)!r}); "
+        f"import sys; from selfcell.reporting.html import write_report; write_report({str(folder)!r}); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -19,9 +19,37 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
                 "selfcell.baselines.linear:predict_by_logistic_regression",
                 "Logistic regression on the expression of all genes.",
             ),
+            "hvg_logistic_regression": Entry(
+                "selfcell.baselines.linear:predict_by_hvg_logistic_regression",
+                "Logistic regression on the expression of the 2,000 most variable genes.",
+            ),
+            "celltypist_style": Entry(
+                "selfcell.baselines.celltypist_style:predict_by_celltypist_style",
+                "CellTypist's recipe: logistic regressions that choose 300 genes a type, and then predict by them.",
+            ),
+            "boosted_trees": Entry(
+                "selfcell.baselines.gradient_boosting:predict_by_boosted_trees",
+                "Gradient-boosted trees on 64 principal components.",
+            ),
+            "expression_knn": Entry(
+                "selfcell.baselines.expression_knn:predict_by_expression_knn",
+                "Nearest neighbors by the cosine of the expression of all genes.",
+            ),
             "untrained_encoder": Entry(
                 "selfcell.baselines.spaces:answer_by_untrained_encoder",
                 "The same network with random weights, then nearest neighbors.",
+            ),
+            "scvi": Entry(
+                "selfcell.baselines.scvi_models:answer_by_scvi",
+                "scVI trained on the cells that pre-training saw, then nearest neighbors; needs selfcell[scvi].",
+            ),
+            "wide_scvi": Entry(
+                "selfcell.baselines.scvi_models:answer_by_wide_scvi",
+                "scVI with as many dimensions as the embedding, then nearest neighbors; needs selfcell[scvi].",
+            ),
+            "scanvi": Entry(
+                "selfcell.baselines.scvi_models:predict_by_scanvi",
+                "scANVI: scVI trained on with labels, and its classifier; needs selfcell[scvi].",
             ),
         },
     ),
@@ -42,17 +70,90 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
         },
     ),
+    "cross_modality": Registry(
+        "baseline of cross_modality",
+        {
+            "gene_ridge": Entry(
+                "selfcell.baselines.cross_modality:predict_by_genes", "Ridge regression on the expression of all genes."
+            ),
+            "pca_ridge": Entry(
+                "selfcell.baselines.cross_modality:predict_by_pca",
+                "PCA fitted on the cells that pre-training saw, then ridge regression.",
+            ),
+            "pca_knn": Entry(
+                "selfcell.baselines.spaces:answer_by_pca",
+                "PCA fitted on the cells that pre-training saw, then the mean of nearest neighbors.",
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder",
+                "The same network with random weights, then the mean of nearest neighbors.",
+            ),
+            "means": Entry(
+                "selfcell.baselines.cross_modality:predict_by_means", "The mean of the training cells for every cell."
+            ),
+            "totalvi": Entry(
+                "selfcell.baselines.totalvi:predict_by_totalvi",
+                "totalVI, given no protein of a test cell (on request: extra scvi, slow).",
+            ),
+        },
+    ),
+    "integration": Registry(
+        "baseline of integration",
+        {
+            "pca": Entry(
+                "selfcell.baselines.spaces:answer_by_pca", "PCA fitted on the training cells: no integration."
+            ),
+            "untrained_encoder": Entry(
+                "selfcell.baselines.spaces:answer_by_untrained_encoder", "The same network with random weights."
+            ),
+            "harmony": Entry(
+                "selfcell.baselines.integration:integrate_by_harmony",
+                "Harmony on the principal components of all cells, the test cells too. Needs the extra integration.",
+            ),
+            "scvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scvi",
+                "scVI trained on the training cells; the others are mapped. Needs the extra scvi.",
+            ),
+            "scanvi": Entry(
+                "selfcell.baselines.integration:integrate_by_scanvi",
+                "scANVI trained on the training cells and their labels; the others are mapped. Needs the extra scvi.",
+            ),
+        },
+    ),
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST: frozenset[str] = frozenset()
+ON_REQUEST: frozenset[str] = frozenset(
+    {"boosted_trees", "celltypist_style", "harmony", "scanvi", "scvi", "totalvi", "wide_scvi"}
+)
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
-SEEDLESS = frozenset({"pca_knn", "logistic_regression", "gene_means", "pca", "knn_smoothing"})
+SEEDLESS = frozenset(
+    {
+        "expression_knn",
+        "gene_means",
+        "gene_ridge",
+        "hvg_logistic_regression",
+        "knn_smoothing",
+        "logistic_regression",
+        "means",
+        "pca",
+        "pca_knn",
+        "pca_ridge",
+    }
+)
 """Baselines whose answer depends on the labelled cells alone, not on a seed."""
 
-USES_PCA = frozenset({"pca_knn", "pca", "knn_smoothing"})
-"""Baselines that work in the principal components of the cells that pre-training saw."""
+SHARED = {
+    "pca_knn": "principal_components",
+    "pca_ridge": "principal_components",
+    "pca": "principal_components",
+    "knn_smoothing": "principal_components",
+    "harmony": "principal_components",
+    "boosted_trees": "principal_components",
+    "hvg_logistic_regression": "highly_variable",
+}
+"""What of :class:`ComparedCells` a baseline takes that is better computed once than in each process."""
 
 
 def usual_baselines(task: str) -> tuple[str, ...]:

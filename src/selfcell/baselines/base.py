@@ -7,8 +7,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Int
 from sklearn.decomposition import PCA
 
+from selfcell.baselines.highly_variable import highly_variable_genes
 from selfcell.data.counts import log_normalize
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
@@ -27,12 +29,17 @@ class ComparedCells:
         Positions of all cells that pre-training saw without labels; no test cell is among them.
     network
         The network that is compared with.
+    batch_key
+        The column of ``obs`` with the experiment of each cell, for baselines that correct for it.
     """
 
-    def __init__(self, cells: Cells, *, unlabelled: np.ndarray, network: EncoderSettings) -> None:
+    def __init__(
+        self, cells: Cells, *, unlabelled: np.ndarray, network: EncoderSettings, batch_key: str | None = None
+    ) -> None:
         self.cells = cells
         self.unlabelled = unlabelled
         self.network = network
+        self.batch_key = batch_key
 
     @functools.cached_property
     def expression(self) -> sp.csr_matrix:
@@ -54,6 +61,11 @@ class ComparedCells:
         so that their spaces did not match.)
         """
         return np.asarray(self.pca.transform(self.expression), dtype=np.float32)
+
+    @functools.cached_property
+    def highly_variable(self) -> Int[np.ndarray, " n_highly_variable"]:
+        """Positions of the 2,000 most variable genes (all, where there are fewer), by the unlabelled cells alone."""
+        return highly_variable_genes(self.cells.counts[self.unlabelled])
 
 
 TaskT = TypeVar("TaskT", bound=DownstreamTask)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from selfcell.benchmark.results import StudyResults
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.config import build
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.dataset_table import DATASETS

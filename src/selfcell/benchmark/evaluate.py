@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from selfcell.benchmark.query import joined_for_judging, with_labels_mapped
-from selfcell.benchmark.study import LabelBudget, Study, StudyPlan
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.config import build
 from selfcell.data.counts import Scale
 from selfcell.data.source import CellSource, open_cells

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from selfcell.benchmark.study import StudyPlan
+from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
@@ -58,7 +58,7 @@ def joined_for_judging(
             if role != "label" and which == "query" and key not in part.obs:
                 table[key] = np.full(len(part), f"{part.origin}")
                 continue
-            column = obs_column(part.obs, key, role=role)
+            column = obs_column(part.obs, key, role=role, missing="own category" if role == "batch" else "refuse")
             table[key] = column.to_numpy() if role == "label" else (f"{which} " + column).to_numpy()
         parts.append(dataclasses.replace(aligned, obs=pd.DataFrame(table, index=part.obs.index.astype(str))))
     joined = join_cells(*parts)

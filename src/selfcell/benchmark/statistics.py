@@ -216,9 +216,15 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
-    ("zero_shot", "pca", "Does the decoder as pre-training left it reconstruct better than PCA?"),
-    ("fine_tuned", "pca", "Does the fine-tuned network reconstruct better than PCA?"),
+    ("zero_shot", "pca", "Does the network as pre-training left it do better than PCA?"),
+    ("fine_tuned", "pca", "Does the fine-tuned network do better than PCA?"),
     ("zero_shot", "gene_means", "Does the decoder as pre-training left it tell cells apart at all?"),
+    ("probe", "gene_ridge", "Does a probe on the frozen embedding beat ridge regression on the genes?"),
+    ("fine_tuned", "gene_ridge", "Does the fine-tuned network beat ridge regression on the genes?"),
+    ("fine_tuned", "harmony", "Does the fine-tuned encoder integrate better than Harmony, which sees all cells?"),
+    ("fine_tuned", "scvi", "Does the fine-tuned encoder integrate better than scVI?"),
+    ("zero_shot", "scvi", "Is the frozen embedding a better space than that of scVI?"),
+    ("fine_tuned", "scanvi", "Does the fine-tuned network beat scANVI?"),
     ("zero_shot", "untrained_encoder", "Did pre-training teach the encoder anything?"),
 )
 """What a study answers: (method, against, question)."""

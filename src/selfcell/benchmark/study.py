@@ -14,86 +14,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import USES_PCA, usual_baselines
+from selfcell.baselines import SHARED
 from selfcell.baselines.base import ComparedCells
-from selfcell.baselines.find import find_baseline
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
+from selfcell.benchmark.study_split import choose_split
 from selfcell.benchmark.trials import Contest, Outcome, Trial, run_trials
 from selfcell.core.config import to_toml
-from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
-from selfcell.data.splits import PARTS, Split, split_by_query, split_cells, split_from_json
-from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
-from selfcell.downstream.base import Columns, EncodedCells, SupervisedSettings
+from selfcell.data.splits import PARTS, Split
+from selfcell.downstream import DOWNSTREAM_TASKS
+from selfcell.downstream.base import EncodedCells, SupervisedSettings
 from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
 logger = logging.getLogger(__name__)
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class LabelBudget:
-    """How much of the training data bears labels."""
-
-    n_donors: int | None = None
-    """Labelled donors, drawn anew for each seed; None for all."""
-    max_epochs: int | None = None
-    """Epochs of fine-tuning and training from scratch; None for what the task's settings say."""
-    fraction: float | None = None
-    """Share of the training cells that are labelled, drawn anew for each seed, whatever their donors; None for all."""
-
-    def name(self, *, unit: str) -> str:
-        """Give what tables call it."""
-        if self.fraction is not None:
-            return f"{self.fraction:.3g} of the cells"
-        if self.n_donors is not None:
-            return f"{self.n_donors} donor{'s' if self.n_donors > 1 else ''}"
-        return f"{ALL} {unit}"
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What to compare."""
-
-    label_key: str | None = None
-    donor_key: str | None = None
-    batch_key: str | None = None
-    task: str = "cell_type"
-    n_seeds: int = 3
-    """Seeds of fine-tuning."""
-    crossed: bool = False
-    """Fine-tune every pre-training with every seed; otherwise seed ``i`` has pre-training ``i``, in turn."""
-    budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
-    regimes: tuple[str, ...] = tuple(REGIMES)
-    baselines: tuple[str, ...] | None = None
-    """None for the usual ones of the task."""
-    settings: SupervisedSettings | None = None
-    """Of the task; None for its defaults."""
-    test_fraction: float = 0.3
-    """Share of the cells to judge on, where the models' runs have not set donors aside."""
-    test_where: str | None = None
-    """The cells to judge on, by a query over ``obs``; all others are for training."""
-    n_mapped: int = 2_000
-    """Test cells to show in two dimensions; 0 for none."""
-
-    @property
-    def columns(self) -> Columns:
-        """The columns of ``obs`` that are named."""
-        return Columns(self.label_key, self.donor_key, self.batch_key)
-
-    @functools.cached_property
-    def methods(self) -> tuple[str, ...]:
-        """Regimes and baselines, in the order of the tables."""
-        return (*self.regimes, *(usual_baselines(self.task) if self.baselines is None else self.baselines))
-
-    @functools.cached_property
-    def task_settings(self) -> SupervisedSettings:
-        """The settings of the task."""
-        return DOWNSTREAM_TASKS[self.task].Settings() if self.settings is None else self.settings
 
 
 class Study:
@@ -122,13 +60,13 @@ class Study:
         split: Split | None = None,
         allow_low_overlap: bool = False,
     ) -> None:
-        _check_plan(plan)
+        check_plan(plan)
         self.plan = plan
         self.models = list(models)
         _refuse_fine_tuned(self.models)
+        cells, self.batch_names = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        self.batches = None if plan.batch_key is None else obs_column(cells.obs, plan.batch_key, role="batch")
         self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
         for model in self.models[1:]:
             if model.genes != self.models[0].genes:
@@ -145,7 +83,12 @@ class Study:
             )
         test = self.task.usable(self.split.test, reference=self.trainable)
         self.split = dataclasses.replace(self.split, test=test)
-        self.compared = ComparedCells(self.cells, unlabelled=self.trainable, network=self.models[0].encoder.settings)
+        self.compared = ComparedCells(
+            self.cells,
+            unlabelled=self.trainable,
+            network=self.models[0].encoder.settings,
+            batch_key=plan.batch_key,
+        )
         self.trials = list(self._trials())
 
     def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:
@@ -166,9 +109,10 @@ class Study:
             test=self.split.test,
             units=self._units,
         )
-        if USES_PCA & set(self.plan.methods) or self.plan.n_mapped:
-            # Computed here once, so that it travels to the processes with the rest.
-            _ = self.compared.principal_components
+        # Computed here once, so that it travels to the processes with the rest.
+        self.task.prepare()
+        for shared in {SHARED[method] for method in self.plan.methods if method in SHARED}:
+            getattr(self.compared, shared)
         outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
         records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
         confusion = [record.confusion for record in records if record.confusion is not None]
@@ -295,10 +239,10 @@ class Study:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
         shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        if not n_shown or (self.plan.label_key is None and self.batches is None):
+        if not n_shown or (self.plan.label_key is None and self.batch_names is None):
             return pd.DataFrame(columns=list(MAP_COLUMNS))
         spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
-        batch = ["" for _ in shown] if self.batches is None else self.batches.iloc[shown]
+        batch = ["" for _ in shown] if self.batch_names is None else self.batch_names.iloc[shown]
         label = np.asarray(
             ["" for _ in shown] if self.plan.label_key is None else self.cells.obs[self.plan.label_key].iloc[shown],
             dtype=object,
@@ -346,51 +290,12 @@ class _Record:
     confusion: pd.DataFrame | None
 
 
-def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
-    """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
-
-    Raises
-    ------
-    InputError
-        If the models set different cells aside.
-    """
-    if plan.test_where is not None:
-        split = split_by_query(cells.obs, plan.test_where, unit=plan.donor_key, donors=donors)
-        _warn_of_seen(models, split, cells)
-        return split
-    saved = [model.split for model in models if model.split is not None]
-    if any(other != saved[0] for other in saved[1:]):
-        raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
-    if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
-        split = split_from_json(saved[0], len(cells), donors)
-        if len(split.test):
-            return split
-    split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
-    _warn_of_seen(models, split, cells)
-    return split
-
-
-def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
-    if any(_has_seen(model, split, cells) for model in models):
-        logger.warning(
-            "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
-            "seen the test cells, though not their labels."
-        )
-
-
-def _has_seen(model: TrainedModel, split: Split, cells: Cells) -> bool:
-    """Tell whether a model was pre-trained on donors of the test part or on these very cells."""
-    if model.split is not None and model.split["unit"] == split.unit != "cell":
-        seen = {donor for part in ("train", "validation") for donor in model.split["donors"][part]}
-        return bool(seen & set(split.donors["test"]))
-    return bool(model.manifest["data"]["fingerprint"] == cells.fingerprint())
-
-
-def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedModel]) -> bool:
-    """Tell whether a saved split applies: positions of cells mean something for the very same cells only."""
-    if saved["unit"] != "cell":
-        return bool(saved["donors"]["test"])
-    return bool(saved["positions"]["test"]) and models[0].manifest["data"]["fingerprint"] == cells.fingerprint()
+def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:
+    """Give the cells with a batch each, those without a value in one of their own, and that column."""
+    if batch_key is None:
+        return cells, None
+    batch_names = obs_column(cells.obs, batch_key, role="batch", missing="own category")
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batch_names})), batch_names
 
 
 def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
@@ -400,21 +305,6 @@ def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
                 f"{model.path} was trained with labels, perhaps those of the test cells. Evaluate the pre-trained run "
                 "that it began from."
             )
-
-
-def _check_plan(plan: StudyPlan) -> None:
-    for regime in plan.regimes:
-        if regime not in REGIMES:
-            raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
-    for baseline in plan.baselines or ():
-        find_baseline(plan.task, baseline)
-    names = [budget.name(unit="") for budget in plan.budgets]
-    if len(set(names)) < len(names):
-        raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
-    if plan.task_settings.training.patience:
-        raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
-    if plan.n_seeds < 1:
-        raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")
 
 
 def _text_of(path: Path) -> str:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed": using.embed,
     "annotate": using.annotate,
     "impute": using.impute,
+    "predict": using.predict,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
     "report": judging.report,

@@ -108,6 +108,8 @@ def evaluate(
     Example: selfcell evaluate runs/mae cells.h5ad --task cross_modality --target protein_counts --donor donor_id --out
     proteins
 
+    Example: selfcell evaluate runs/mae cells.h5ad --task integration --label cell_type --batch study --out integrated
+
     Example: selfcell evaluate runs/mae reference.h5ad --query new.h5ad --label cell_type --out unseen
     """
     from selfcell.benchmark.evaluate import evaluate as run
@@ -150,15 +152,15 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a comparison or a training run."""
-    from selfcell.report.html import write_report
+    from selfcell.reporting.html import write_report
 
     typer.echo(f"The report is {write_report(folder, out=out)}")
 
 
 def _show(folder: Path) -> None:
     """Print the table and the verdict of a results folder, and write its page."""
-    from selfcell.report.html import write_report
-    from selfcell.report.terminal import print_results
+    from selfcell.reporting.html import write_report
+    from selfcell.reporting.terminal import print_results
 
     path = write_report(folder)
     print_results(folder)

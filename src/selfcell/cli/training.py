@@ -152,6 +152,8 @@ def finetune(
 
     Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
 
+    Example: selfcell finetune runs/mae atlas.h5ad --task integration --batch study --out runs/integrated
+
     Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
     """
     from selfcell.core.words import counted
@@ -182,6 +184,8 @@ def finetune(
     loss = "" if watched is None else f", validation loss {watched:.4f}"
     epochs = counted(round(outcome["epochs"], 2), "epoch")
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
-    following = {"cell_type": "annotate", "reconstruction": "impute"}
-    if task in following:
-        typer.echo(f"Next: selfcell {following[task]} {out} QUERY.h5ad --out answered.h5ad")
+    if task == "integration":
+        typer.echo(f"Next, for these cells and any others: selfcell embed {out} CELLS.h5ad --out integrated.h5ad")
+    following = {"cell_type": "annotate", "reconstruction": "impute", "cross_modality": "predict"}.get(task)
+    if following is not None:
+        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")

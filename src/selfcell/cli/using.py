@@ -1,4 +1,4 @@
-"""``selfcell embed``, ``selfcell annotate`` and ``selfcell impute``."""
+"""``selfcell embed``, ``selfcell annotate``, ``selfcell impute`` and ``selfcell predict``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -194,3 +194,48 @@ def impute(
     values = "counts" if as_counts else "log1p of counts per 10,000"
     typer.echo(f"Wrote {out} ({n_cells:,} cells x {n_genes:,} genes).")
     typer.echo(f'What is expected is in layers["{layer_added}"]: {values}.')
+
+
+def predict(
+    model: ModelArgument,
+    cells: CellsArgument,
+    out: FileOption,
+    key_added: Annotated[
+        str | None, typer.Option(help='Key of obsm to write; "predicted_" and the model\'s target if left out.')
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Predict this target; give as often as needed.")
+    ] = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
+    allow_low_overlap: LowOverlapOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a copy of the cells with proteins or chromatin predicted from their genes, in obsm.
+
+    MODEL is one that was fine-tuned for it: selfcell finetune MODEL CELLS --task cross_modality --target KEY
+
+    Example: selfcell predict runs/proteins new.h5ad --out predicted.h5ad --only CD3 --only CD19
+    """
+    refuse_existing(out, overwrite=overwrite)
+    from selfcell.data.source import read_adata
+    from selfcell.downstream.predict_modality import predict_modality
+    from selfcell.training.run_folder import load
+
+    loaded, adata = load(model), read_adata(cells)
+    key = predict_modality(
+        adata,
+        loaded,
+        key_added=key_added,
+        names=only or None,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        allow_low_overlap=allow_low_overlap,
+    )
+    write_adata(adata, out)
+    n_targets, transform = adata.obsm[key].shape[1], loaded.manifest["transform"]
+    typer.echo(
+        f'{n_targets:,} targets, on the scale {transform}, are in obsm["{key}"], their names in uns["{key}_names"].'
+    )

@@ -49,6 +49,10 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
         found: Thing = getattr(importlib.import_module(module), attribute)
         return found
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is such a name, without importing what it stands for."""
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

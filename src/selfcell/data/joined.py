@@ -1,7 +1,7 @@
 """Cells of two data sets as one."""
 
 import dataclasses
-from collections.abc import Mapping
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,19 @@ import scipy.sparse as sp
 
 from selfcell.core.errors import InputError
 from selfcell.data.source import Cells
+from selfcell.data.target_names import align_targets
+from selfcell.data.targets import Targets
+
+logger = logging.getLogger(__name__)
 
 
 def join_cells(first: Cells, second: Cells) -> Cells:
     """Put the cells of one data set behind those of another, which must have the same genes in the same order.
 
-    Of ``obs`` the columns that both have are kept, and of ``obsm`` what is as wide in both.
+    Of ``obs`` the columns that both have are kept. Of ``obsm`` what has names in both, as columns of a table or in
+    ``uns`` (``protein_names`` for ``protein_counts``), is restricted to the names that both have, in the order of the
+    first, however they are spelled (:func:`selfcell.data.target_names.align_targets`); of the rest what is as wide in
+    both is kept.
 
     Raises
     ------
@@ -24,6 +31,7 @@ def join_cells(first: Cells, second: Cells) -> Cells:
     """
     if first.genes != second.genes:
         raise InputError(f"{first.origin} and {second.origin} have different genes: align both to an encoder first.")
+    obsm, uns = _stacked(first, second)
     shared = [column for column in first.obs if column in second.obs]
     return dataclasses.replace(
         first,
@@ -31,13 +39,62 @@ def join_cells(first: Cells, second: Cells) -> Cells:
         obs=pd.concat([first.obs[shared], second.obs[shared]]),
         origin=f"{first.origin}, then {second.origin}",
         alignment=None,
-        obsm=_stacked(first.obsm, second.obsm),
+        obsm=obsm,
+        uns=uns,
     )
 
 
-def _stacked(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    stacked = {}
-    for key in [key for key in first if key in second and first[key].shape[1:] == second[key].shape[1:]]:
-        parts = first[key], second[key]
-        stacked[key] = sp.csr_matrix(sp.vstack(parts)) if sp.issparse(parts[0]) else np.concatenate(parts)
-    return stacked
+def _stacked(first: Cells, second: Cells) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give ``obsm`` and ``uns`` of both."""
+    obsm, uns = {}, dict(first.uns)
+    for key in [key for key in first.obsm if key in second.obsm]:
+        parts, names = [first.obsm[key], second.obsm[key]], [_names_of(first, key), _names_of(second, key)]
+        if names[0] is not None and names[1] is not None:
+            shared = _shared(_as_targets(first, key, names[0]), _as_targets(second, key, names[1]))
+            if shared is None:
+                continue
+            parts, uns[_names_key(key)] = [shared[0].matrix, shared[1].matrix], np.array(shared[0].names, dtype=object)
+        elif parts[0].shape[1:] != parts[1].shape[1:]:
+            continue
+        if any(map(sp.issparse, parts)):
+            obsm[key] = sp.csr_matrix(sp.vstack([sp.csr_matrix(part) for part in parts]))
+        else:
+            obsm[key] = np.concatenate([np.asarray(part) for part in parts])
+    return obsm, uns
+
+
+def _shared(first: Targets, second: Targets) -> tuple[Targets, Targets] | None:
+    """Give what both have, in one order, or None where they share next to nothing, which is logged."""
+    try:
+        alignment = align_targets(second, first.names)
+    except InputError as error:
+        logger.warning("%s of the two data sets cannot be put together and is left out: %s", first.origin, error)
+        return None
+    logger.info(
+        "%s: %s of %s columns of the one and %s of the other data set are shared and used.",
+        first.origin,
+        f"{len(alignment.shared):,}",
+        f"{len(first.names):,}",
+        f"{len(second.names):,}",
+    )
+    return first.columns(alignment.shared), alignment.apply(second)
+
+
+def _as_targets(cells: Cells, key: str, names: tuple[str, ...]) -> Targets:
+    part = cells.obsm[key]
+    matrix = sp.csr_matrix(part) if sp.issparse(part) else np.asarray(part)
+    return Targets(matrix, names, "values", f"obsm[{key!r}]")
+
+
+def _names_key(key: str) -> str:
+    return key.removesuffix("_counts") + "_names"
+
+
+def _names_of(cells: Cells, key: str) -> tuple[str, ...] | None:
+    part = cells.obsm[key]
+    if isinstance(part, pd.DataFrame):
+        return tuple(map(str, part.columns))
+    names = cells.uns.get(_names_key(key))
+    if names is None or part.ndim != 2 or len(names) != part.shape[1]:
+        return None
+    return tuple(map(str, np.asarray(names).ravel()))

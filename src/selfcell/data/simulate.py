@@ -4,7 +4,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from jaxtyping import Float
 
+from selfcell.core.seeds import numpy_rng
 from selfcell.data.programs import GenePrograms
 
 
@@ -17,6 +19,8 @@ def simulate_cells(
     n_batches: int = 2,
     mean_counts: float = 400.0,
     type_effect: float = 1.0,
+    n_proteins: int = 0,
+    n_peaks: int = 0,
     seed: int = 0,
 ) -> anndata.AnnData:
     """Simulate cells whose types differ in a tenth of their genes.
@@ -32,12 +36,16 @@ def simulate_cells(
         Mean counts of a cell.
     type_effect
         Standard deviation of the log fold change of a type's own genes; 0 makes types the same.
+    n_proteins, n_peaks
+        Proteins and peaks of chromatin measured in the same cells, of which each follows the type and three genes.
     seed
-        Seed of everything.
+        Seed of everything; the genes are the same with other proteins and peaks.
 
     Returns
     -------
-    AnnData with counts in ``X`` (sparse rows, float32) and ``cell_type``, ``donor``, ``batch`` in ``obs``.
+    AnnData with counts in ``X`` (sparse rows, float32) and ``cell_type``, ``donor``, ``batch`` in ``obs``; with
+    proteins ``protein_counts`` in ``obsm`` and ``protein_names`` in ``uns``, with peaks ``atac_counts`` (sparse rows)
+    and ``atac_names``.
     """
     rng = np.random.default_rng(seed)
     cell_type, donor = rng.integers(n_types, size=n_cells), rng.integers(n_donors, size=n_cells)
@@ -60,7 +68,31 @@ def simulate_cells(
         index=[f"cell{place}" for place in range(n_cells)],
     )
     var = pd.DataFrame(index=[f"GENE{place}" for place in range(n_genes)])
-    return anndata.AnnData(X=sp.csr_matrix(counts), obs=obs, var=var)
+    adata = anndata.AnnData(X=sp.csr_matrix(counts), obs=obs, var=var)
+    if n_proteins:
+        log_level = _following(counts, cell_type, n_proteins, numpy_rng(seed, "proteins"))
+        counted = numpy_rng(seed, "protein counts").poisson(np.exp(log_level + 2.0)).astype(np.float32)
+        adata.obsm["protein_counts"] = counted
+        adata.uns["protein_names"] = np.array([f"CD{place + 1}" for place in range(n_proteins)], dtype=object)
+    if n_peaks:
+        log_level = _following(counts, cell_type, n_peaks, numpy_rng(seed, "peaks"))
+        counted = numpy_rng(seed, "peak counts").poisson(np.exp(log_level - 2.0)).astype(np.float32)
+        adata.obsm["atac_counts"] = sp.csr_matrix(counted)
+        names = [f"chr1-{1_000 * place}-{1_000 * place + 500}" for place in range(n_peaks)]
+        adata.uns["atac_names"] = np.array(names, dtype=object)
+    return adata
+
+
+def _following(
+    counts: np.ndarray, cell_type: np.ndarray, n_features: int, rng: np.random.Generator
+) -> Float[np.ndarray, "n_cells n_features"]:
+    """Give logarithms of levels that differ by type and follow three genes each."""
+    own = rng.normal(0.0, 1.0, size=n_features) + rng.normal(0.0, 0.7, size=(cell_type.max() + 1, n_features))
+    weight = np.zeros((counts.shape[1], n_features))
+    for feature in range(n_features):
+        weight[rng.choice(counts.shape[1], 3, replace=False), feature] = 0.3
+    expression = np.log1p(counts)
+    return np.asarray(own[cell_type] + (expression - expression.mean(axis=0)) @ weight)
 
 
 def simulate_programs(

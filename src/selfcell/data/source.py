@@ -2,11 +2,12 @@
 
 import dataclasses
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import anndata
 import numpy as np
@@ -20,6 +21,8 @@ from selfcell.data.genes import Alignment, GeneTable, align_genes
 from selfcell.data.mudata_input import MuDataLike, adata_of_mudata, read_mudata
 from selfcell.data.obs_query import no_cells_message, query_mask
 from selfcell.data.streamed import CodedColumn
+
+logger = logging.getLogger(__name__)
 
 CellSource: TypeAlias = anndata.AnnData | MuDataLike | str | Path
 """What functions that take cells accept: an AnnData, a MuData, the path of an .h5ad or .h5mu file or a .zarr folder."""
@@ -199,7 +202,13 @@ def refuse_empty_cells(cells: Cells) -> None:
         )
 
 
-def obs_column(obs: pd.DataFrame, key: str, *, role: str) -> pd.Series:
+NO_VALUE = "(no value)"
+"""The category of cells that have no value in a column, where they may have one of their own."""
+
+
+def obs_column(
+    obs: pd.DataFrame, key: str, *, role: str, missing: Literal["refuse", "own category"] = "refuse"
+) -> pd.Series:
     """Give a column of ``obs`` as strings, whole.
 
     Parameters
@@ -210,16 +219,28 @@ def obs_column(obs: pd.DataFrame, key: str, *, role: str) -> pd.Series:
         The column.
     role
         What it is used as, such as ``label``, for the message.
+    missing
+        Refuse cells without a value; or take them for a category of their own, :data:`NO_VALUE`, and say so.
 
     Raises
     ------
     InputError
-        If there is no such column (with the nearest names) or some cells have no value in it.
+        If there is no such column (with the nearest names) or some cells have no value in it, and may not.
     """
     if key not in obs.columns:
         raise InputError(f"There is no column {key!r} in obs to use as {role}. {did_you_mean(key, list(obs.columns))}")
     column = obs[key]
     n_missing = int(column.isna().sum())
+    if n_missing and missing == "own category":
+        logger.warning(
+            "%s of %s cells have no value in obs[%r], used as %s: they are taken for one of their own, %r.",
+            f"{n_missing:,}",
+            f"{len(column):,}",
+            key,
+            role,
+            NO_VALUE,
+        )
+        return cast("pd.Series", column.astype(object).where(column.notna(), NO_VALUE).astype(str))
     if n_missing:
         raise InputError(
             f"{n_missing:,} of {len(column):,} cells have no value in obs[{key!r}], used as {role}. "

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.counts import find_fault
+from selfcell.data.source import Cells
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Targets:
 
 
 def read_targets(
-    adata: anndata.AnnData, key: str, *, names_key: str | None = None, kind: TargetKind | None = None
+    adata: anndata.AnnData | Cells, key: str, *, names_key: str | None = None, kind: TargetKind | None = None
 ) -> Targets:
     """Read targets from ``obsm``.
 

@@ -17,13 +17,20 @@ DOWNSTREAM_TASKS: "Registry[type[DownstreamTask]]" = Registry(
             "selfcell.downstream.reconstruction:ReconstructionTask",
             "Reconstruct the expression of cells of unseen donors, whole or with counts hidden.",
         ),
+        "cross_modality": Entry(
+            "selfcell.downstream.cross_modality:CrossModalityTask", "Tell proteins or chromatin of a cell from its RNA."
+        ),
+        "integration": Entry(
+            "selfcell.downstream.integration:IntegrationTask",
+            "Embed cells by type and not by batch, those of unseen donors and batches too.",
+        ),
     },
 )
 
 REGIMES = {
-    "zero_shot": "Frozen encoder; the nearest labelled cells in the embedding vote.",
-    "probe": "Frozen encoder; a logistic regression on the embedding.",
-    "fine_tuned": "Everything trained with labels, from the pre-trained weights.",
-    "from_scratch": "Everything trained with labels, the same network from random weights.",
+    "zero_shot": "Nothing is trained: the nearest labelled cells answer, or the pre-trained decoder.",
+    "probe": "Frozen encoder; a linear model on the embedding, or a decoder, is trained.",
+    "fine_tuned": "Everything trained for the task, from the pre-trained weights.",
+    "from_scratch": "Everything trained for the task, the same network from random weights.",
 }
 """The ways of using an encoder. Only the starting weights differ between the last two."""

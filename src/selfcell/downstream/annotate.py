@@ -68,7 +68,7 @@ def annotate(
         Reference cells that vote, and with what weight: uniform, or distance (one over it).
     alpha
         Share of known cells that may be called unknown, for each of two reasons; see
-        :data:`selfcell.downstream.unknown.UNKNOWN_RULE`. A fine-tuned classifier knows the first alone.
+        ``UNKNOWN_RULE`` of :mod:`selfcell.downstream.unknown`. A fine-tuned classifier knows the first alone.
     mark_unknown
         Write ``unknown`` as the type of such cells.
     layer, scale, gene_column, allow_low_overlap

@@ -126,6 +126,9 @@ class DownstreamTask(abc.ABC):
         """Give what a row of scores says of its test cells besides their number."""
         return {}
 
+    def prepare(self) -> None:  # noqa: B027 - most tasks have nothing to prepare
+        """Compute what scoring needs of all cells; called once, before answers are scored in several processes."""
+
     @abc.abstractmethod
     def predict(self, encoded: EncodedCells, split: Split, *, regime: str, seed: int) -> Any:
         """Answer for the cells of ``split.test``, having seen the truth of ``train`` and ``validation`` only."""

@@ -30,7 +30,7 @@ from selfcell.downstream.base import (
 from selfcell.downstream.classifier_confidence import learn_confidence
 from selfcell.downstream.embed import CELLS_AT_ONCE
 from selfcell.downstream.metrics import classification_scores
-from selfcell.downstream.neighbors import N_NEIGHBORS, vote_of_neighbors
+from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
 from selfcell.downstream.ontology_scores import corrected_confusion
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
@@ -50,6 +50,8 @@ class CellTypeSettings(SupervisedSettings):
 
     n_neighbors: int = Field(default=N_NEIGHBORS, ge=1)
     """Labelled cells that vote in zero_shot."""
+    weights: Weights = "uniform"
+    """Weight of their votes: uniform, or distance (one over it)."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weight of a class in the loss: balanced weighs rare types up, as the paper does; none counts every cell alike."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -207,6 +209,7 @@ class CellTypeTask(DownstreamTask):
             self.label_code[split.train],
             space[split.test],
             n_neighbors=self.settings.n_neighbors,
+            weights=self.settings.weights,
         ).label_code
 
     def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
@@ -305,7 +308,7 @@ def fit_logistic_regression(
         scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
     """
     if len(np.unique(label_code)) == 1:
-        return np.full(len(test), label_code[0])
+        return np.full(test.shape[0], label_code[0])
     scaler = StandardScaler(with_mean=not sp.issparse(train))
     regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=3_000, tol=1e-3)
     model = make_pipeline(scaler, regression)

@@ -28,7 +28,7 @@ class Assigned(NamedTuple):
     share_farther: np.ndarray
     """Share of the reference cells of that label that lie as far from others, or farther; small is unfamiliar."""
     is_unknown: np.ndarray
-    """Whether the cell is like none of the reference; see :data:`selfcell.downstream.unknown.UNKNOWN_RULE`."""
+    """Whether the cell is like none of the reference; see ``UNKNOWN_RULE`` of :mod:`selfcell.downstream.unknown`."""
     sets: Bool[np.ndarray, "n_query n_classes"]
     """Labels of the prediction set of each cell."""
 

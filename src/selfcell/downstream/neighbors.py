@@ -1,15 +1,16 @@
-"""Labels by a vote of the nearest reference cells."""
+"""Labels by a vote of the nearest reference cells, and means of what these have."""
 
 import logging
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from selfcell.core.errors import InputError
-from selfcell.core.seeds import derive_seed
+from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.downstream.exact_neighbors import N_SPARE, exact_neighbors
-from selfcell.downstream.neighbor_kernels import search_all, settle_order
+from selfcell.downstream.neighbor_kernels import settle_order
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ EXACT_UP_TO = 200_000
 to 400,000 of both. Beyond, the graph takes less than half the time, and loses some neighbors."""
 _GRAPH_NEIGHBORS = 30
 """Neighbors of each cell in the graph; pynndescent's default."""
+_N_SAMPLE = 2_048
+"""Reference cells that show which query cells the graph has led astray."""
 _DETOUR = 0.3
 """How far pynndescent strays from the way to the nearest cells (its ``epsilon``)."""
 
@@ -54,11 +57,16 @@ def find_neighbors(
 ) -> Neighbors:
     """Find the nearest reference cells of each query cell.
 
-    Exact is the default up to :data:`EXACT_UP_TO`; see
-    :func:`~selfcell.downstream.exact_neighbors.exact_neighbors`. Beyond, pynndescent walks a graph of the
-    reference's own neighbors: its time grows with the cells, not with the pairs, and it misses some.
+    Exact is the default up to :data:`EXACT_UP_TO`; see :func:`~selfcell.downstream.exact_neighbors.exact_neighbors`.
+    Beyond, pynndescent walks a graph of the reference's own neighbors: its time grows with the cells, not with the
+    pairs, and it misses some. Query cells for which a sample of the reference holds a nearer cell than those found are
+    searched exactly: where types lie far apart, the walk ended at a wrong type for 3 % of the cells without.
 
-    MEASURED
+    Measured for the 5 nearest at 64 dimensions (``benchmarks/annotation.py``), in seconds of processor time: 100,000
+    against 100,000 cells take 16 s exactly, which is 8 s on the clock if two cores are free, and 34 to 48 s by the
+    graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that
+    spread in all 64 directions and 99.8 % of those that spread in 12; 99.9 % of the votes or more were those of the
+    exact search.
 
     Parameters
     ----------
@@ -207,6 +215,28 @@ def class_shares(
     return shares
 
 
+def mean_of_neighbors(
+    neighbors: Neighbors, values: Float[np.ndarray, "n_reference n_values"], *, weights: Weights
+) -> Float[np.ndarray, "n_query n_values"]:
+    """Give each query cell the mean of what its neighbors have.
+
+    Parameters
+    ----------
+    neighbors
+        What :func:`find_neighbors` gave.
+    values
+        What is known of each reference cell.
+    weights
+        As in :func:`count_votes`.
+    """
+    weight = _votes(neighbors, weights)
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    n_query, n_voters = weight.shape
+    rows = np.repeat(np.arange(n_query), n_voters)
+    share = sp.csr_matrix((weight.ravel(), (rows, neighbors.indices.ravel())), shape=(n_query, len(values)))
+    return np.asarray(share @ values, dtype=np.float32)
+
+
 def _voters(neighbors: Neighbors, reference_code: np.ndarray) -> np.ndarray:
     voters: np.ndarray = reference_code[neighbors.indices]
     if (voters < 0).any():
@@ -233,10 +263,15 @@ def _neighbors_by_graph(reference: np.ndarray, query: np.ndarray, *, n_neighbors
     places, _ = graph.query(query.astype(np.float32, copy=False), k=n_neighbors + N_SPARE, epsilon=_DETOUR)
     indices = np.empty((len(query), n_neighbors), dtype=np.int64)
     squared = np.empty((len(query), n_neighbors))
-    found = (places >= 0).all(axis=1)
-    settle_order(reference, query, np.where(found[:, None], places, 0).astype(np.int64), indices, squared)
-    search_all(reference, query, np.flatnonzero(~found), indices, squared)
-    return Neighbors(indices, np.sqrt(squared))
+    lost = (places < 0).any(axis=1)
+    settle_order(reference, query, np.where(lost[:, None], 0, places).astype(np.int64), indices, squared)
+    distances = np.sqrt(squared)
+    # Where types lie apart, the graph falls into pieces, and a walk that begins in the wrong one stays there.
+    sample = np.sort(numpy_rng(seed, "neighbors sample").choice(len(reference), min(_N_SAMPLE, len(reference)), False))
+    place, distance = exact_neighbors(reference[sample], query, n_neighbors=1)
+    lost |= (distance[:, 0] < distances[:, -1]) & (indices != sample[place]).all(axis=1)
+    indices[lost], distances[lost] = exact_neighbors(reference, query[lost], n_neighbors=n_neighbors)
+    return Neighbors(indices, distances)
 
 
 def _checked(reference: np.ndarray, query: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:

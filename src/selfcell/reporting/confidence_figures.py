@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from selfcell.report.figures import COLORS, MARKERS, WIDTH, _figure, _svg
+from selfcell.reporting.figures import COLORS, MARKERS, WIDTH, _figure, _svg
 
 _N_SHOWN = 400
 """Points of a curve: a file shall not grow with the cells."""

@@ -22,7 +22,7 @@ from selfcell.benchmark.statistics import (
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.downstream.metrics import per_class
-from selfcell.report import figures
+from selfcell.reporting import figures
 
 METHOD_NAMES = {
     "zero_shot": "zero-shot",
@@ -31,10 +31,22 @@ METHOD_NAMES = {
     "from_scratch": "from scratch",
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "logistic regression, 2,000 genes",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "expression + neighbors",
     "untrained_encoder": "untrained encoder",
     "gene_means": "gene means",
     "pca": "PCA",
     "knn_smoothing": "neighbors' mean",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
+    "harmony": "Harmony",
+    "scvi": "scVI",
+    "wide_scvi": "scVI as wide as the encoder",
+    "scanvi": "scANVI",
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
@@ -47,6 +59,12 @@ METRIC_HELP = {
     "explained_variance_weighted": (
         "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
     ),
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
+    ),
+    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
@@ -80,7 +98,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     else:
         content = _study_content(read_results(folder))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("selfcell.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     write_text(path, environment.get_template("template.html.j2").render(**content))
     return path

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import answer_questions, summarize
-from selfcell.report.html import caveats, headline, method_name, metric_name, stack_of, verdict_sentences
+from selfcell.reporting.html import caveats, headline, method_name, metric_name, stack_of, verdict_sentences
 
 
 def print_results(folder: Path) -> None:

@@ -1,0 +1,67 @@
+"""The tables of ``docs/results.md``, from ``docs/results/real_data.csv``: no number on the page is typed."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from selfcell.reporting.html import METRIC_NAMES, method_name
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+TASKS = {
+    "cell_type": ("Cell types", ("macro_f1",)),
+    "cross_modality": ("Proteins and chromatin", ("pearson_per_cell", "pearson_per_feature")),
+    "integration": ("Integration of batches", ("total", "bio_conservation", "batch_correction")),
+    "reconstruction": ("Gene expression", ("explained_variance_weighted", "hidden_mse")),
+}
+
+
+def write_page(page: Path, table: pd.DataFrame) -> None:
+    """Write the tables of all tasks that were run between the marks of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    sections = [
+        _section(title, table[(table["task"] == task) & table["metric"].isin(metrics)], metrics)
+        for task, (title, metrics) in TASKS.items()
+        if (table["task"] == task).any()
+    ]
+    page.write_text("\n".join([before.rstrip(), "", BEGIN, "", *sections, END]) + after, encoding="utf-8")
+
+
+def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
+    lines = [f"## {title}", ""]
+    for _, study in rows.groupby("study", sort=False):
+        first = study.iloc[0]
+        lines += [
+            f"**{first['title']}** ({first['n_cells']:,} test cells, {first['n_units']} donors or blocks; "
+            f"{first['n_pairs_of_seeds']} pairs of seeds)",
+            "",
+        ]
+        for metric in [metric for metric in metrics if metric in set(study["metric"])]:
+            lines += [*_table(metric, study[study["metric"] == metric]), ""]
+    return "\n".join(lines)
+
+
+def _table(metric: str, rows: pd.DataFrame) -> list[str]:
+    budgets = list(dict.fromkeys(rows["budget"]))
+    name = METRIC_NAMES.get(metric, metric.replace("_", " "))
+    lines = [f"| {name} | {' | '.join(budgets)} | seconds |", "|---" * (len(budgets) + 2) + "|"]
+    for method, of_method in rows.groupby("method", sort=False):
+        cells = {row["budget"]: _interval(row["mean"], row["low"], row["high"]) for _, row in of_method.iterrows()}
+        seconds = of_method["seconds"].max()
+        found = " | ".join(cells.get(budget, "") for budget in budgets)
+        lines.append(f"| {method_name(str(method))} | {found} | {seconds:.3g} |")
+    tuned = rows[rows["against_scratch"].notna()].set_index("budget")
+    if len(tuned):
+        differences = [
+            _interval(*tuned.loc[budget, ["against_scratch", "against_scratch_low", "against_scratch_high"]], sign="+")
+            if budget in tuned.index
+            else ""
+            for budget in budgets
+        ]
+        lines.append(f"| *fine-tuned less from scratch* | {' | '.join(differences)} | |")
+    return lines
+
+
+def _interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

@@ -1,0 +1,93 @@
+"""Other people's networks from scvi-tools, seeded, quiet, and leaving the process as it was."""
+
+import contextlib
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+
+from selfcell.core.errors import InputError
+from selfcell.core.seeds import derive_seed
+from selfcell.training.fit import seeded
+
+_LOGGERS = ("scvi", "lightning", "lightning.pytorch", "lightning.fabric")
+_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")
+_MINIBATCH_SIZE = 128
+
+
+def import_scvi() -> ModuleType:
+    """Give the package scvi-tools.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        import scvi  # noqa: PLC0415 (an extra, and it takes seconds)
+    except ImportError:
+        raise InputError(
+            "The baselines scvi, scanvi and totalvi need scvi-tools: pip install 'selfcell[scvi]'."
+        ) from None
+    module: ModuleType = scvi
+    return module
+
+
+@contextlib.contextmanager
+def scvi_session(seed: int, stream: str) -> Iterator[ModuleType]:
+    """Give scvi-tools with its seed set, for a block in which it says nothing.
+
+    Seeding scvi-tools seeds torch, NumPy and Python and sets variables of the environment; all of it is given back as
+    it was. Its warnings, of its own calls of other packages and of few cells, are not shown.
+
+    Parameters
+    ----------
+    seed
+        The one seed.
+    stream
+        What the random numbers are for.
+
+    Raises
+    ------
+    InputError
+        If scvi-tools is not installed.
+    """
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    with warnings.catch_warnings(), seeded(seed, stream), contextlib.ExitStack() as after:
+        warnings.simplefilter("ignore")
+        after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 (scvi-tools seeds this one)
+        after.callback(random.setstate, random.getstate())
+        for name in _VARIABLES:
+            after.callback(_set_variable, name, os.environ.get(name))
+        scvi = import_scvi()
+        for logger in loggers:
+            after.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        after.callback(setattr, scvi.settings, "seed", None)
+        scvi.settings.seed = derive_seed(seed, stream) % 2**32
+        yield scvi
+
+
+def minibatch_size(*n_cells: int) -> int:
+    """Give the largest minibatch of at most 128 cells, the package's own, that leaves no cell by itself at the end.
+
+    Normalization over a minibatch fails on a single cell.
+
+    Parameters
+    ----------
+    n_cells
+        Numbers of cells that are each cut into minibatches.
+    """
+    fitting = (size for size in range(_MINIBATCH_SIZE, 2, -1) if all(n % size != 1 for n in n_cells))
+    return next(fitting, _MINIBATCH_SIZE)
+
+
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

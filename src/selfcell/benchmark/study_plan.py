@@ -1,0 +1,95 @@
+"""What a study compares: on how many labels, by which methods, with which seeds."""
+
+import functools
+from dataclasses import dataclass
+
+from selfcell.baselines import usual_baselines
+from selfcell.baselines.find import find_baseline
+from selfcell.core.errors import InputError, did_you_mean
+from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
+from selfcell.downstream.base import Columns, SupervisedSettings
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """How much of the training data bears labels."""
+
+    n_donors: int | None = None
+    """Labelled donors, drawn anew for each seed; None for all."""
+    max_epochs: int | None = None
+    """Epochs of fine-tuning and training from scratch; None for what the task's settings say."""
+    fraction: float | None = None
+    """Share of the training cells that are labelled, drawn anew for each seed, whatever their donors; None for all."""
+
+    def name(self, *, unit: str) -> str:
+        """Give what tables call it."""
+        if self.fraction is not None:
+            return f"{self.fraction:.3g} of the cells"
+        if self.n_donors is not None:
+            return f"{self.n_donors} donor{'s' if self.n_donors > 1 else ''}"
+        return f"{ALL} {unit}"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What to compare."""
+
+    label_key: str | None = None
+    donor_key: str | None = None
+    batch_key: str | None = None
+    task: str = "cell_type"
+    n_seeds: int = 3
+    """Seeds of fine-tuning."""
+    crossed: bool = False
+    """Fine-tune every pre-training with every seed; otherwise seed ``i`` has pre-training ``i``, in turn."""
+    budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
+    regimes: tuple[str, ...] = tuple(REGIMES)
+    baselines: tuple[str, ...] | None = None
+    """None for the usual ones of the task."""
+    settings: SupervisedSettings | None = None
+    """Of the task; None for its defaults."""
+    test_fraction: float = 0.3
+    """Share of the cells to judge on, where the models' runs have not set donors aside."""
+    test_where: str | None = None
+    """The cells to judge on, by a query over ``obs``; all others are for training."""
+    n_mapped: int = 2_000
+    """Test cells to show in two dimensions; 0 for none."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of ``obs`` that are named."""
+        return Columns(self.label_key, self.donor_key, self.batch_key)
+
+    @functools.cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Regimes and baselines, in the order of the tables."""
+        return (*self.regimes, *(usual_baselines(self.task) if self.baselines is None else self.baselines))
+
+    @functools.cached_property
+    def task_settings(self) -> SupervisedSettings:
+        """The settings of the task."""
+        return DOWNSTREAM_TASKS[self.task].Settings() if self.settings is None else self.settings
+
+
+def check_plan(plan: StudyPlan) -> None:
+    """Refuse a plan that cannot be carried out.
+
+    Raises
+    ------
+    InputError
+        For an unknown regime or baseline, a label budget that is asked for twice, patience, or no seed.
+    """
+    for regime in plan.regimes:
+        if regime not in REGIMES:
+            raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
+    for baseline in plan.baselines or ():
+        find_baseline(plan.task, baseline)
+    names = [budget.name(unit="") for budget in plan.budgets]
+    if len(set(names)) < len(names):
+        raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
+    if plan.task_settings.training.patience:
+        raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
+    if plan.n_seeds < 1:
+        raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")

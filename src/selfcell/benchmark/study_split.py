@@ -1,0 +1,62 @@
+"""Which cells a study learns from, and which it judges on."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from selfcell.benchmark.study_plan import StudyPlan
+from selfcell.core.errors import InputError
+from selfcell.data.source import Cells
+from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json
+from selfcell.training.run_folder import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
+    """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
+
+    Raises
+    ------
+    InputError
+        If the models set different cells aside.
+    """
+    if plan.test_where is not None:
+        split = split_by_query(cells.obs, plan.test_where, unit=plan.donor_key, donors=donors)
+        _warn_of_seen(models, split, cells)
+        return split
+    saved = [model.split for model in models if model.split is not None]
+    if any(other != saved[0] for other in saved[1:]):
+        raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
+    if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
+        split = split_from_json(saved[0], len(cells), donors)
+        if len(split.test):
+            return split
+    split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+    _warn_of_seen(models, split, cells)
+    return split
+
+
+def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
+    if any(_has_seen(model, split, cells) for model in models):
+        logger.warning(
+            "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
+            "seen the test cells, though not their labels."
+        )
+
+
+def _has_seen(model: TrainedModel, split: Split, cells: Cells) -> bool:
+    """Tell whether a model was pre-trained on donors of the test part or on these very cells."""
+    if model.split is not None and model.split["unit"] == split.unit != "cell":
+        seen = {donor for part in ("train", "validation") for donor in model.split["donors"][part]}
+        return bool(seen & set(split.donors["test"]))
+    return bool(model.manifest["data"]["fingerprint"] == cells.fingerprint())
+
+
+def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedModel]) -> bool:
+    """Tell whether a saved split applies: positions of cells mean something for the very same cells only."""
+    if saved["unit"] != "cell":
+        return bool(saved["donors"]["test"])
+    return bool(saved["positions"]["test"]) and models[0].manifest["data"]["fingerprint"] == cells.fingerprint()

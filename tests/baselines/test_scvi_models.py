@@ -1,0 +1,113 @@
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfcell.baselines import scvi_models
+from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.scvi_models import answer_by_scvi, answer_by_wide_scvi, predict_by_scanvi
+from selfcell.baselines.scvi_session import minibatch_size, scvi_session
+from selfcell.core.errors import InputError
+from selfcell.data.source import encode
+from selfcell.data.splits import Split
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
+from selfcell.network.encoder import EncoderSettings
+
+TYPES = ("type 0", "type 1", "type 2")
+BASELINES = (answer_by_scvi, answer_by_wide_scvi, predict_by_scanvi)
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    monkeypatch.setattr(scvi_models, "MAX_EPOCHS", 10)
+
+
+@pytest.fixture
+def make_problem(cells):
+    def make(*, batch_key=None, n_unlabelled=220, seed=0):
+        code = encode(cells.obs["cell_type"].astype(str), TYPES)
+        task = CellTypeTask(CellTypeSettings(), label_code=code, classes=TYPES)
+        network = EncoderSettings(hidden_sizes=(64,), n_latent=6)
+        compared = ComparedCells(cells, unlabelled=np.arange(n_unlabelled), network=network, batch_key=batch_key)
+        split = Split(np.arange(100), np.array([], dtype=np.int64), np.arange(220, 300), unit="cell")
+        return Problem(task, compared, split, seed)
+
+    return make
+
+
+def global_state():
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("PL_", "XLA"))}
+    return np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), variables  # noqa: NPY002
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_nothing_is_said_or_left_behind(baseline, make_problem, capfd, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = global_state()
+    baseline(make_problem())
+    assert global_state() == before
+    assert capfd.readouterr() == ("", "") and not caplog.records
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_session_seeds_all_and_gives_python_its_random_numbers_back():
+    before = random.getstate()
+    draws = []
+    for seed in (0, 0, 1):
+        with scvi_session(seed, "test"):
+            draws.append((random.random(), np.random.random(), torch.rand(1).item()))  # noqa: NPY002
+    assert random.getstate() == before
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("baseline", [answer_by_scvi, predict_by_scanvi])
+def test_a_batch_that_training_did_not_see_is_embedded_all_the_same(baseline, make_problem, cells):
+    cells.obs["late"] = np.where(np.arange(300) < 220, np.where(np.arange(300) % 2, "a", "b"), "c")
+    problem = make_problem(batch_key="late")
+    truth = problem.task.label_code[problem.split.test]
+    assert (baseline(problem) == truth).mean() > 0.8
+
+
+def test_the_batch_is_told_to_the_network(make_problem, cells):
+    cells.obs["half"] = np.where(np.arange(300) % 2, "a", "b")
+    spaces = []
+    for key in (None, "half"):
+        problem = make_problem(batch_key=key)
+        problem.task.answer_in_space = lambda space, _: spaces.append(space)
+        answer_by_scvi(problem)
+    assert spaces[0].shape == spaces[1].shape == (300, 10)
+    assert np.isfinite(spaces).all() and not np.allclose(spaces[0], spaces[1])
+
+
+def test_another_seed_is_another_network_and_the_wide_one_is_as_wide_as_the_embedding(make_problem):
+    spaces = []
+    for baseline, seed in ((answer_by_scvi, 0), (answer_by_scvi, 1), (answer_by_wide_scvi, 0)):
+        problem = make_problem(seed=seed)
+        problem.task.answer_in_space = lambda space, _: spaces.append(space)
+        baseline(problem)
+    assert not np.allclose(spaces[0], spaces[1])
+    assert spaces[2].shape == (300, 6)
+
+
+@pytest.mark.parametrize("n_unlabelled", [143, 144])
+def test_sizes_that_would_leave_one_cell_to_a_minibatch_train(n_unlabelled, make_problem):
+    assert predict_by_scanvi(make_problem(n_unlabelled=n_unlabelled)).shape == (80,)
+
+
+@given(st.lists(st.integers(2, 100_000), min_size=1, max_size=3))
+def test_no_minibatch_has_one_cell(n_cells):
+    size = minibatch_size(*n_cells)
+    assert 3 <= size <= 128
+    assert all(n % size != 1 for n in n_cells)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_without_the_package_the_extra_is_named(baseline, make_problem, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scvi", None)
+    with pytest.raises(InputError, match=r"scvi, scanvi and totalvi need scvi-tools: pip install 'selfcell\[scvi\]'"):
+        baseline(make_problem())
