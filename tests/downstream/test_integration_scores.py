@@ -103,7 +103,7 @@ def test_a_part_of_the_cells_keeps_the_share_of_each_pair_and_scores_alike(caplo
 def test_few_cells_have_smaller_neighborhoods_and_it_is_said(caplog):
     embedding, batch, label = cells()
     scores = score(embedding[:40], batch[:40], label[:40])
-    assert "only 40 cells: neighborhoods have that many, not 90" in caplog.text
+    assert "has 40 cells, fewer than the 90 neighbors asked for" in caplog.text
     assert all(np.isfinite(value) for value in scores.values())
 
 

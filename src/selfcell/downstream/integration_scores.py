@@ -7,11 +7,11 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.neighbors import NearestNeighbors
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.downstream.lisi import clisi, ilisi, lisi
+from selfcell.downstream.neighbors import find_neighbors
 from selfcell.downstream.silhouettes import bras, silhouette_label
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def integration_scores(
     """Score an embedding as scIB does :cite:p:`luecken2022`: each score lies between 0 and 1, and more is better.
 
     The scores are defined as in scib-metrics 0.5 and agree with it, but for k-means, which starts :data:`N_STARTS`
-    times here and once there, and neighbors, which are exact here. Of its default set, kBET and the silhouette of
-    isolated labels are left out, so that totals of both are not to be compared;
+    times here and once there, and neighbors, which are exact here up to 400,000 cells. Of its default set, kBET and the
+    silhouette of isolated labels are left out, so that totals of both are not to be compared;
     :func:`selfcell.downstream.scib_scores.scib_scores` gives its own.
 
     Parameters
@@ -84,7 +84,7 @@ def integration_scores(
             unintegrated=None if unintegrated is None else unintegrated[chosen],
             seed=seed,
         )
-    indices, distances = _neighbors(embedding)
+    indices, distances = find_neighbors(embedding, embedding, n_neighbors=LISI_NEIGHBORS, seed=seed)
     nmi, ari = kmeans_agreement(embedding, label_code=label_code, seed=seed)
     scores = {
         "silhouette_label": silhouette_label(embedding, label_code=label_code),
@@ -232,12 +232,3 @@ def _stratified(stratum: Int[np.ndarray, " n_cells"], n_chosen: int, *, seed: in
     order = np.lexsort((rng.random(len(stratum)), stratum))
     steps = (np.arange(n_chosen) + rng.random()) * (len(stratum) / n_chosen)
     return np.sort(order[steps.astype(np.int64)])
-
-
-def _neighbors(embedding: Float[np.ndarray, "n_cells n_latent"]) -> tuple[np.ndarray, np.ndarray]:
-    n_neighbors = min(LISI_NEIGHBORS, len(embedding))
-    if n_neighbors < LISI_NEIGHBORS:
-        logger.warning("There are only %d cells: neighborhoods have that many, not %d.", n_neighbors, LISI_NEIGHBORS)
-    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(embedding)
-    distances, indices = search.kneighbors(embedding)
-    return indices, distances
