@@ -18,7 +18,8 @@ N_NEIGHBORS = 5
 """Reference cells that vote, as in the paper; more of them drown rare types."""
 EXACT_UP_TO = 200_000
 """The search is exact, unless told otherwise, up to this value of r q / (r + q), of r reference and q query cells: up
-to 400,000 of both. Beyond, the graph takes less than half the time, and loses some neighbors."""
+to 400,000 of both. There the graph took a third of the processor time for cells that spread in few directions; it loses
+some neighbors."""
 _GRAPH_NEIGHBORS = 30
 """Neighbors of each cell in the graph; pynndescent's default."""
 _N_SAMPLE = 2_048
@@ -63,8 +64,7 @@ def find_neighbors(
     searched exactly: where types lie far apart, the walk ended at a wrong type for 3 % of the cells without.
 
     Measured for the 5 nearest at 64 dimensions (``benchmarks/annotation.py``), in seconds of processor time: 100,000
-    against 100,000 cells take 16 s exactly, which is 8 s on the clock if two cores are free, and 34 to 48 s by the
-    graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that
+    against 100,000 cells take 16 s exactly, shared by the cores that are free, and 34 to 48 s by the graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that
     spread in all 64 directions and 99.8 % of those that spread in 12; 99.9 % of the votes or more were those of the
     exact search.
 
