@@ -18,8 +18,8 @@ N_NEIGHBORS = 5
 """Reference cells that vote, as in the paper; more of them drown rare types."""
 EXACT_UP_TO = 200_000
 """The search is exact, unless told otherwise, up to this value of r q / (r + q), of r reference and q query cells: up
-to 400,000 of both. There the graph took a third of the processor time for cells that spread in few directions; it loses
-some neighbors."""
+to 400,000 of both. There the graph took a third of the processor time for cells that spread in few directions; it
+loses some neighbors."""
 _GRAPH_NEIGHBORS = 30
 """Neighbors of each cell in the graph; pynndescent's default."""
 _N_SAMPLE = 2_048
