@@ -64,9 +64,9 @@ def find_neighbors(
     searched exactly: where types lie far apart, the walk ended at a wrong type for 3 % of the cells without.
 
     Measured for the 5 nearest at 64 dimensions (``benchmarks/annotation.py``), in seconds of processor time: 100,000
-    against 100,000 cells take 16 s exactly, shared by the cores that are free, and 34 to 48 s by the graph, of which about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that
-    spread in all 64 directions and 99.8 % of those that spread in 12; 99.9 % of the votes or more were those of the
-    exact search.
+    against 100,000 cells take 16 s exactly, shared by the cores that are free, and 34 to 48 s by the graph, of which
+    about 23 s are compiling in a fresh process. The graph found 99.3 % of the neighbors of cells that spread in all 64
+    directions and 99.8 % of those that spread in 12; 99.9 % of the votes or more were those of the exact search.
 
     Parameters
     ----------
