@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selfcell.reporting.html import METRIC_NAMES, method_name
+from selfcell.reporting.names import method_name, metric_name
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 TASKS = {
@@ -44,7 +44,7 @@ def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def _table(metric: str, rows: pd.DataFrame) -> list[str]:
     budgets = list(dict.fromkeys(rows["budget"]))
-    name = METRIC_NAMES.get(metric, metric.replace("_", " "))
+    name = metric_name(metric)
     lines = [f"| {name} | {' | '.join(budgets)} | seconds |", "|---" * (len(budgets) + 2) + "|"]
     for method, of_method in rows.groupby("method", sort=False):
         cells = {row["budget"]: _interval(row["mean"], row["low"], row["high"]) for _, row in of_method.iterrows()}

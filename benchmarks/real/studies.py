@@ -7,6 +7,7 @@ from typing import Any
 
 from real.corpora import STUDIES, cells_of
 
+from selfcell.baselines import usual_baselines
 from selfcell.benchmark.query import joined_for_judging
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
@@ -56,10 +57,14 @@ def _unseen(reference: str, query: str) -> Judged:
     return judged
 
 
-def _types(label: str, **more: Any) -> dict[str, Any]:
-    return {"label_key": label, "donor_key": None, **more}
+def _beside(task: str, *on_request: str) -> dict[str, Any]:
+    """Compare with the usual baselines of a task and with others."""
+    return {"task": task, "baselines": (*usual_baselines(task), *on_request)}
 
 
+_TYPES = _beside("cell_type", "scvi", "scanvi")
+_INTEGRATION = _beside("integration", "harmony", "scvi", "scanvi")
+_TOTALVI = _beside("cross_modality", "totalvi")
 _LIU = {"label_key": "mergedcelltype", "donor_key": "Donor", "batch_key": "Batch"}
 _PANCREAS = {"label_key": "cell_type", "donor_key": "donor_id", "batch_key": "Dataset"}
 _PROTEINS = {"task": "cross_modality", "label_key": None, "donor_key": "Donor"}
@@ -68,7 +73,7 @@ _PROTEINS = {"task": "cross_modality", "label_key": None, "donor_key": "Donor"}
 def _studies() -> list[RealStudy]:
     liu, pancreas = _own("liu_covid_pbmc"), _own("pancreas_4_studies")
     return [
-        RealStudy("types_liu", "Blood, donors never seen", "liu", liu, {**_LIU, "budgets": FEW}),
+        RealStudy("types_liu", "Blood, donors never seen", "liu", liu, {**_TYPES, **_LIU, "budgets": FEW}),
         RealStudy(
             "types_liu_transfer",
             "Blood, pre-trained on other data sets alone",
@@ -85,7 +90,7 @@ def _studies() -> list[RealStudy]:
                 f"Pancreas, {study} never seen",
                 f"pancreas_without_{study.split()[0]}",
                 pancreas,
-                {**_PANCREAS, "test_where": f"Dataset == '{study}'"},
+                {**_TYPES, **_PANCREAS, "test_where": f"Dataset == '{study}'"},
                 {"training": {"max_epochs": 40, "minibatch_size": 64}},
             )
             for study in STUDIES
@@ -95,7 +100,7 @@ def _studies() -> list[RealStudy]:
             "Blood, learned from control, judged on stimulated cells",
             "kang_control",
             _own("kang_ifnb"),
-            _types("cell_type", test_where="condition == 'stimulated'"),
+            {**_TYPES, "label_key": "cell_type", "test_where": "condition == 'stimulated'"},
         ),
         *(
             RealStudy(
@@ -103,13 +108,18 @@ def _studies() -> list[RealStudy]:
                 f"Blood, learned from liu_covid_pbmc, judged on {query}",
                 "liu",
                 _unseen("liu_covid_pbmc", query),
-                _types("blood_type"),
+                {**_TYPES, "label_key": "blood_type"},
                 {"training": {"max_epochs": 8}},
             )
             for query in ("kang_ifnb", "teaseq_pbmc", "pbmc3k")
         ),
         RealStudy(
-            "proteins_liu", "192 proteins, donors never seen", "liu", liu, {**_PROTEINS}, _target("protein_counts")
+            "proteins_liu",
+            "192 proteins, donors never seen",
+            "liu",
+            liu,
+            {**_TOTALVI, **_PROTEINS},
+            _target("protein_counts"),
         ),
         RealStudy(
             "proteins_liu_batch",
@@ -124,7 +134,7 @@ def _studies() -> list[RealStudy]:
             "Proteins that both sets measure, learned from liu_covid_pbmc, judged on teaseq_pbmc",
             "liu",
             _unseen("liu_covid_pbmc", "teaseq_pbmc"),
-            {"task": "cross_modality"},
+            _TOTALVI,
             _target("protein_counts"),
         ),
         RealStudy(
@@ -144,9 +154,9 @@ def _studies() -> list[RealStudy]:
             _target("atac_counts"),
         ),
         RealStudy(
-            "integration_pancreas", "Pancreas, four studies", "pancreas", pancreas, {**_PANCREAS, "task": "integration"}
+            "integration_pancreas", "Pancreas, four studies", "pancreas", pancreas, {**_INTEGRATION, **_PANCREAS}
         ),
-        RealStudy("integration_liu", "Blood, three batches", "liu", liu, {**_LIU, "task": "integration"}),
+        RealStudy("integration_liu", "Blood, three batches", "liu", liu, {**_INTEGRATION, **_LIU}),
         RealStudy("expression_liu", "Blood, donors never seen", "liu", liu, {**_LIU, "task": "reconstruction"}),
         RealStudy(
             "expression_pancreas",

@@ -25,12 +25,12 @@ def problem_of(obs=lambda obs: obs, *, seed=0):
     cells = open_cells(adata)
     task = IntegrationTask.of(IntegrationSettings(), cells, Columns("cell_type", "donor", "batch"))
     network = EncoderSettings(hidden_sizes=(16,), n_latent=10)
-    return Problem(task, ComparedCells(cells, unlabelled=SPLIT.train, network=network), SPLIT, seed)
+    return Problem(task, ComparedCells(cells, unlabelled=SPLIT.train, network=network, batch_key="batch"), SPLIT, seed)
 
 
 @pytest.fixture(autouse=True)
 def few_epochs(monkeypatch):
-    monkeypatch.setattr("selfcell.baselines.integration.MAX_EPOCHS", 2)
+    monkeypatch.setattr("selfcell.baselines.scvi_models.MAX_EPOCHS", 2)
 
 
 @pytest.fixture(params=list(BASELINES["integration"]))

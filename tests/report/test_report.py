@@ -9,8 +9,27 @@ import pytest
 
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.core.errors import InputError
+from selfcell.downstream.confidence import UNSEEN_COLUMNS
 from selfcell.reporting.html import write_report
 from selfcell.reporting.terminal import print_results
+
+
+def examined(rng):
+    """What is said of test cells, and of types left out."""
+    confidence = rng.uniform(0.4, 1, size=200)
+    cells = {
+        "donor": "d0",
+        "truth": "B",
+        "predicted": np.where(rng.random(200) < confidence, "B", "NK"),
+        "confidence": confidence,
+        "uncalibrated": np.sqrt(confidence),
+        "n_in_set": 1,
+        "truth_in_set": True,
+        "is_unknown": rng.random(200) < 0.05,
+    }
+    unseen = dict.fromkeys(UNSEEN_COLUMNS, 0.75) | {"class": ["B", "T <cell>"], "n_cells": [40, 1_200]}
+    methods = [pd.DataFrame({"method": method, **cells}) for method in ("zero_shot", "fine_tuned")]
+    return {"confidence": pd.concat(methods), "unseen_types": pd.DataFrame(unseen)}
 
 
 @pytest.fixture
@@ -52,7 +71,8 @@ def folder(tmp_path):
         {"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5], "pretrain_seed": 0}
     )
     resamples = pd.DataFrame({"trial_id": [], "metric": []})
-    StudyResults(pd.DataFrame(scores), resamples, pd.concat(tables), curves, cell_map, about).write(tmp_path / "judged")
+    tables = pd.DataFrame(scores), resamples, pd.concat(tables), curves, cell_map
+    StudyResults(*tables, examined(rng), about).write(tmp_path / "judged")
     return tmp_path / "judged"
 
 
@@ -107,10 +127,12 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(folder):
         "Questions and answers",
         "The cells in two dimensions",
         "Each cell type",
+        "How far confidence can be trusted",
+        "Are types noticed that the reference lacks?",
         "Learning curves",
     ):
         assert heading in text
-    assert "T <cell>" in text and "NK *" in text
+    assert "T <cell>" in text and "NK *" in text and "T <cell> 1,200 0.750" in text
 
 
 def test_every_figure_says_what_it_shows_and_scales(folder):

@@ -43,10 +43,6 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
                 "selfcell.baselines.scvi_models:answer_by_scvi",
                 "scVI trained on the cells that pre-training saw, then nearest neighbors; needs selfcell[scvi].",
             ),
-            "wide_scvi": Entry(
-                "selfcell.baselines.scvi_models:answer_by_wide_scvi",
-                "scVI with as many dimensions as the embedding, then nearest neighbors; needs selfcell[scvi].",
-            ),
             "scanvi": Entry(
                 "selfcell.baselines.scvi_models:predict_by_scanvi",
                 "scANVI: scVI trained on with labels, and its classifier; needs selfcell[scvi].",
@@ -107,15 +103,15 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
                 "selfcell.baselines.spaces:answer_by_untrained_encoder", "The same network with random weights."
             ),
             "harmony": Entry(
-                "selfcell.baselines.integration:integrate_by_harmony",
+                "selfcell.baselines.harmony:integrate_by_harmony",
                 "Harmony on the principal components of all cells, the test cells too. Needs the extra integration.",
             ),
             "scvi": Entry(
-                "selfcell.baselines.integration:integrate_by_scvi",
+                "selfcell.baselines.scvi_models:answer_by_scvi",
                 "scVI trained on the training cells; the others are mapped. Needs the extra scvi.",
             ),
             "scanvi": Entry(
-                "selfcell.baselines.integration:integrate_by_scanvi",
+                "selfcell.baselines.scvi_models:integrate_by_scanvi",
                 "scANVI trained on the training cells and their labels; the others are mapped. Needs the extra scvi.",
             ),
         },
@@ -123,9 +119,7 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
 }
 """The baselines of each downstream task."""
 
-ON_REQUEST: frozenset[str] = frozenset(
-    {"boosted_trees", "celltypist_style", "harmony", "scanvi", "scvi", "totalvi", "wide_scvi"}
-)
+ON_REQUEST: frozenset[str] = frozenset({"boosted_trees", "celltypist_style", "harmony", "scanvi", "scvi", "totalvi"})
 """Baselines that are run only where they are named: they need a package of an extra, or take long."""
 
 SEEDLESS = frozenset(
@@ -152,8 +146,13 @@ SHARED = {
     "harmony": "principal_components",
     "boosted_trees": "principal_components",
     "hvg_logistic_regression": "highly_variable",
+    "scvi": "highly_variable",
+    "scanvi": "highly_variable",
 }
 """What of :class:`ComparedCells` a baseline takes that is better computed once than in each process."""
+
+MAKE_ONCE = frozenset({"scanvi", "scvi"})
+"""Baselines that train without labels first, which is done once for each seed, whatever is labelled."""
 
 
 def usual_baselines(task: str) -> tuple[str, ...]:

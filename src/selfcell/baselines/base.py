@@ -1,9 +1,10 @@
 """What a baseline is: a function that answers a task's question, seeing what the encoder saw."""
 
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +17,8 @@ from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 from selfcell.downstream.base import DownstreamTask
 from selfcell.network.encoder import EncoderSettings
+
+Made = TypeVar("Made")
 
 
 class ComparedCells:
@@ -40,6 +43,20 @@ class ComparedCells:
         self.unlabelled = unlabelled
         self.network = network
         self.batch_key = batch_key
+        self._made: dict[Hashable, tuple[Any, float]] = {}
+        self.seconds_saved = 0.0
+        """What it took to make what was asked for again in this process; each baseline that uses it would have paid."""
+
+    def made_once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Make something that does not depend on labels, or give what was made before under this key."""
+        if key in self._made:
+            made, seconds = cast("tuple[Made, float]", self._made[key])
+            self.seconds_saved += seconds
+            return made
+        started = time.perf_counter()
+        made = make()
+        self._made[key] = made, time.perf_counter() - started
+        return made
 
     @functools.cached_property
     def expression(self) -> sp.csr_matrix:

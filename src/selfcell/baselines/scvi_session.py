@@ -15,7 +15,7 @@ from selfcell.core.seeds import derive_seed
 from selfcell.training.fit import seeded
 
 _LOGGERS = ("scvi", "lightning", "lightning.pytorch", "lightning.fabric")
-_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")
+_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 _MINIBATCH_SIZE = 128
 
 

@@ -1,14 +1,18 @@
 """What a comparison leaves behind: a folder of tables that need no package of ours to be read.
 
-================ ===================================================================================
-scores.csv       one row a score; the columns are :data:`SCORE_COLUMNS`
-resamples.csv.gz each score on draws of the test donors, one row a trial and score
-confusion.csv.gz cell types: cells by trial, test donor, true type and predicted type
-classes.csv      cell types: F1 and recall of each, with its test cells, by method, budget and seeds
-curves.csv       loss by epoch and pre-training seed
-map.csv.gz       cells in two dimensions, for the embedding and for PCA
-study.json       data, split, settings, versions, seconds
-================ ===================================================================================
+=================== ===============================================================================
+scores.csv          one row a score; the columns are :data:`SCORE_COLUMNS`
+resamples.csv.gz    each score on draws of the test donors, one row a trial and score
+confusion.csv.gz    cell types: cells by trial, test donor, true type and predicted type
+classes.csv         cell types: F1 and recall of each, with its test cells, by method, budget and seeds
+confidence.csv.gz   cell types: how sure the first encoder is of each test cell; the columns are
+                    :data:`selfcell.downstream.confidence_scores.CONFIDENCE_COLUMNS`
+unseen_types.csv.gz cell types: whether a type that is left out of the reference is noticed; the columns are
+                    :data:`selfcell.downstream.confidence.UNSEEN_COLUMNS`
+curves.csv          loss by epoch and pre-training seed
+map.csv.gz          cells in two dimensions, for the embedding and for PCA
+study.json          data, split, settings, versions, seconds
+=================== ===============================================================================
 """
 
 import hashlib
@@ -72,6 +76,8 @@ class StudyResults:
     confusion: pd.DataFrame
     curves: pd.DataFrame
     cell_map: pd.DataFrame
+    examined: dict[str, pd.DataFrame]
+    """What the task's ``examine`` gave, by name; written as ``NAME.csv.gz``."""
     about: dict[str, Any]
 
     def class_scores(self) -> pd.DataFrame:
@@ -92,7 +98,8 @@ class StudyResults:
         for name, table in tables.items():
             with atomic_path(folder / name) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
-        write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **self.about})
+        about = {**self.about, "examined": list(self.examined)}
+        write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **about})
 
     def _tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -101,6 +108,7 @@ class StudyResults:
             "confusion.csv.gz": self.confusion,
             "curves.csv": self.curves,
             "map.csv.gz": self.cell_map,
+            **{f"{name}.csv.gz": table for name, table in self.examined.items()},
         }
 
 
@@ -127,7 +135,7 @@ def read_results(folder: Path) -> StudyResults:
         raise InputError(
             f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
         )
-    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch"), str)
+    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch", "class"), str)
     try:
         tables = {
             name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
@@ -137,11 +145,13 @@ def read_results(folder: Path) -> StudyResults:
                 ("confusion", "confusion.csv.gz"),
                 ("curves", "curves.csv"),
                 ("cell_map", "map.csv.gz"),
+                *((name, f"{name}.csv.gz") for name in about.get("examined", ())),
             )
         }
     except FileNotFoundError as error:
         raise InputError(f"{folder} is incomplete: {Path(str(error.filename)).name} is missing.") from error
-    return StudyResults(**tables, about=about)
+    examined = {name: tables.pop(name) for name in about.pop("examined", ())}
+    return StudyResults(**tables, examined=examined, about=about)
 
 
 def trial_id(**determinants: Any) -> str:

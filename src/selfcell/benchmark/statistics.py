@@ -19,7 +19,7 @@ import scipy.stats
 from jaxtyping import Float
 
 from selfcell.core.errors import InputError, did_you_mean
-from selfcell.downstream.metrics import macro_f1
+from selfcell.downstream.metrics import macro_f1, per_class
 from selfcell.downstream.resampling import draw_units
 
 N_RESAMPLES = 2_000
@@ -166,6 +166,22 @@ class ConfusionStack(Stack):
         resampled = np.stack([macro_f1(np.tensordot(weight, of_seed, axes=1)) for of_seed in matrices], axis=1)
         seeds = _seed_pairs(self._parts[method, budget])
         return Draws(seeds, macro_f1(matrices.sum(axis=1)), resampled.mean(axis=1), len(self.donors))
+
+    def estimate_classes(self, method: str, budget: str) -> dict[str, Estimate]:
+        """Estimate the F1 of each class that test cells are of, over seeds and over the donors that have it."""
+        matrices = self.matrices(method, budget)
+        weight = draw_units(len(self.donors), n_draws=N_RESAMPLES)
+        by_seed = per_class(matrices.sum(axis=1))
+        resampled = np.mean([per_class(np.tensordot(weight, of_seed, axes=1)).f1 for of_seed in matrices], axis=0)
+        n_donors = (matrices[0].sum(axis=2) > 0).sum(axis=0)
+        seeds = _seed_pairs(self._parts[method, budget])
+        estimates = {}
+        for place in np.flatnonzero(n_donors):
+            # A draw without donors that have the class has no F1 of it.
+            drawn = resampled[np.isfinite(resampled[:, place]), place]
+            draws = Draws(seeds, by_seed.f1[:, place], drawn, int(n_donors[place]))
+            estimates[self.classes[place]] = _estimate(draws)
+        return estimates
 
 
 class ScoreStack(Stack):

@@ -124,8 +124,13 @@ class Study:
             else pd.DataFrame(columns=list(CONFUSION_COLUMNS)),
             curves=self._curves(),
             cell_map=self._map(contest.encoded[0].embedding),
+            examined=self._examine(contest.encoded[0]),
             about=self._about(seconds=time.perf_counter() - started),
         )
+
+    def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
+        split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
+        return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
 
     def _trials(self) -> Iterator[Trial]:
         n_models, n_seeds = len(self.models), self.plan.n_seeds

@@ -1,5 +1,6 @@
 """Trials: one way of predicting, at one label budget, with one seed; run side by side in processes."""
 
+import itertools
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import pandas as pd
 from joblib.externals.loky import process_executor
 from tqdm import tqdm
 
-from selfcell.baselines import SEEDLESS
+from selfcell.baselines import MAKE_ONCE, SEEDLESS
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
 from selfcell.core.memory import give_back_unused
@@ -53,6 +54,11 @@ class Trial:
         model = self.model if self.method in {"zero_shot", "probe", "fine_tuned"} else None
         return self.method, model, seed, self.labelled.tobytes(), self.settings.model_dump_json()
 
+    @property
+    def group(self) -> Hashable:
+        """Trials of one group are run one after the other by one process, which keeps what they share."""
+        return ("made once", self.seed) if self.method in MAKE_ONCE else self.key
+
 
 class Outcome(NamedTuple):
     """What a trial gives."""
@@ -61,6 +67,7 @@ class Outcome(NamedTuple):
     tables: dict[str, pd.DataFrame]
     """What else the task keeps of its answers."""
     seconds: float
+    """As if the trial shared nothing with others."""
     peak_memory_mb: float | None
     """Of the process that ran the trial, so far."""
 
@@ -79,7 +86,7 @@ class Contest:
 
     def run(self, trial: Trial) -> Outcome:
         """Run one trial."""
-        started = time.perf_counter()
+        started, saved = time.perf_counter(), self.compared.seconds_saved
         task = self.task.with_settings(trial.settings)
         split = Split(trial.labelled, np.array([], dtype=np.int64), self.test, unit="trial")
         if trial.method in REGIMES:
@@ -87,7 +94,7 @@ class Contest:
         else:
             baseline = find_baseline(task.name, trial.method)
             predicted = baseline(Problem(task, self.compared, split, trial.seed))
-        seconds = round(time.perf_counter() - started, 3)
+        seconds = round(time.perf_counter() - started + self.compared.seconds_saved - saved, 3)
         scores, tables = task.score(predicted, split, self.units), task.tables(predicted, split, self.units)
         return Outcome(scores, tables, seconds, _peak_memory_mb())
 
@@ -112,13 +119,15 @@ def run_trials(
         Show a progress bar.
     """
     distinct = {trial.key: trial for trial in trials}
-    jobs = min(jobs or min(n_cores(), 4), len(distinct))
+    groups: dict[Hashable, list[Trial]] = {}
+    # Long ones first, so that none is begun when all others are done.
+    for trial in sorted(distinct.values(), key=lambda trial: trial.group == trial.key):
+        groups.setdefault(trial.group, []).append(trial)
+    jobs = min(jobs or min(n_cores(), 4), len(groups))
     outcomes: dict[Hashable, Outcome] = {}
     with tqdm(total=len(distinct), desc="Comparing", unit=" trials", disable=None if show_progress else True) as bar:
-        for (key, trial), outcome in zip(
-            distinct.items(), _run_all(contest, list(distinct.values()), jobs), strict=True
-        ):
-            outcomes[key] = outcome
+        for trial, outcome in _run_all(contest, list(groups.values()), jobs):
+            outcomes[trial.key] = outcome
             bar.update()
             bar.set_postfix_str(f"{trial.method}, {trial.budget}, seed {trial.seed}")
             if bar.disable and show_progress and len(outcomes) % 10 == 0:
@@ -131,22 +140,25 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_all(contest: Contest, trials: Sequence[Trial], jobs: int) -> Iterator[Outcome]:
+def _run_all(contest: Contest, groups: Sequence[list[Trial]], jobs: int) -> Iterator[tuple[Trial, Outcome]]:
     if jobs == 1:
-        yield from map(contest.run, trials)
+        for trial in itertools.chain.from_iterable(groups):
+            yield trial, contest.run(trial)
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
         pool = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")
-        yield from pool(joblib.delayed(_run_in_worker)(contest, trial) for trial in trials)
+        outcomes = pool(joblib.delayed(_run_in_worker)(contest, group) for group in groups)
+        for group, of_group in zip(groups, outcomes, strict=True):
+            yield from zip(group, of_group, strict=True)
 
 
-def _run_in_worker(contest: Contest, trial: Trial) -> Outcome:
+def _run_in_worker(contest: Contest, group: list[Trial]) -> list[Outcome]:
     # A worker that holds 300 MB more than at first is taken for leaking and started anew, which takes as long as many a
     # trial. Ours hold what training needs, and what torch has freed but keeps.
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
-    outcome = contest.run(trial)
+    outcomes = [contest.run(trial) for trial in group]
     give_back_unused(more_than=0)
-    return outcome
+    return outcomes
 
 
 def _peak_memory_mb() -> float | None:

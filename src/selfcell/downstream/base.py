@@ -3,6 +3,7 @@
 import abc
 import copy
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -149,6 +150,29 @@ class DownstreamTask(abc.ABC):
 
     def tables(self, predicted: Any, split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:  # noqa: ARG002
         """Give what else is to be kept of the answers, as tables by name."""
+        return {}
+
+    def examine(
+        self,
+        encoded: EncodedCells,  # noqa: ARG002
+        split: Split,  # noqa: ARG002
+        *,
+        donors: pd.Series | None,  # noqa: ARG002
+        regimes: Sequence[str],  # noqa: ARG002
+    ) -> dict[str, pd.DataFrame]:
+        """Look more closely at the answers from one encoder, once, and give tables by name; none, unless a task does.
+
+        Parameters
+        ----------
+        encoded
+            The cells and the encoder.
+        split
+            All labelled cells, and those to judge on.
+        donors
+            Donor of each cell.
+        regimes
+            The regimes that are compared.
+        """
         return {}
 
     @abc.abstractmethod

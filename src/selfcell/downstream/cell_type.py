@@ -1,6 +1,7 @@
 """Cell-type prediction: tell the type of each cell of donors that were never seen."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from selfcell.data.cell_ontology import load_cell_ontology
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.source import Cells, encode, obs_column
-from selfcell.data.splits import Split
+from selfcell.data.splits import Split, split_cells
 from selfcell.downstream.base import (
     Columns,
     DownstreamTask,
@@ -27,8 +28,10 @@ from selfcell.downstream.base import (
     SupervisedSettings,
     TaskScores,
 )
-from selfcell.downstream.classifier_confidence import learn_confidence
+from selfcell.downstream.classifier_confidence import ClassifierConfidence, learn_confidence
+from selfcell.downstream.confidence import Answer, Reference, confidence_table, leave_types_out
 from selfcell.downstream.embed import CELLS_AT_ONCE
+from selfcell.downstream.labelled_reference import ALPHA
 from selfcell.downstream.metrics import classification_scores
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
 from selfcell.downstream.ontology_scores import corrected_confusion
@@ -43,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 N_TO_CALIBRATE = 50
 """Held-out cells without which a classifier's confidence is left as it is."""
+TO_CALIBRATE = 0.15
+"""Share of the labelled cells by which a classifier's confidence is calibrated, where it is examined."""
 
 
 class CellTypeSettings(SupervisedSettings):
@@ -243,6 +248,50 @@ class CellTypeTask(DownstreamTask):
             }
         )
         return {"confusion": counted}
+
+    def examine(
+        self, encoded: EncodedCells, split: Split, *, donors: pd.Series | None, regimes: Sequence[str]
+    ) -> dict[str, pd.DataFrame]:
+        """Tell how far confidence can be trusted: :mod:`selfcell.downstream.confidence`.
+
+        ``confidence`` has the test cells as zero_shot and fine_tuned name them, with the confidence that
+        :func:`selfcell.annotate` would give: learned from the labelled cells, donor by donor, and from 15 % of them
+        that fine-tuning is not given. ``unseen_types`` has the types that were left out of the reference in turn.
+        """
+        tables = {}
+        answers = []
+        test, truth = encoded.embedding[split.test], self.label_code[split.test]
+        if "zero_shot" in regimes:
+            reference = self._reference(encoded, split.train, donors)
+            answers.append(("zero_shot", reference.answer(test)))
+            tables["unseen_types"] = leave_types_out(reference, test, truth, self.classes)
+        if "fine_tuned" in regimes:
+            answers.append(("fine_tuned", self._ask_classifier(encoded, split, donors)))
+        names = np.full(len(test), "") if donors is None else donors.iloc[split.test].to_numpy()
+        of_methods = [
+            confidence_table(method, answer, donors=names, truth=truth, classes=self.classes)
+            for method, answer in answers
+        ]
+        return tables | ({"confidence": pd.concat(of_methods, ignore_index=True)} if of_methods else {})
+
+    def _reference(self, encoded: EncodedCells, rows: np.ndarray, donors: pd.Series | None) -> Reference:
+        donor_code = None if donors is None else pd.factorize(donors.iloc[rows])[0].astype(np.int64)
+        n_neighbors, weights = self.settings.n_neighbors, self.settings.weights
+        embedding, label_code = encoded.embedding[rows], self.label_code[rows]
+        return Reference(embedding, label_code, donor_code, len(self.classes), n_neighbors, weights)
+
+    def _ask_classifier(self, encoded: EncodedCells, split: Split, donors: pd.Series | None) -> Answer:
+        of_labelled = None if donors is None else donors.iloc[split.train]
+        within = split_cells(len(split.train), of_labelled, validation_fraction=TO_CALIBRATE, seed=0)
+        parts = Split(split.train[within.train], split.train[within.validation], split.test, unit=within.unit)
+        classifier = cast("CellTypeClassifier", self.trained(encoded, parts, regime="fine_tuned", seed=0))
+        confidence = ClassifierConfidence.of_manifest(self.learned(classifier, encoded.cells, parts), alpha=ALPHA)
+        uncalibrated = classify(classifier.encoder, classifier.head, encoded.cells.subset(split.test))
+        probability = confidence.probability(uncalibrated)
+        predicted = probability.argmax(axis=1)
+        place = np.arange(len(predicted)), predicted
+        is_unknown, sets = confidence.is_unknown(probability), confidence.sets(probability)
+        return Answer(predicted, probability[place], uncalibrated[place], sets, is_unknown)
 
     def _matrices(self, predicted: np.ndarray, split: Split, units: TestUnits) -> np.ndarray:
         """Give the confusion matrix of each test unit."""

@@ -48,7 +48,11 @@ class ClassifierConfidence:
 
     def is_unknown(self, probability: Float[np.ndarray, "n_cells n_classes"]) -> Bool[np.ndarray, " n_cells"]:
         """Tell which cells have no label in their prediction set."""
-        return np.asarray(probability.max(axis=1) < self.least_probability)
+        return np.asarray(~self.sets(probability).any(axis=1))
+
+    def sets(self, probability: Float[np.ndarray, "n_cells n_classes"]) -> Bool[np.ndarray, "n_cells n_classes"]:
+        """Tell which labels are in the prediction set of each cell."""
+        return np.asarray(probability >= self.least_probability)
 
 
 def learn_confidence(

@@ -25,6 +25,10 @@ class Assigned(NamedTuple):
     """The label that most neighbors bear."""
     confidence: np.ndarray
     """Calibrated probability of that label."""
+    uncalibrated: np.ndarray
+    """Its share of the votes, one vote being split among all labels beforehand."""
+    distance: np.ndarray
+    """Mean distance to the neighbors."""
     share_farther: np.ndarray
     """Share of the reference cells of that label that lie as far from others, or farther; small is unfamiliar."""
     is_unknown: np.ndarray
@@ -60,10 +64,11 @@ class LabelledReference:
         logits = _logits(neighbors, self.label_code, self.n_classes, self.weights)
         probability = calibrated_probability(logits, temperature=self.temperature)
         sets = self.sets.predict(probability)
-        share = share_farther(self.asked_distance, self.asked_code, neighbors.distances.mean(axis=1), vote.label_code)
-        confidence = probability[np.arange(len(query)), vote.label_code]
+        distance = neighbors.distances.mean(axis=1)
+        share = share_farther(self.asked_distance, self.asked_code, distance, vote.label_code)
+        place = np.arange(len(query)), vote.label_code
         unknown = call_unknown(sets, share, alpha=self.alpha)
-        return Assigned(vote.label_code, confidence, share, unknown, sets)
+        return Assigned(vote.label_code, probability[place], np.exp(logits[place]), distance, share, unknown, sets)
 
 
 def calibrated_reference(

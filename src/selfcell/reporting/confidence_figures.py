@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from selfcell.reporting.figures import COLORS, MARKERS, WIDTH, _figure, _svg
+from selfcell.reporting.figures import COLORS, MARKERS, WIDTH, as_svg, new_figure
 
 _N_SHOWN = 400
 """Points of a curve: a file shall not grow with the cells."""
@@ -21,7 +21,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> str:
         Name of a method, such as "calibrated", to its table of
         :func:`~selfcell.downstream.reliability.reliability_table`.
     """
-    figure, axes = _figure(height=WIDTH + 0.9)
+    figure, axes = new_figure(height=WIDTH + 0.9)
     grid = figure.add_gridspec(2, 1, height_ratios=(4, 1))
     axes.set_subplotspec(grid[0])
     below = figure.add_subplot(grid[1], sharex=axes)
@@ -41,7 +41,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> str:
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     below.set_yscale("log")
     below.set_ylabel("cells")
-    return _svg(figure, f"Accuracy against confidence: {_named(tables)}")
+    return as_svg(figure, f"Accuracy against confidence: {_named(tables)}")
 
 
 def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> str:
@@ -52,7 +52,7 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> str:
     curves
         Name of a method to its table of :func:`~selfcell.downstream.rejection.risk_coverage`.
     """
-    figure, axes = _figure(height=3.2)
+    figure, axes = new_figure(height=3.2)
     for place, (name, curve) in enumerate(curves.items()):
         color, line = COLORS[place % len(COLORS)], _LINES[place % len(_LINES)]
         shown = _thinned(curve)
@@ -63,7 +63,7 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> str:
     axes.set_xlabel("share of cells that keep their label")
     axes.set_ylabel("share of errors among them")
     axes.legend(fontsize=8, frameon=False)
-    return _svg(figure, f"Errors against cells that keep their label: {_named(curves)}")
+    return as_svg(figure, f"Errors against cells that keep their label: {_named(curves)}")
 
 
 def _thinned(curve: pd.DataFrame) -> pd.DataFrame:

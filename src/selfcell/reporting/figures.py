@@ -38,7 +38,7 @@ _STYLE: Any = {
 def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget: str, metric: str) -> str:
     """Draw the score of each method at one label budget: mean, interval, and a tick a seed."""
     order = sorted(estimates, key=lambda method: estimates[method].mean)
-    figure, axes = _figure(height=0.7 + 0.36 * len(order))
+    figure, axes = new_figure(height=0.7 + 0.36 * len(order))
     for place, method in enumerate(order):
         estimate = estimates[method]
         axes.plot([estimate.low, estimate.high], [place, place], color="#333333", linewidth=1.6)
@@ -48,12 +48,12 @@ def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget
     axes.set_yticks(range(len(order)), [names[method] for method in order])
     axes.set_xlabel(f"{metric}, test cells")
     axes.set_ylim(-0.6, len(order) - 0.4)
-    return _svg(figure, f"{metric} of {len(order)} methods with {budget} labelled")
+    return as_svg(figure, f"{metric} of {len(order)} methods with {budget} labelled")
 
 
 def plot_differences(comparisons: Sequence[Comparison], *, metric: str) -> str:
     """Draw the difference between two methods at each label budget."""
-    figure, axes = _figure(height=0.9 + 0.42 * len(comparisons))
+    figure, axes = new_figure(height=0.9 + 0.42 * len(comparisons))
     for place, comparison in enumerate(reversed(comparisons)):
         difference = comparison.difference
         axes.plot([difference.low, difference.high], [place, place], color="#333333", linewidth=1.6)
@@ -64,12 +64,12 @@ def plot_differences(comparisons: Sequence[Comparison], *, metric: str) -> str:
     axes.set_yticks(range(len(comparisons)), [comparison.budget for comparison in reversed(comparisons)])
     axes.set_ylim(-0.6, len(comparisons) - 0.4)
     axes.set_xlabel(f"difference in {metric}")
-    return _svg(figure, f"Difference in {metric} at each label budget")
+    return as_svg(figure, f"Difference in {metric} at each label budget")
 
 
 def plot_curves(curves: pd.DataFrame) -> str:
     """Draw training and validation loss by epoch, one line a seed."""
-    figure, axes = _figure(height=2.9)
+    figure, axes = new_figure(height=2.9)
     for place, (seed, curve) in enumerate(curves.groupby("pretrain_seed")):
         style: dict[str, Any] = {
             "color": COLORS[place % len(COLORS)],
@@ -84,14 +84,14 @@ def plot_curves(curves: pd.DataFrame) -> str:
     axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
-    return _svg(figure, "Loss by epoch of pre-training")
+    return as_svg(figure, "Loss by epoch of pre-training")
 
 
 def plot_map(points: pd.DataFrame, *, by: str, title: str) -> str:
     """Draw cells in two dimensions, told apart by type (numbers on the map) or by batch; by shape as well as color."""
     groups = list(points.groupby(by))
     n_columns = 2 if by == "label" else 3
-    figure, axes = _figure(height=WIDTH + 0.22 * -(-len(groups) // n_columns))
+    figure, axes = new_figure(height=WIDTH + 0.22 * -(-len(groups) // n_columns))
     for place, (name, group) in enumerate(groups):
         axes.scatter(
             group["x"],
@@ -113,14 +113,14 @@ def plot_map(points: pd.DataFrame, *, by: str, title: str) -> str:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=10)
-    return _svg(figure, title)
+    return as_svg(figure, title)
 
 
 def plot_classes(scores: dict[str, PerClass], names: dict[str, str], classes: Sequence[str]) -> str:
     """Draw F1 of each class for a few methods; the class names bear the number of test cells."""
     first = next(iter(scores.values()))
     shown = [place for place in np.argsort(first.n_cells) if first.n_cells[place] > 0]
-    figure, axes = _figure(height=1.1 + 0.3 * len(shown))
+    figure, axes = new_figure(height=1.1 + 0.3 * len(shown))
     for place, (method, of_class) in enumerate(scores.items()):
         values = [of_class.f1[class_place] for class_place in shown]
         axes.plot(
@@ -137,7 +137,7 @@ def plot_classes(scores: dict[str, PerClass], names: dict[str, str], classes: Se
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("F1 (mean over seeds)")
     axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    return _svg(figure, "F1 of each cell type")
+    return as_svg(figure, "F1 of each cell type")
 
 
 def plot_confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str) -> str:
@@ -147,7 +147,7 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str) ->
     columns = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1) > 0).tolist()
     share = share[:, columns]
     size = 2.2 + 0.33 * len(columns)
-    figure, axes = _figure(width=size, height=size * len(present) / len(columns) + 0.4)
+    figure, axes = new_figure(width=size, height=size * len(present) / len(columns) + 0.4)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
         color = "white" if share[row, column] > 55 else "black"
@@ -158,16 +158,17 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str) ->
     axes.set_ylabel("true")
     axes.grid(visible=False)
     axes.set_title(title, fontsize=10)
-    return _svg(figure, title)
+    return as_svg(figure, title)
 
 
-def _figure(*, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+def new_figure(*, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Make an empty figure in the style of the page; sizes are in inches."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, description: str) -> str:
+def as_svg(figure: Figure, description: str) -> str:
     """Give a figure as an ``svg`` element that scales with the page and says what it shows."""
     stream = io.StringIO()
     with mpl.rc_context(_STYLE):

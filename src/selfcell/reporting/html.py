@@ -23,49 +23,9 @@ from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
+from selfcell.reporting.confidence_section import confidence_content
+from selfcell.reporting.names import METRIC_HELP, method_name, metric_name
 
-METHOD_NAMES = {
-    "zero_shot": "zero-shot",
-    "probe": "probe",
-    "fine_tuned": "fine-tuned",
-    "from_scratch": "from scratch",
-    "pca_knn": "PCA + neighbors",
-    "logistic_regression": "logistic regression",
-    "hvg_logistic_regression": "regression on HVGs",
-    "celltypist_style": "CellTypist's recipe",
-    "boosted_trees": "boosted trees",
-    "expression_knn": "genes + neighbors",
-    "untrained_encoder": "untrained encoder",
-    "gene_means": "gene means",
-    "pca": "PCA",
-    "knn_smoothing": "neighbors' mean",
-    "gene_ridge": "ridge regression on genes",
-    "pca_ridge": "ridge regression on PCA",
-    "means": "means of training cells",
-    "totalvi": "totalVI",
-    "harmony": "Harmony",
-    "scvi": "scVI",
-    "wide_scvi": "scVI as wide as the encoder",
-    "scanvi": "scANVI",
-}
-METRIC_NAMES = {
-    "macro_f1": "Macro F1",
-    "pearson_per_cell": "Pearson correlation of each cell",
-    "explained_variance_weighted": "Explained variance",
-    "total": "Total score of integration",
-}
-METRIC_HELP = {
-    "macro_f1": "Macro F1 over the types present among the test cells.",
-    "explained_variance_weighted": (
-        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
-    ),
-    "pearson_per_cell": (
-        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
-        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
-        "(pearson_per_feature in scores.csv)."
-    ),
-    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
-}
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -104,22 +64,11 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     return path
 
 
-def method_name(method: str) -> str:
-    """Give what people read for a method."""
-    return METHOD_NAMES.get(method, method)
-
-
 def stack_of(results: StudyResults) -> Stack:
     """Give the headline score of a study."""
     if not results.confusion.empty:
         return ConfusionStack(results.confusion)
     return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
-
-
-def metric_name(results: StudyResults) -> str:
-    """Give what people read for the headline score."""
-    name = str(results.about["headline_metric"])
-    return METRIC_NAMES.get(name, name.replace("_", " "))
 
 
 def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]]) -> list[str]:
@@ -163,7 +112,7 @@ def _headline_of(comparisons: list[Comparison]) -> str:
 
 def _study_content(results: StudyResults) -> dict[str, Any]:
     stack = stack_of(results)
-    metric = metric_name(results)
+    metric = metric_name(str(results.about["headline_metric"]))
     estimates = summarize(stack)
     answers = answer_questions(stack)
     about = results.about
@@ -195,6 +144,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "maps": _maps(results.cell_map),
         "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
         **(_class_content(stack) if isinstance(stack, ConfusionStack) else {"class_figure": None}),
+        **confidence_content(results.examined),
         "settings": about["settings"],
         "versions": about["versions"] | about["machine"],
         "seconds": about["seconds"],
@@ -212,6 +162,7 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
     n_seeds = stack.matrices(wanted[0], budget).shape[0]
     scores = {method: per_class(matrix) for method, matrix in pooled.items()}
     scores = {method: score._replace(n_cells=score.n_cells / n_seeds) for method, score in scores.items()}
+    estimates = {method: stack.estimate_classes(method, budget) for method in wanted}
     names = {method: method_name(method) for method in wanted}
     n_cells = scores[wanted[0]].n_cells
     rows = [
@@ -219,7 +170,7 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
             name,
             int(n_cells[place]),
             n_cells[place] < FEW_CELLS,
-            [f"{scores[method].f1[place]:.3f}" for method in wanted],
+            [str(estimates[method][name]) for method in wanted],
         )
         for place, name in enumerate(stack.classes)
         if n_cells[place] > 0
@@ -320,6 +271,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "maps": [],
         "curves": figures.plot_curves(curves),
         "class_figure": None,
+        "confidence_rows": [],
         "settings": {"config.toml": (folder / "config.toml").read_text(encoding="utf-8")},
         "versions": manifest["versions"] | manifest["machine"],
         "seconds": {"training": outcome.get("seconds")},

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import answer_questions, summarize
-from selfcell.reporting.html import caveats, headline, method_name, metric_name, stack_of, verdict_sentences
+from selfcell.reporting.html import caveats, headline, stack_of, verdict_sentences
+from selfcell.reporting.names import method_name, metric_name
 
 
 def print_results(folder: Path) -> None:
@@ -20,7 +21,8 @@ def print_results(folder: Path) -> None:
     table = Table(
         "method",
         *stack.budgets,
-        title=f"{metric_name(results)} on {n_cells:,} unseen cells, by what is labelled: mean [95 %]",
+        title=f"{metric_name(str(results.about['headline_metric']))} on {n_cells:,} unseen cells, "
+        "by what is labelled: mean [95 %]",
         box=box.SIMPLE_HEAD,
         title_style="bold",
         padding=(0, 1, 0, 0),

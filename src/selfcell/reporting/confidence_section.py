@@ -1,0 +1,42 @@
+"""The part of the page that tells how far confidence can be trusted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from selfcell.downstream.confidence_scores import confidence_scores
+from selfcell.downstream.rejection import risk_coverage
+from selfcell.downstream.reliability import reliability_table
+from selfcell.reporting.confidence_figures import plot_reliability, plot_risk_coverage
+from selfcell.reporting.names import method_name
+
+
+def confidence_content(examined: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Give what the template shows of the tables that :meth:`CellTypeTask.examine` makes; nothing without them."""
+    if "confidence" not in examined:
+        return {"confidence_rows": []}
+    cells = examined["confidence"]
+    reliability, risk = {}, {}
+    for method, of_method in cells.groupby("method", sort=False):
+        name = method_name(str(method))
+        correct = (of_method["truth"] == of_method["predicted"]).to_numpy()
+        reliability[f"{name}, as it is"] = reliability_table(of_method["uncalibrated"].to_numpy(), correct)
+        reliability[f"{name}, calibrated"] = reliability_table(of_method["confidence"].to_numpy(), correct)
+        risk[name] = risk_coverage(of_method["confidence"].to_numpy(), correct)
+    return {
+        "confidence_rows": [
+            (method_name(str(row["method"])), [_shown(value) for value in row.drop(["method", "n_cells"])])
+            for _, row in confidence_scores(cells).iterrows()
+        ],
+        "reliability_figure": plot_reliability(reliability),
+        "risk_figure": plot_risk_coverage(risk),
+        "unseen_rows": [
+            (str(row["class"]), f"{int(row['n_cells']):,}", [_shown(value) for value in row.drop(["class", "n_cells"])])
+            for _, row in examined.get("unseen_types", pd.DataFrame()).iterrows()
+        ],
+    }
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3f}"

@@ -1,0 +1,53 @@
+"""What people read for methods and scores."""
+
+METHOD_NAMES = {
+    "zero_shot": "zero-shot",
+    "probe": "probe",
+    "fine_tuned": "fine-tuned",
+    "from_scratch": "from scratch",
+    "pca_knn": "PCA + neighbors",
+    "logistic_regression": "logistic regression",
+    "hvg_logistic_regression": "regression on HVGs",
+    "celltypist_style": "CellTypist's recipe",
+    "boosted_trees": "boosted trees",
+    "expression_knn": "genes + neighbors",
+    "untrained_encoder": "untrained encoder",
+    "gene_means": "gene means",
+    "pca": "PCA",
+    "knn_smoothing": "neighbors' mean",
+    "gene_ridge": "ridge regression on genes",
+    "pca_ridge": "ridge regression on PCA",
+    "means": "means of training cells",
+    "totalvi": "totalVI",
+    "harmony": "Harmony",
+    "scvi": "scVI",
+    "scanvi": "scANVI",
+}
+METRIC_NAMES = {
+    "macro_f1": "Macro F1",
+    "pearson_per_cell": "Pearson correlation of each cell",
+    "explained_variance_weighted": "Explained variance",
+    "total": "Total score of integration",
+}
+METRIC_HELP = {
+    "macro_f1": "Macro F1 over the types present among the test cells.",
+    "explained_variance_weighted": (
+        "Share of the variance of log1p expression that is explained, all genes together, of cells that are seen whole."
+    ),
+    "pearson_per_cell": (
+        "Pearson correlation across the targets of a cell, averaged over test cells. How much there is of each target "
+        "in all cells makes most of it; what distinguishes cells shows in the correlation of each target across cells "
+        "(pearson_per_feature in scores.csv)."
+    ),
+    "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
+}
+
+
+def method_name(method: str) -> str:
+    """Give what people read for a regime or a baseline."""
+    return METHOD_NAMES.get(method, method)
+
+
+def metric_name(metric: str) -> str:
+    """Give what people read for a score."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
