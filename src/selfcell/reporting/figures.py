@@ -48,7 +48,7 @@ def plot_scores(estimates: dict[str, Estimate], names: dict[str, str], *, budget
     axes.set_yticks(range(len(order)), [names[method] for method in order])
     axes.set_xlabel(f"{metric}, test cells")
     axes.set_ylim(-0.6, len(order) - 0.4)
-    return as_svg(figure, f"{metric} of {len(order)} methods with {budget} labelled")
+    return as_svg(figure, f"{metric} of {len(order)} methods, {budget}")
 
 
 def plot_differences(comparisons: Sequence[Comparison], *, metric: str) -> str:

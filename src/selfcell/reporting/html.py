@@ -24,7 +24,7 @@ from selfcell.core.errors import InputError
 from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
-from selfcell.reporting.names import METRIC_HELP, method_name, metric_name
+from selfcell.reporting.names import METRIC_HELP, budget_word, method_name, metric_name
 
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
@@ -71,31 +71,31 @@ def stack_of(results: StudyResults) -> Stack:
     return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
 
 
-def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]]) -> list[str]:
+def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]], *, task: str) -> list[str]:
     """Say in plain words what the comparisons found."""
     sentences = []
     for _, comparisons in answers:
         first = comparisons[0]
         pair = f"{method_name(first.method)} against {method_name(first.against)}"
         found = [
-            f"{comparison.finding} with {comparison.budget} labelled ({_signed(comparison.difference)})"
+            f"{comparison.finding} with {comparison.budget} {budget_word(task)} ({_signed(comparison.difference)})"
             for comparison in comparisons
         ]
         sentences.append(f"{pair[0].upper()}{pair[1:]}: {'; '.join(found)}.")
     return sentences
 
 
-def headline(answers: list[tuple[str, list[Comparison]]]) -> str:
+def headline(answers: list[tuple[str, list[Comparison]]], *, task: str) -> str:
     """Answer in a sentence whether pre-training helps here."""
     for _, comparisons in answers:
         if (comparisons[0].method, comparisons[0].against) == ("fine_tuned", "from_scratch"):
-            return _headline_of(comparisons)
+            return _headline_of(comparisons, budget_word(task))
     return (
         "Fine-tuning was not compared with training from scratch, so whether pre-training helps is not answered here."
     )
 
 
-def _headline_of(comparisons: list[Comparison]) -> str:
+def _headline_of(comparisons: list[Comparison], known: str) -> str:
     helped = [comparison.budget for comparison in comparisons if comparison.verdict == "helps"]
     hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
     if not helped and not hurt:
@@ -103,10 +103,10 @@ def _headline_of(comparisons: list[Comparison]) -> str:
             "No evidence that self-supervised pre-training helps on these data: at no label budget does the fine-tuned "
             "network differ clearly from the same network trained from scratch."
         )
-    parts = [f"helps with {' and '.join(helped)} labelled"] if helped else []
-    parts += [f"hurts with {' and '.join(hurt)} labelled"] if hurt else []
+    parts = [f"helps with {' and '.join(helped)} {known}"] if helped else []
+    parts += [f"hurts with {' and '.join(hurt)} {known}"] if hurt else []
     rest = [comparison.budget for comparison in comparisons if comparison.verdict == "no evidence"]
-    parts += [f"shows no clear effect with {' and '.join(rest)} labelled"] if rest else []
+    parts += [f"shows no clear effect with {' and '.join(rest)} {known}"] if rest else []
     return f"Against the same network trained from scratch, self-supervised pre-training {', and '.join(parts)}."
 
 
@@ -118,14 +118,15 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
     about = results.about
     return {
         "title": f"Does self-supervision help on {about['dataset']}?",
-        "headline": headline(answers),
+        "headline": headline(answers, task=about["task"]),
         "caveats": caveats(results),
-        "sentences": verdict_sentences(answers),
+        "sentences": verdict_sentences(answers, task=about["task"]),
         "rule": VERDICT_RULE,
         "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
         "budgets": list(stack.budgets),
+        "budget_word": budget_word(about["task"]),
         "answers": [
             (question, figures.plot_differences(comparisons, metric=metric)) for question, comparisons in answers
         ],
@@ -266,6 +267,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "facts": facts,
         "score_table": [],
         "budgets": [],
+        "budget_word": "",
         "answers": [],
         "score_figures": [],
         "maps": [],

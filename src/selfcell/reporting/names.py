@@ -42,6 +42,14 @@ METRIC_HELP = {
     "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 
+BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
+"""What the donors of a budget have that others have not; where tasks need nothing of them, they are for training."""
+
+
+def budget_word(task: str) -> str:
+    """Give what the donors of a budget are called: "with 2 donors labelled"."""
+    return BUDGET_WORDS.get(task, "for training")
+
 
 def method_name(method: str) -> str:
     """Give what people read for a regime or a baseline."""

@@ -9,20 +9,21 @@ from rich.table import Table
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import answer_questions, summarize
 from selfcell.reporting.html import caveats, headline, stack_of, verdict_sentences
-from selfcell.reporting.names import method_name, metric_name
+from selfcell.reporting.names import budget_word, method_name, metric_name
 
 
 def print_results(folder: Path) -> None:
     """Print the headline score of every method and budget, and the verdict."""
     results = read_results(folder)
     stack = stack_of(results)
+    task = str(results.about["task"])
     estimates = summarize(stack)
     n_cells = results.about["split"]["test"]["n_cells"]
     table = Table(
         "method",
         *stack.budgets,
         title=f"{metric_name(str(results.about['headline_metric']))} on {n_cells:,} unseen cells, "
-        "by what is labelled: mean [95 %]",
+        f"by what is {budget_word(task)}: mean [95 %]",
         box=box.SIMPLE_HEAD,
         title_style="bold",
         padding=(0, 1, 0, 0),
@@ -35,6 +36,6 @@ def print_results(folder: Path) -> None:
     console.print()
     console.print(table)
     answers = answer_questions(stack)
-    console.print(headline(answers), style="bold", highlight=False)
-    for line in [*verdict_sentences(answers), *caveats(results)]:
+    console.print(headline(answers, task=task), style="bold", highlight=False)
+    for line in [*verdict_sentences(answers, task=task), *caveats(results)]:
         console.print(f"- {line}", highlight=False, markup=False)
