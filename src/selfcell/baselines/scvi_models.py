@@ -20,7 +20,7 @@ MAX_EPOCHS = 400
 """Epochs of scVI at most, as scvi-tools has it."""
 MAX_CELLS_SEEN = 2_000_000
 """Cells of all epochs of scVI at most. scvi-tools takes four times as many: on 20,000 cells of ``liu_covid_pbmc`` that
-took three times as long, and neighbors in the embedding named types of new donors worse (macro F1 0.654, here 0.678)."""
+took three times as long, and neighbors in the embedding named types of new donors worse (macro F1 0.654, not 0.678)."""
 MAX_SCANVI_EPOCHS, N_CELLS_PER_LABEL = 20, 100
 """Of scANVI, as in the same tutorial."""
 
@@ -36,8 +36,8 @@ def answer_by_scvi(problem: Problem[Any]) -> Any:
     The network is trained on the counts of the 2,000 most variable genes of the unlabelled cells, with the experiment
     as batch where the comparison names one, with the settings of its authors' tutorial of integration: two layers, 30
     dimensions, negative binomial; for 400 epochs at most, fewer where there are more than 5,000 cells
-    (:data:`MAX_CELLS_SEEN`), stopped early by a tenth of the cells. The encoder does not see the batch, so it embeds test cells of any batch, at
-    the mean of its posterior, and nothing is trained on them.
+    (:data:`MAX_CELLS_SEEN`), stopped early by a tenth of the cells. The encoder does not see the batch, so it embeds
+    test cells of any batch, at the mean of its posterior, and nothing is trained on them.
 
     Raises
     ------
