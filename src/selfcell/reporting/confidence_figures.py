@@ -38,7 +38,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> str:
     axes.set_ylabel("share of cells that are right")
     axes.tick_params(labelbottom=False)
     below.set_xlabel("mean confidence")
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     below.set_yscale("log")
     below.set_ylabel("cells")
     return as_svg(figure, f"Accuracy against confidence: {_named(tables)}")
