@@ -68,5 +68,5 @@ def test_confidence_is_written_and_read_back(model, adata, tmp_path):
     evaluate(model, adata, **arguments, jobs=1, out=tmp_path / "judged")
     results = read_results(tmp_path / "judged")
     n_test = results.about["split"]["test"]["n_cells"]
-    assert len(results.examined["confidence"]) == n_test and set(results.examined) == {"confidence", "unseen_types"}
-    assert results.examined["confidence"]["is_unknown"].dtype == bool
+    assert len(results.details["confidence"]) == n_test and set(results.details) == {"confidence", "unseen_types"}
+    assert results.details["confidence"]["is_unknown"].dtype == bool

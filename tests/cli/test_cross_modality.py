@@ -43,7 +43,13 @@ def test_finetune_predict_evaluate_report(run, measured, model, tmp_path):
         scores["metric"]
     )
     assert json.loads((judged / "study.json").read_text())["headline_metric"] == "pearson_per_cell"
-    assert "How much there is of each target" in (judged / "report.html").read_text()
+    page = (judged / "report.html").read_text()
+    assert "How much there is of each target" in page and "Each of what is predicted" in page and "<td>CD3</td>" in page
+    features = pd.read_csv(judged / "features.csv.gz")
+    assert len(features) == 12 * scores["method"].nunique()
+    by_method = features.groupby("method")["pearson"].mean()
+    of_all = scores[scores["metric"] == "pearson_per_feature"].groupby("method")["value"].mean()
+    np.testing.assert_allclose(by_method.sort_index(), of_all.sort_index(), rtol=1e-4, atol=1e-6)
 
 
 def test_judged_on_another_data_set_shared_proteins_are_used(run, measured, model, tmp_path):

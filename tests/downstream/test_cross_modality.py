@@ -82,6 +82,23 @@ def test_scores_are_those_of_the_written_out_correlations(measured, encoded):
     assert {"spearman_per_cell", "spearman_per_feature", "spearman_flattened"} <= set(scores)
 
 
+def test_the_table_of_targets_has_the_correlation_and_the_error_of_each(measured, encoded, monkeypatch):
+    task = make(measured)
+    predicted = task.predict(encoded, SPLIT, regime="probe", seed=0)
+    table = task.tables(predicted, SPLIT, UNITS)["features"]
+    truth = task.space(SPLIT.train).values(task.targets.subset(SPLIT.test))
+    assert list(table["feature"]) == list(measured.uns["protein_names"])
+    for place, row in table.iterrows():
+        true, foretold = truth[:, place].astype(float), predicted.dense()[:, place].astype(float)
+        assert row["pearson"] == pytest.approx(np.corrcoef(true, foretold)[0, 1], abs=1e-6)
+        assert row["mse"] == pytest.approx(np.square(true - foretold).mean(), rel=1e-5)
+    assert np.mean(table["pearson"]) == pytest.approx(
+        task.score(predicted, SPLIT, UNITS).values["pearson_per_feature"], rel=1e-6
+    )
+    monkeypatch.setattr(task_module, "_MOST_NAMED", 11)
+    assert task.tables(predicted, SPLIT, UNITS) == {}
+
+
 def test_zero_shot_is_the_mean_of_the_nearest_cells_in_the_embedding(measured, encoded):
     task = make(measured, n_neighbors=7, weights="distance")
     found = task.predict(encoded, SPLIT, regime="zero_shot", seed=0).dense()

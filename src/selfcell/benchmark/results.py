@@ -9,6 +9,8 @@ confidence.csv.gz   cell types: how sure the first encoder is of each test cell;
                     :data:`selfcell.downstream.confidence_scores.CONFIDENCE_COLUMNS`
 unseen_types.csv.gz cell types: whether a type that is left out of the reference is noticed; the columns are
                     :data:`selfcell.downstream.confidence.UNSEEN_COLUMNS`
+features.csv.gz     proteins and others that are predicted: Pearson correlation and squared error of each, by method
+                    and budget, the mean over seeds, and the standard deviation of the correlation
 curves.csv          loss by epoch and pre-training seed
 map.csv.gz          cells in two dimensions, for the embedding and for PCA
 study.json          data, split, settings, versions, seconds
@@ -76,8 +78,8 @@ class StudyResults:
     confusion: pd.DataFrame
     curves: pd.DataFrame
     cell_map: pd.DataFrame
-    examined: dict[str, pd.DataFrame]
-    """What the task's ``examine`` gave, by name; written as ``NAME.csv.gz``."""
+    details: dict[str, pd.DataFrame]
+    """Further tables of the task, by name; written as ``NAME.csv.gz``."""
     about: dict[str, Any]
 
     def class_scores(self) -> pd.DataFrame:
@@ -98,7 +100,7 @@ class StudyResults:
         for name, table in tables.items():
             with atomic_path(folder / name) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
-        about = {**self.about, "examined": list(self.examined)}
+        about = {**self.about, "details": list(self.details)}
         write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **about})
 
     def _tables(self) -> dict[str, pd.DataFrame]:
@@ -108,7 +110,7 @@ class StudyResults:
             "confusion.csv.gz": self.confusion,
             "curves.csv": self.curves,
             "map.csv.gz": self.cell_map,
-            **{f"{name}.csv.gz": table for name, table in self.examined.items()},
+            **{f"{name}.csv.gz": table for name, table in self.details.items()},
         }
 
 
@@ -135,7 +137,7 @@ def read_results(folder: Path) -> StudyResults:
         raise InputError(
             f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
         )
-    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch", "class"), str)
+    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch", "class", "feature"), str)
     try:
         tables = {
             name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
@@ -145,13 +147,13 @@ def read_results(folder: Path) -> StudyResults:
                 ("confusion", "confusion.csv.gz"),
                 ("curves", "curves.csv"),
                 ("cell_map", "map.csv.gz"),
-                *((name, f"{name}.csv.gz") for name in about.get("examined", ())),
+                *((name, f"{name}.csv.gz") for name in about.get("details", ())),
             )
         }
     except FileNotFoundError as error:
         raise InputError(f"{folder} is incomplete: {Path(str(error.filename)).name} is missing.") from error
-    examined = {name: tables.pop(name) for name in about.pop("examined", ())}
-    return StudyResults(**tables, examined=examined, about=about)
+    details = {name: tables.pop(name) for name in about.pop("details", ())}
+    return StudyResults(**tables, details=details, about=about)
 
 
 def trial_id(**determinants: Any) -> str:

@@ -124,13 +124,26 @@ class Study:
             else pd.DataFrame(columns=list(CONFUSION_COLUMNS)),
             curves=self._curves(),
             cell_map=self._map(contest.encoded[0].embedding),
-            examined=self._examine(contest.encoded[0]),
+            details=self._examine(contest.encoded[0]) | self._features(outcomes),
             about=self._about(seconds=time.perf_counter() - started),
         )
 
     def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
         return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
+
+    def _features(self, outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
+        """Average over seeds what is known of each feature, where the task has features that are predicted."""
+        tables = [
+            outcome.tables["features"].assign(method=trial.method, budget=trial.budget)
+            for trial, outcome in zip(self.trials, outcomes, strict=True)
+            if "features" in outcome.tables
+        ]
+        if not tables:
+            return {}
+        groups = pd.concat(tables, ignore_index=True).groupby(["method", "budget", "feature"], sort=False)
+        means = groups.agg(pearson=("pearson", "mean"), pearson_sd=("pearson", "std"), mse=("mse", "mean"))
+        return {"features": means.reset_index()}
 
     def _trials(self) -> Iterator[Trial]:
         n_models, n_seeds = len(self.models), self.plan.n_seeds

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
 from selfcell.data.targets import TargetKind, Targets, read_targets
 from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
+from selfcell.downstream.feature_sums import FeatureSums, cell_blocks, densely
 from selfcell.downstream.neighbors import Weights, find_neighbors, mean_of_neighbors
 from selfcell.downstream.rank_scores import rank_scores
 from selfcell.downstream.regression_scores import RegressionTotals
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _MOST_RANKED = 100_000_000
 """Predicted entries up to which features are ranked over cells, which needs all of them at once."""
+
+_MOST_NAMED = 20_000
+"""Targets up to which the scores of each are kept."""
 
 
 class CrossModalityTraining(FineTuningSettings):
@@ -186,6 +191,20 @@ class CrossModalityTask(DownstreamTask):
             resampled |= {name: draws[1:] for name, draws in ranked.items()}
         known = [name for name, value in values.items() if np.isfinite(value[0])]
         return TaskScores({name: float(values[name][0]) for name in known}, {name: resampled[name] for name in known})
+
+    def tables(self, predicted: TargetPrediction, split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+        """Give the correlation and the squared error of each target over test cells, unless there are very many."""
+        n_targets = predicted.shape[1]
+        if n_targets > _MOST_NAMED:
+            return {}
+        truth = self.space(split.train).values(self.targets.subset(split.test))
+        sums = FeatureSums(n_features=n_targets, n_units=1)
+        for cells in cell_blocks(len(predicted.left), n_targets):
+            true, foretold = densely(truth[cells]), densely(predicted.rows(cells))
+            sums.add(true, foretold, np.zeros(len(true), dtype=np.int64))
+        of_targets = sums.moments(np.ones((1, 1)))
+        pearson, mse = of_targets.pearson[0], of_targets.squared_error[0]
+        return {"features": pd.DataFrame({"feature": list(self.targets.names), "pearson": pearson, "mse": mse})}
 
     def train(
         self, start: Start, cells: Cells, split: Split, *, place: TrainingPlace

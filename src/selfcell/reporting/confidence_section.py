@@ -12,11 +12,11 @@ from selfcell.reporting.confidence_figures import plot_reliability, plot_risk_co
 from selfcell.reporting.names import method_name
 
 
-def confidence_content(examined: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def confidence_content(details: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """Give what the template shows of the tables that :meth:`CellTypeTask.examine` makes; nothing without them."""
-    if "confidence" not in examined:
+    if "confidence" not in details:
         return {"confidence_rows": []}
-    cells = examined["confidence"]
+    cells = details["confidence"]
     reliability, risk = {}, {}
     for method, of_method in cells.groupby("method", sort=False):
         name = method_name(str(method))
@@ -33,7 +33,7 @@ def confidence_content(examined: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "risk_figure": plot_risk_coverage(risk),
         "unseen_rows": [
             (str(row["class"]), f"{int(row['n_cells']):,}", [_shown(value) for value in row.drop(["class", "n_cells"])])
-            for _, row in examined.get("unseen_types", pd.DataFrame()).iterrows()
+            for _, row in details.get("unseen_types", pd.DataFrame()).iterrows()
         ],
     }
 

@@ -24,6 +24,7 @@ from selfcell.core.errors import InputError
 from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
+from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import METRIC_HELP, budget_word, method_name, metric_name
 
 FEW_CELLS = 30
@@ -145,7 +146,8 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "maps": _maps(results.cell_map),
         "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
         **(_class_content(stack) if isinstance(stack, ConfusionStack) else {"class_figure": None}),
-        **confidence_content(results.examined),
+        **confidence_content(results.details),
+        **feature_content(results.details),
         "settings": about["settings"],
         "versions": about["versions"] | about["machine"],
         "seconds": about["seconds"],
@@ -274,6 +276,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "curves": figures.plot_curves(curves),
         "class_figure": None,
         "confidence_rows": [],
+        "feature_rows": [],
         "settings": {"config.toml": (folder / "config.toml").read_text(encoding="utf-8")},
         "versions": manifest["versions"] | manifest["machine"],
         "seconds": {"training": outcome.get("seconds")},
