@@ -34,7 +34,7 @@ napoleon_use_rtype = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!selfcell\.).*"),
-    (r"py:.*", r"selfcell\..*\.(Settings|AnySettings|SettingsT|Annotated|Vote|PerClass|Estimate|TaskT|SupervisedT)"),
+    (r"py:.*", r"selfcell\..*\.((Any)?Settings|\w+T|Annotated|Vote|PerClass|Estimate|Made)"),
 ]
 intersphinx_mapping = (
     {

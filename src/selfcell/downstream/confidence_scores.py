@@ -20,7 +20,7 @@ CONFIDENCE_COLUMNS = (
     "truth_in_set",
     "is_unknown",
 )
-"""Columns of the table of cells: ``confidence`` is calibrated, ``uncalibrated`` the share of votes or the softmax;
+"""Columns of the table of test cells. ``confidence`` is calibrated, ``uncalibrated`` the share of votes or the softmax;
 ``n_in_set`` is the number of types in the cell's prediction set."""
 
 
