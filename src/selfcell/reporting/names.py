@@ -27,7 +27,11 @@ METRIC_NAMES = {
     "macro_f1": "Macro F1",
     "pearson_per_cell": "Pearson correlation of each cell",
     "explained_variance_weighted": "Explained variance",
+    "pearson_per_feature": "Pearson correlation of each target",
+    "hidden_mse": "Squared error of hidden expression",
     "total": "Total score of integration",
+    "bio_conservation": "Conservation of types",
+    "batch_correction": "Mixing of batches",
 }
 METRIC_HELP = {
     "macro_f1": "Macro F1 over the types present among the test cells.",
