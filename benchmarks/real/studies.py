@@ -134,7 +134,7 @@ def _studies() -> list[RealStudy]:
             "Proteins that both sets measure, learned from liu_covid_pbmc, judged on teaseq_pbmc",
             "liu",
             _unseen("liu_covid_pbmc", "teaseq_pbmc"),
-            _TOTALVI,
+            {"task": "cross_modality"},
             _target("protein_counts"),
         ),
         RealStudy(
