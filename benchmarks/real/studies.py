@@ -91,7 +91,7 @@ def _studies() -> list[RealStudy]:
                 f"pancreas_without_{study.split()[0]}",
                 pancreas,
                 {**_TYPES, **_PANCREAS, "test_where": f"Dataset == '{study}'"},
-                {"training": {"max_epochs": 40, "minibatch_size": 64}},
+                {"training": {"max_epochs": 15, "minibatch_size": 64}},
             )
             for study in STUDIES
         ),
