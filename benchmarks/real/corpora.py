@@ -26,7 +26,7 @@ _LABEL_KEYS = {"liu_covid_pbmc": "mergedcelltype", "pbmc3k": "louvain"}
 
 @functools.lru_cache(maxsize=4)
 def cells_of(name: str) -> Cells:
-    """Give a data set, on genes that all of its studies measured, with ``blood_type`` in ``obs`` where its types have names in common with others."""
+    """Give a data set, with ``blood_type`` in ``obs`` where its types have names in common with others."""
     adata = datasets.load(name)
     if name == "pancreas_4_studies":
         # What a study did not measure is zero in all its cells, and would tell studies apart.
