@@ -64,4 +64,6 @@ def _table(metric: str, rows: pd.DataFrame) -> list[str]:
 
 
 def _interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
+    if pd.isna(low):
+        return f"{mean:{sign}.3f}"
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

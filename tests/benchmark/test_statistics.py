@@ -187,6 +187,75 @@ def test_intervals_of_crossed_seeds_cover_the_mean():
     assert covered / 400 > 0.93
 
 
+@pytest.mark.parametrize(("n_models", "n_seeds"), [(2, 3), (2, 6), (3, 6)])
+def test_pretrainings_that_several_seeds_share_are_counted_once(n_models, n_seeds):
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        pretraining = rng.normal(size=n_models)
+        values = {
+            ("m", seed % n_models, seed): pretraining[seed % n_models] + 0.3 * rng.normal() for seed in range(n_seeds)
+        }
+        estimate = ScoreStack(*score_tables(values), "total").estimate("m", "all donors")
+        covered += estimate.low <= 0 <= estimate.high
+    assert covered / 400 > 0.92
+
+
+def test_where_nothing_was_varied_there_is_no_interval_and_no_verdict():
+    values = {(method, 0, seed): value for method, value in (("a", 0.5001), ("b", 0.5)) for seed in range(3)}
+    stack = ScoreStack(*score_tables(values), "total")
+    comparison = stack.compare("a", "b", "all donors")
+    assert str(stack.estimate("a", "all donors")) == "0.500" and comparison.difference.with_sign() == "+0.000"
+    assert comparison.verdict == "no evidence"
+    assert comparison.finding == "no verdict, since neither seeds nor donors vary it"
+
+
+def test_a_draw_on_which_a_score_has_no_meaning_is_left_out():
+    draws = np.random.default_rng(3).normal(size=400)
+    cut = np.append(draws, np.nan)
+    whole, holey = (
+        ScoreStack(*score_tables({("a", 0, 0): 0.0}, {"a00": of}), "total").estimate("a", "all donors")
+        for of in (draws, cut)
+    )
+    assert whole == holey and whole.high > 0
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(0.5, 0.4, 0.625, ()), "0.500 [.400, .625]"),
+        (Estimate(12.0, 10.5, 20.25, ()), "12.000 [10.500, 20.250]"),
+        (Estimate(-1515.2, -1520.3, -0.1, ()), "-1515.200 [-1520.300, -.100]"),
+    ],
+)
+def test_bounds_are_written_as_they_are(estimate, text):
+    assert str(estimate) == text
+
+
+def test_a_class_is_judged_by_the_donors_that_have_it():
+    donors = np.repeat([f"d{n}" for n in range(10)], 20)
+    truth = np.full(200, "a", dtype=object)
+    truth[:5], truth[20:25], truth[40:45] = "b", "b", "c"
+    predicted = truth.copy()
+    # Every donor has a false positive of b, and one of those that have it a miss.
+    predicted[np.arange(10) * 20 + 10] = "b"
+    predicted[0] = "a"
+    stack = ConfusionStack(confusion_of(truth, {"m": [predicted]}, donors))
+    classes = stack.estimate_classes("m", "all donors")
+    f1 = f1_score(truth, predicted, average=None, labels=["a", "b", "c"])
+    assert [classes[name].mean for name in "abc"] == pytest.approx(f1)
+    # Two donors tell of b: one degree of freedom, and draws without either are left out.
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(4_000):
+        rows = np.concatenate([np.flatnonzero(donors == f"d{n}") for n in rng.integers(10, size=10)])
+        if (truth[rows] == "b").any():
+            drawn.append(f1_score(truth[rows] == "b", predicted[rows] == "b"))
+    half = scipy.stats.t.ppf(0.975, 1) * np.sqrt(np.var(drawn) * 2)
+    assert classes["b"].high - classes["b"].mean == pytest.approx(half, rel=0.1)
+    assert np.isnan(classes["c"].low)
+
+
 def test_scores_without_draws_of_donors_vary_over_seeds_alone():
     values = {("m", seed, seed): value for seed, value in enumerate((0.1, 0.2, 0.6))}
     estimate = ScoreStack(*score_tables(values), "total").estimate("m", "all donors")

@@ -71,17 +71,6 @@ def test_only_training_cells_set_the_weights(counts):
     assert of_train.inverse_document_frequency[7] == of_train.inverse_document_frequency.max() == 12
 
 
-def test_heads_are_told_what_to_give():
-    assert {name: transform.head_output for name, transform in TRANSFORMS.items()} == {
-        "unchanged": "real",
-        "counts": "count_mean",
-        "log1p": "non_negative",
-        "clr": "non_negative",
-        "tfidf": "non_negative",
-        "binary": "probability_logit",
-    }
-
-
 @pytest.mark.parametrize(
     ("name", "kind"), [("clr", "chromatin_counts"), ("tfidf", "protein_counts"), ("log1p", "values")]
 )

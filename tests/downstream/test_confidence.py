@@ -58,7 +58,7 @@ def test_with_two_types_none_can_be_left_out():
 
 @pytest.fixture
 def adata():
-    return simulate_cells(n_cells=400, n_genes=60, n_types=3, n_donors=8, seed=0)
+    return simulate_cells(n_cells=800, n_genes=60, n_types=3, n_donors=8, seed=0)
 
 
 @pytest.fixture
@@ -102,6 +102,18 @@ def test_what_is_not_compared_is_not_examined(regimes, tables, examine):
 def test_without_donors_it_is_examined_all_the_same(examine):
     tables, _ = examine(donors=None)
     assert tables["confidence"]["confidence"].between(0, 1).all()
+
+
+def test_a_single_labelled_donor_is_examined_cell_by_cell(examine, adata):
+    donors = open_cells(adata).obs["donor"].astype(str).where(False, "one")
+    assert set(examine(donors=donors)[0]["confidence"]["method"]) == {"zero_shot", "fine_tuned"}
+
+
+def test_too_few_cells_to_calibrate_a_classifier_on_are_told(examine, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("selfcell.downstream.cell_type.N_TO_CALIBRATE", 1_000)
+    assert set(examine()[0]["confidence"]["method"]) == {"zero_shot"}
+    assert "Too few labelled cells to calibrate a classifier on" in caplog.text
 
 
 def test_the_truth_of_test_cells_changes_nothing_that_is_said_of_them(examine, adata):

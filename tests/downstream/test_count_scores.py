@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given
@@ -25,8 +26,26 @@ def draw(kind, seed=0, *, n_cells=30, n_genes=5):
     counts = rng.poisson(rate).astype(float)
     if kind.startswith("zero"):
         counts[rng.random(counts.shape) < extra_zero] = 0
-        return CountDistribution(mean, theta, extra_zero), counts
+        return CountDistribution(mean, theta, scipy.special.logit(extra_zero)), counts
     return CountDistribution(mean, None if kind == "poisson" else theta), counts
+
+
+def test_a_gene_that_is_all_but_surely_off_has_a_probability_in_logarithms():
+    logit, mean, theta = 60.0, 1.3, 2.0
+    distribution = CountDistribution(np.full((1, 2), mean), np.full(2, theta), np.full((1, 2), logit))
+    off, on = distribution.log_probability(np.array([[0.0, 1.0]]))[0]
+    assert off == pytest.approx(0.0, abs=1e-12)
+    assert on == pytest.approx(-logit + scipy.stats.nbinom(theta, theta / (theta + mean)).logpmf(1), rel=1e-9)
+
+
+def test_cells_of_which_nothing_is_scored_are_no_cells():
+    distribution, counts = draw("negative_binomial", n_cells=5)
+    mask = np.ones(counts.shape, dtype=bool)
+    mask[3:] = False
+    totals = CountTotals(n_genes=5, n_units=1)
+    totals.add(counts, distribution, np.zeros(5, dtype=int), mask=mask)
+    expected = distribution.log_probability(counts)[:3].sum() / 3
+    assert totals.scores()["log_likelihood_per_cell"][0] == pytest.approx(expected)
 
 
 def of_scipy(distribution):
@@ -81,7 +100,7 @@ def test_scores_are_means_over_cells_entries_and_genes(kind, seed):
     log_probability, zero = distribution.log_probability(counts), distribution.zero_probability()
     off = [abs((x[m] == 0).mean() - p[m].mean()) for x, p, m in zip(counts.T, zero.T, mask.T, strict=True) if m.any()]
     expected = {
-        "log_likelihood_per_cell": np.where(mask, log_probability, 0).sum(axis=1).mean(),
+        "log_likelihood_per_cell": np.where(mask, log_probability, 0).sum(axis=1)[mask.any(axis=1)].mean(),
         "log_likelihood_per_entry": log_probability[mask].mean(),
         "zero_calibration_error": np.mean(off),
     }

@@ -1,6 +1,7 @@
 """Other people's networks from scvi-tools, seeded, quiet, and leaving the process as it was."""
 
 import contextlib
+import io
 import logging
 import os
 import random
@@ -67,6 +68,8 @@ def scvi_session(seed: int, stream: str) -> Iterator[ModuleType]:
         for logger in loggers:
             after.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
+        # It prints why it stopped early.
+        after.enter_context(contextlib.redirect_stdout(io.StringIO()))
         after.callback(setattr, scvi.settings, "seed", None)
         scvi.settings.seed = derive_seed(seed, stream) % 2**32
         yield scvi

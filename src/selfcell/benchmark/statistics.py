@@ -10,6 +10,7 @@ donors.
 """
 
 import abc
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -39,12 +40,19 @@ class Estimate(NamedTuple):
 
     mean: float
     low: float
+    """NaN where nothing was varied that an interval could be made of."""
     high: float
     by_seed: tuple[float, ...]
 
     def __str__(self) -> str:
-        low, high = (f"{bound:.3f}".replace("0.", ".", 1) for bound in (self.low, self.high))
+        if np.isnan(self.low):
+            return f"{self.mean:.3f}"
+        low, high = (re.sub(r"^(-?)0\.", r"\1.", f"{bound:.3f}") for bound in (self.low, self.high))
         return f"{self.mean:.3f} [{low}, {high}]"
+
+    def with_sign(self) -> str:
+        """Write it as a difference, with signs."""
+        return f"{self.mean:+.3f}" + ("" if np.isnan(self.low) else f" [{self.low:+.3f}, {self.high:+.3f}]")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Comparison:
         """The verdict in the words that fit: pre-training helps or hurts, a method is better or worse than another."""
         if len(self.difference.by_seed) < 2:
             return "no verdict from a single seed"
+        if np.isnan(self.difference.low):
+            return "no verdict, since neither seeds nor donors vary it"
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]
@@ -168,19 +178,25 @@ class ConfusionStack(Stack):
         return Draws(seeds, macro_f1(matrices.sum(axis=1)), resampled.mean(axis=1), len(self.donors))
 
     def estimate_classes(self, method: str, budget: str) -> dict[str, Estimate]:
-        """Estimate the F1 of each class that test cells are of, over seeds and over the donors that have it."""
+        """Estimate the F1 of each class that test cells are of, over seeds and over the donors that have it.
+
+        A class of a single donor has no interval: how donors differ cannot be told.
+        """
         matrices = self.matrices(method, budget)
         weight = draw_units(len(self.donors), n_draws=N_RESAMPLES)
         by_seed = per_class(matrices.sum(axis=1))
-        resampled = np.mean([per_class(np.tensordot(weight, of_seed, axes=1)).f1 for of_seed in matrices], axis=0)
+        of_draws = [per_class(np.tensordot(weight, of_seed, axes=1)) for of_seed in matrices]
+        # A draw without donors that have the class says nothing of it, though others may be taken for it.
+        resampled = np.mean([np.where(scores.n_cells > 0, scores.f1, np.nan) for scores in of_draws], axis=0)
         n_donors = (matrices[0].sum(axis=2) > 0).sum(axis=0)
         seeds = _seed_pairs(self._parts[method, budget])
         estimates = {}
         for place in np.flatnonzero(n_donors):
-            # A draw without donors that have the class has no F1 of it.
-            drawn = resampled[np.isfinite(resampled[:, place]), place]
-            draws = Draws(seeds, by_seed.f1[:, place], drawn, int(n_donors[place]))
-            estimates[self.classes[place]] = _estimate(draws)
+            draws = Draws(seeds, by_seed.f1[:, place], resampled[:, place], int(n_donors[place]))
+            estimate = _estimate(draws)
+            if n_donors[place] == 1:
+                estimate = estimate._replace(low=np.nan, high=np.nan)
+            estimates[self.classes[place]] = estimate
         return estimates
 
 
@@ -269,14 +285,18 @@ def summarize(stack: Stack) -> dict[tuple[str, str], Estimate]:
 def _estimate(draws: Draws) -> Estimate:
     """Estimate a mean over seeds, or a difference of two, by the rule at the head of this file."""
     parts = _variances_over_seeds(draws)
-    if draws.n_units > 1 and len(draws.resampled):
+    mean, by_seed = float(draws.by_seed.mean()), tuple(map(float, draws.by_seed))
+    # Draws on which the score has no meaning say nothing.
+    if draws.n_units > 1 and np.isfinite(draws.resampled).any():
         # The bootstrap's variance is too small by (n - 1) / n.
-        parts.append((draws.resampled.var() * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
+        parts.append((float(np.nanvar(draws.resampled)) * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
+    elif not any(part for part, _ in parts):
+        # Only seeds could vary, and none of them matters: that is no certainty.
+        return Estimate(mean, np.nan, np.nan, by_seed)
     variance = sum(part for part, _ in parts)
     uncertainty = sum(part**2 / degrees for part, degrees in parts) + np.finfo(float).tiny
     half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(variance**2 / uncertainty, 1.0)) * np.sqrt(variance)
-    mean = float(draws.by_seed.mean())
-    return Estimate(mean, mean - float(half), mean + float(half), tuple(map(float, draws.by_seed)))
+    return Estimate(mean, mean - float(half), mean + float(half), by_seed)
 
 
 def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
@@ -286,8 +306,13 @@ def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
     if n_seeds == 1:
         return []
     if len(np.unique(pretraining)) * len(np.unique(finetuning)) != n_seeds:
-        # Each fine-tuning has a pre-training of its own, so that one variance takes in both.
-        return [(draws.by_seed.var(ddof=1) / n_seeds, n_seeds - 1)]
+        # Each fine-tuning has a pre-training of its own, or several share one: a pre-training is what is independent,
+        # and one variance takes in both. A single one that all share cannot vary.
+        levels = np.unique(pretraining)
+        values = draws.by_seed
+        if 1 < len(levels) < n_seeds:
+            values = np.array([draws.by_seed[pretraining == level].mean() for level in levels])
+        return [(values.var(ddof=1) / len(values), len(values) - 1)]
     parts = []
     for factor in (pretraining, finetuning):
         levels = np.unique(factor)

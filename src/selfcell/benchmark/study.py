@@ -130,7 +130,12 @@ class Study:
 
     def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
-        return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
+        try:
+            return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
+        except InputError as error:
+            # The trials are done: what is known is written without it.
+            logger.warning("The answers were not looked into more closely: %s", error)
+            return {}
 
     def _features(self, outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
         """Average over seeds what is known of each feature, where the task has features that are predicted."""

@@ -5,7 +5,7 @@ A transform keeps dense arrays dense and sparse rows sparse.
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,10 +13,6 @@ from jaxtyping import Float
 
 from selfcell.core.errors import InputError
 from selfcell.data.targets import TargetKind, Targets
-
-HeadOutput = Literal["real", "non_negative", "count_mean", "probability_logit"]
-"""What a head must give: any number; one that is not negative (such as a softplus); the mean of counts, per 10,000 of
-the cell as in :mod:`selfcell.network.likelihoods`; or the logit of a probability."""
 
 Matrix: TypeAlias = np.ndarray | sp.csr_matrix
 
@@ -27,8 +23,6 @@ class TargetTransform(abc.ABC):
 
     of_kinds: ClassVar[tuple[TargetKind, ...]] = ("protein_counts", "chromatin_counts")
     """Targets that it can be used for."""
-    head_output: ClassVar[HeadOutput] = "non_negative"
-    """What a head must give."""
 
     @classmethod
     def fit(cls, train: Targets) -> "TargetTransform":
@@ -59,7 +53,6 @@ class Unchanged(TargetTransform):
     """Values as they are."""
 
     of_kinds = ("protein_counts", "chromatin_counts", "values")
-    head_output = "real"
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Copy the values."""
@@ -68,8 +61,6 @@ class Unchanged(TargetTransform):
 
 class Counts(TargetTransform):
     """Counts as they are, for a likelihood of counts, as totalVI models proteins."""
-
-    head_output = "count_mean"
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Copy the counts."""
@@ -135,7 +126,6 @@ class Binary(TargetTransform):
     """Whether a peak is open (1) or not (0) in a cell."""
 
     of_kinds = ("chromatin_counts",)
-    head_output = "probability_logit"
 
     def transform(self, matrix: Matrix) -> Matrix:
         """Tell where there are counts."""

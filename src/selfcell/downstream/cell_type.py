@@ -265,8 +265,8 @@ class CellTypeTask(DownstreamTask):
             reference = self._reference(encoded, split.train, donors)
             answers.append(("zero_shot", reference.answer(test)))
             tables["unseen_types"] = leave_types_out(reference, test, truth, self.classes)
-        if "fine_tuned" in regimes:
-            answers.append(("fine_tuned", self._ask_classifier(encoded, split, donors)))
+        if "fine_tuned" in regimes and (answer := self._ask_classifier(encoded, split, donors)) is not None:
+            answers.append(("fine_tuned", answer))
         names = np.full(len(test), "") if donors is None else donors.iloc[split.test].to_numpy()
         of_methods = [
             confidence_table(method, answer, donors=names, truth=truth, classes=self.classes)
@@ -280,12 +280,18 @@ class CellTypeTask(DownstreamTask):
         embedding, label_code = encoded.embedding[rows], self.label_code[rows]
         return Reference(embedding, label_code, donor_code, len(self.classes), n_neighbors, weights)
 
-    def _ask_classifier(self, encoded: EncodedCells, split: Split, donors: pd.Series | None) -> Answer:
+    def _ask_classifier(self, encoded: EncodedCells, split: Split, donors: pd.Series | None) -> Answer | None:
+        """Ask a classifier that is calibrated on labelled donors it was not trained on; None with too few cells."""
         of_labelled = None if donors is None else donors.iloc[split.train]
+        if of_labelled is not None and of_labelled.nunique() < 2:
+            of_labelled = None
         within = split_cells(len(split.train), of_labelled, validation_fraction=TO_CALIBRATE, seed=0)
         parts = Split(split.train[within.train], split.train[within.validation], split.test, unit=within.unit)
         classifier = cast("CellTypeClassifier", self.trained(encoded, parts, regime="fine_tuned", seed=0))
         confidence = ClassifierConfidence.of_manifest(self.learned(classifier, encoded.cells, parts), alpha=ALPHA)
+        if not confidence.is_calibrated:
+            logger.info("Too few labelled cells to calibrate a classifier on, so its confidence is not looked into.")
+            return None
         uncalibrated = classify(classifier.encoder, classifier.head, encoded.cells.subset(split.test))
         probability = confidence.probability(uncalibrated)
         predicted = probability.argmax(axis=1)

@@ -75,11 +75,17 @@ def learn_confidence(
     logits = _logits(probability)
     temperature = fit_temperature(logits, label_code, donor_code=donor_code)
     calibrated = calibrated_probability(logits, temperature=temperature)
-    thresholds = {
-        str(alpha): float(1 - fit_prediction_sets(calibrated, label_code, alpha=alpha).threshold[0]) for alpha in ALPHAS
-    }
-    finite = {alpha: max(least, 0.0) for alpha, least in thresholds.items()}
-    return {"temperature": temperature, "least_probability": finite, "n_cells": len(label_code)}
+    least = {str(alpha): _least_probability(calibrated, label_code, alpha=alpha) for alpha in ALPHAS}
+    return {"temperature": temperature, "least_probability": least, "n_cells": len(label_code)}
+
+
+def _least_probability(probability: np.ndarray, label_code: np.ndarray, *, alpha: float) -> float:
+    """Give the smallest probability of a label that is in a prediction set; 0 where all labels are."""
+    sets = fit_prediction_sets(probability, label_code, alpha=alpha)
+    cells = np.arange(len(label_code))
+    # One of the probabilities themselves, not one less the threshold: rounding would leave equal ones out.
+    of_truth = probability[cells, label_code][sets.predict(probability)[cells, label_code]]
+    return float(of_truth.min()) if np.isfinite(sets.threshold[0]) else 0.0
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ class CountDistribution:
     mean: Float[np.ndarray, "n_cells n_genes"]
     inverse_dispersion: Float[np.ndarray, " n_genes"] | None = None
     """The :math:`\\theta` of each gene; None for Poisson."""
-    extra_zero: Float[np.ndarray, "n_cells n_genes"] | None = None
-    """The :math:`\\pi` of each entry; None without zero inflation."""
+    extra_zero_logit: Float[np.ndarray, "n_cells n_genes"] | None = None
+    """The logit of the :math:`\\pi` of each entry; None without zero inflation."""
 
     @classmethod
     def of_outputs(
@@ -47,12 +47,19 @@ class CountDistribution:
         n_genes = wide.shape[1] if log_inverse_dispersion is None else len(log_inverse_dispersion)
         mean = np.logaddexp(0.0, wide[:, :n_genes]) * (library_size.astype(np.float64) / TARGET_TOTAL)[:, None]
         theta = None if log_inverse_dispersion is None else np.exp(log_inverse_dispersion.astype(np.float64))
-        extra_zero = scipy.special.expit(wide[:, n_genes:]) if wide.shape[1] > n_genes else None
-        return cls(mean, theta, extra_zero)
+        return cls(mean, theta, wide[:, n_genes:] if wide.shape[1] > n_genes else None)
+
+    @property
+    def extra_zero(self) -> Float[np.ndarray, "n_cells n_genes"] | None:
+        r"""The :math:`\pi` of each entry; None without zero inflation."""
+        return None if self.extra_zero_logit is None else np.asarray(scipy.special.expit(self.extra_zero_logit))
 
     def log_probability(self, counts: Float[np.ndarray, "n_cells n_genes"]) -> Float[np.ndarray, "n_cells n_genes"]:
         """Give the logarithm of the probability of each count."""
         log_probability = self._log_zero()
+        if self.extra_zero_logit is not None:
+            # In logarithms throughout: a large logit makes 1 - pi zero.
+            log_probability = np.logaddexp(_log_expit(self.extra_zero_logit), self._log_counted() + log_probability)
         cells, genes = counted = np.nonzero(counts)
         count, mean = counts[counted].astype(np.float64), self.mean[counted]
         if self.inverse_dispersion is None:
@@ -62,10 +69,8 @@ class CountDistribution:
             ways = -scipy.special.betaln(theta, count + 1) - np.log(theta + count)
             share = scipy.special.xlogy(count, mean) - count * np.log(theta + mean)
             of_counted = ways + share - theta * np.log1p(mean / theta)
-        if self.extra_zero is not None:
-            log_probability = np.log(self.zero_probability())
-            with np.errstate(divide="ignore"):
-                of_counted = of_counted + np.log1p(-self.extra_zero[counted])
+        if self.extra_zero_logit is not None:
+            of_counted = of_counted + self._log_counted()[counted]
         log_probability[cells, genes] = of_counted
         return log_probability
 
@@ -87,5 +92,14 @@ class CountDistribution:
             return -self.mean
         return np.asarray(-self.inverse_dispersion * np.log1p(self.mean / self.inverse_dispersion))
 
+    def _log_counted(self) -> np.ndarray:
+        assert self.extra_zero_logit is not None
+        return _log_expit(-self.extra_zero_logit)
+
     def _inflated(self, probability: np.ndarray) -> np.ndarray:
-        return probability if self.extra_zero is None else self.extra_zero + (1 - self.extra_zero) * probability
+        extra_zero = self.extra_zero
+        return probability if extra_zero is None else extra_zero + (1 - extra_zero) * probability
+
+
+def _log_expit(logit: np.ndarray) -> np.ndarray:
+    return np.asarray(-np.logaddexp(0.0, -logit))

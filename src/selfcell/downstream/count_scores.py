@@ -70,7 +70,7 @@ class CountTotals:
         mask = np.ones(truth.shape, dtype=bool) if mask is None else mask
         log_probability = np.where(mask, predicted.log_probability(truth), 0.0)
         _refuse_the_impossible(log_probability)
-        of_cells = np.stack([np.ones(len(truth)), mask.sum(axis=1), log_probability.sum(axis=1)], axis=1)
+        of_cells = np.stack([mask.any(axis=1), mask.sum(axis=1), log_probability.sum(axis=1)], axis=1)
         add_by_unit(self._of_cells, of_cells, unit_code)
         zero_probability = np.where(mask, predicted.zero_probability(), 0.0)
         for sums, values in zip(self._of_genes, (mask, mask & (truth == 0), zero_probability), strict=True):

@@ -1,5 +1,6 @@
 """Labelled cells in an embedding: what their neighbors are called, how sure that is, and what is like none of them."""
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from selfcell.downstream.calibration import calibrated_probability, fit_temperat
 from selfcell.downstream.conformal import PredictionSets, fit_prediction_sets
 from selfcell.downstream.neighbors import N_NEIGHBORS, Neighbors, Weights, class_shares, count_votes, find_neighbors
 from selfcell.downstream.unknown import call_unknown, share_farther
+
+logger = logging.getLogger(__name__)
 
 N_FOLDS = 5
 N_ASKED = 20_000
@@ -30,7 +33,7 @@ class Assigned(NamedTuple):
     distance: np.ndarray
     """Mean distance to the neighbors."""
     share_farther: np.ndarray
-    """Share of the reference cells of that label that lie as far from others, or farther; small is unfamiliar."""
+    """Share of the reference cells given that label that lie as far from others, or farther; small is unfamiliar."""
     is_unknown: np.ndarray
     """Whether the cell is like none of the reference; see ``UNKNOWN_RULE`` of :mod:`selfcell.downstream.unknown`."""
     sets: Bool[np.ndarray, "n_query n_classes"]
@@ -53,7 +56,7 @@ class LabelledReference:
     temperature: float
     sets: PredictionSets
     asked_code: Int[np.ndarray, " n_asked"]
-    """Label of each cell that was asked about."""
+    """Label that each cell was given that was asked about."""
     asked_distance: Float[np.ndarray, " n_asked"]
     """Its mean distance to its neighbors."""
 
@@ -84,7 +87,7 @@ def calibrated_reference(
     """Ask a reference about its own cells, fold by fold of donors, to learn how far its votes can be trusted.
 
     From the answers come a temperature that calibrates the shares of votes, prediction sets, and how far cells of each
-    type lie from those of other donors. Cells of a type that no other fold has are left out of the first two. Without
+    type lie from those of other donors. Cells of a type that no other fold has are left out. Without
     donors the folds are of cells, which overstates what can be said of cells of new donors.
 
     Parameters
@@ -102,14 +105,22 @@ def calibrated_reference(
     """
     rng = numpy_rng(0, "calibration of a reference")
     fold = _folds(len(embedding), donor_code, rng)
+    if not _some_are_known(label_code, fold):
+        logger.warning(
+            "Every type is of the donors of one fold, so that no other donor tells how sure to be. Confidence is that "
+            "on new cells of the same donors, which is too high for others."
+        )
+        fold, donor_code = _folds(len(embedding), None, rng), None
     asked = np.sort(rng.permutation(len(embedding))[:N_ASKED])
     logits, distance = np.empty((len(asked), n_classes)), np.empty(len(asked))
+    given = np.empty(len(asked), dtype=np.int64)
     known = np.zeros(len(asked), dtype=bool)
     for one in np.unique(fold):
         rest, here = fold != one, fold[asked] == one
         neighbors = find_neighbors(embedding[rest], embedding[asked[here]], n_neighbors=n_neighbors)
         logits[here] = _logits(neighbors, label_code[rest], n_classes, weights)
         distance[here] = neighbors.distances.mean(axis=1)
+        given[here] = count_votes(neighbors, label_code[rest], weights=weights).label_code
         known[here] = np.isin(label_code[asked[here]], np.unique(label_code[rest]))
     truth = label_code[asked]
     donors = None if donor_code is None else donor_code[asked][known]
@@ -124,9 +135,15 @@ def calibrated_reference(
         alpha=alpha,
         temperature=temperature,
         sets=fit_prediction_sets(probability, truth[known], alpha=alpha),
-        asked_code=truth,
-        asked_distance=distance,
+        asked_code=given[known],
+        asked_distance=distance[known],
     )
+
+
+def _some_are_known(label_code: np.ndarray, fold: np.ndarray) -> bool:
+    """Tell whether cells of some type are in more than one fold."""
+    pairs = np.unique(np.stack([label_code, fold]), axis=1)
+    return len(pairs[0]) > len(np.unique(label_code))
 
 
 def _folds(n_cells: int, donor_code: np.ndarray | None, rng: np.random.Generator) -> Int[np.ndarray, " n_cells"]:

@@ -79,7 +79,7 @@ def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]], *, task: 
         first = comparisons[0]
         pair = f"{method_name(first.method)} against {method_name(first.against)}"
         found = [
-            f"{comparison.finding} with {comparison.budget} {budget_word(task)} ({_signed(comparison.difference)})"
+            f"{comparison.finding} with {comparison.budget} {budget_word(task)} ({comparison.difference.with_sign()})"
             for comparison in comparisons
         ]
         sentences.append(f"{pair[0].upper()}{pair[1:]}: {'; '.join(found)}.")
@@ -281,7 +281,3 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "versions": manifest["versions"] | manifest["machine"],
         "seconds": {"training": outcome.get("seconds")},
     }
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
