@@ -14,6 +14,8 @@ TASKS = {
     "reconstruction": ("Gene expression", ("explained_variance_weighted", "hidden_mse")),
 }
 
+REGIMES = ("zero_shot", "probe", "fine_tuned", "from_scratch")
+
 
 def write_page(page: Path, table: pd.DataFrame) -> None:
     """Write the tables of all tasks that were run between the marks of a page."""
@@ -25,7 +27,38 @@ def write_page(page: Path, table: pd.DataFrame) -> None:
         for task, (title, metrics) in TASKS.items()
         if (table["task"] == task).any()
     ]
-    page.write_text("\n".join([before.rstrip(), "", BEGIN, "", *sections, END]) + after, encoding="utf-8")
+    page.write_text(
+        "\n".join([before.rstrip(), "", BEGIN, "", _overview(table), *sections, END]) + after, encoding="utf-8"
+    )
+
+
+def _overview(table: pd.DataFrame) -> str:
+    """Give one line a study and budget: the regimes, the best baseline, and what pre-training is worth."""
+    lines = [
+        "## At a glance",
+        "",
+        "The first score of each task (macro F1, Pearson correlation by cell, total of integration, explained variance),",
+        "and what starting from pre-trained weights instead of random ones is worth, with its interval.",
+        "",
+        "| study | labels | zero-shot | probe | fine-tuned | from scratch | best baseline | worth of pre-training |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, (_, metrics) in TASKS.items():
+        rows = table[(table["task"] == task) & (table["metric"] == metrics[0])]
+        for (_, budget), group in rows.groupby(["study", "budget"], sort=False):
+            mean = group.set_index("method")["mean"]
+            baselines = mean.drop([regime for regime in REGIMES if regime in mean])
+            tuned = group[group["method"] == "fine_tuned"].iloc[0]
+            columns = ["against_scratch", "against_scratch_low", "against_scratch_high"]
+            cells = [
+                group["title"].iloc[0],
+                budget,
+                *(f"{mean[regime]:.3f}" if regime in mean else "" for regime in REGIMES),
+                f"{baselines.max():.3f} {method_name(str(baselines.idxmax()))}",
+                _interval(*tuned[columns], sign="+"),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
