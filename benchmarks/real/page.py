@@ -37,8 +37,8 @@ def _overview(table: pd.DataFrame) -> str:
     lines = [
         "## At a glance",
         "",
-        "The first score of each task: macro F1, Pearson correlation by cell, total of integration, explained variance;",
-        "and, last, what starting from pre-trained weights instead of random ones is worth, with its interval.",
+        "The first score of each task (macro F1, Pearson correlation by cell, total of integration, explained",
+        "variance) and, last, what starting from pre-trained weights is worth, with its interval.",
         "",
         "| study | labels | zero-shot | probe | fine-tuned | from scratch | best baseline | worth of pre-training |",
         "|---|---|---|---|---|---|---|---|",
