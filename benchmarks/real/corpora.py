@@ -92,13 +92,16 @@ CORPORA = {
         Corpus(
             "kang_control",
             lambda: cells_of("kang_ifnb"),
-            {"data": {"where": "condition == 'control'"}, "training": _training(30)},
+            {"data": {"where": "condition == 'control'", "n_top_genes": 2_000}, "training": _training(30)},
         ),
         *(
             Corpus(
                 f"pancreas_without_{study.split()[0]}",
                 lambda: cells_of("pancreas_4_studies"),
-                {"data": {"where": f"Dataset != '{study}'", "donor_key": "donor_id"}, "training": _training(40, 128)},
+                {
+                    "data": {"where": f"Dataset != '{study}'", "donor_key": "donor_id", "n_top_genes": 2_000},
+                    "training": _training(40, 128),
+                },
             )
             for study in STUDIES
         ),

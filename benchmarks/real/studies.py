@@ -87,7 +87,7 @@ def _studies() -> list[RealStudy]:
         *(
             RealStudy(
                 f"types_pancreas_{study.split()[0]}",
-                f"Pancreas, {study} never seen",
+                f"Pancreas, {study} never seen (2,000 genes)",
                 f"pancreas_without_{study.split()[0]}",
                 pancreas,
                 {**_TYPES, **_PANCREAS, "test_where": f"Dataset == '{study}'"},
@@ -97,10 +97,10 @@ def _studies() -> list[RealStudy]:
         ),
         RealStudy(
             "types_kang",
-            "Blood, learned from control, judged on stimulated cells",
+            "Blood, learned from control, judged on stimulated cells (2,000 genes)",
             "kang_control",
             _own("kang_ifnb"),
-            {**_TYPES, "label_key": "cell_type", "test_where": "condition == 'stimulated'"},
+            {"label_key": "cell_type", "test_where": "condition == 'stimulated'"},
         ),
         *(
             RealStudy(

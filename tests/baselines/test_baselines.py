@@ -10,10 +10,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from selfcell.baselines import BASELINES, ON_REQUEST, SEEDLESS, SHARED, base, scvi_models, usual_baselines
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
-from selfcell.baselines.highly_variable import highly_variable_genes
 from selfcell.baselines.linear import GENE_INVERSE_PENALTY, VARIABLE_GENE_INVERSE_PENALTY
 from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
+from selfcell.data.highly_variable import highly_variable_genes
 from selfcell.data.source import encode
 from selfcell.data.splits import Split
 from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, fit_logistic_regression

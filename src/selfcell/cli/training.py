@@ -42,6 +42,10 @@ def pretrain(
     layer: LayerOption = None,
     scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
     gene_column: GeneColumnOption = None,
+    n_top_genes: Annotated[
+        int | None,
+        typer.Option("--n-top-genes", min=2, help="Train on the most variable genes alone. As data.n_top_genes."),
+    ] = None,
     where: WhereOption = None,
     balance: Annotated[
         str | None, typer.Option("--balance", metavar="COLUMN", help="As data.balance_key: draw its values equally.")
@@ -98,6 +102,7 @@ def pretrain(
         "data.layer": layer,
         "data.scale": None if scale is None else scale.value,
         "data.gene_column": gene_column,
+        "data.n_top_genes": n_top_genes,
         "data.where": where,
         "data.balance_key": balance,
         "data.backed": backed,

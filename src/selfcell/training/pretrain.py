@@ -41,6 +41,7 @@ from selfcell.training.run_folder import (
     write_weights,
 )
 from selfcell.training.settings import PretrainSettings
+from selfcell.training.variable_genes import with_variable_genes
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ def pretrain(
             "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
         )
     split = draw_split(cells, settings)
+    fingerprint = cells.fingerprint()
+    cells = with_variable_genes(cells, split, n_top_genes=settings.data.n_top_genes)
     settings = with_minibatch_size(settings, n_cells=len(split.train), n_genes=len(cells.genes))
     check_task(settings, cells, split)
     programs = load_task_programs(settings, cells.genes, stored=out / "programs.csv" if resume else None)
@@ -105,7 +108,7 @@ def pretrain(
     if is_first_process():
         prepare_folder(out, resume=resume, overwrite=overwrite)
     task = make_task(settings, cells.genes, programs)
-    about = _describe(cells, settings, split, programs)
+    about = _describe(cells, settings, split, programs, fingerprint=fingerprint)
     if resume and check_resumable(out, about, settings):
         logger.info("%s", why_finished(out))
         return load(out)
@@ -177,7 +180,12 @@ def write_finished_run(out: Path, objective: Objective, manifest: dict[str, Any]
 
 
 def _describe(
-    cells: AnyCells, settings: PretrainSettings, split: Split | StreamSplit, programs: GenePrograms | None
+    cells: AnyCells,
+    settings: PretrainSettings,
+    split: Split | StreamSplit,
+    programs: GenePrograms | None,
+    *,
+    fingerprint: str,
 ) -> dict[str, Any]:
     return {
         "kind": "pretrained",
@@ -186,7 +194,7 @@ def _describe(
         "seed": settings.training.seed,
         "data": {
             "origin": cells.origin,
-            "fingerprint": cells.fingerprint(),
+            "fingerprint": fingerprint,
             "n_cells": len(cells),
             "n_genes": len(cells.genes),
             "counts_from": cells.counts_address,

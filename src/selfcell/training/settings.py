@@ -27,6 +27,9 @@ class DataSettings(Settings):
     """Column of obs with the donor. Held-out cells are then of other donors; else they are split by cell."""
     batch_key: str | None = None
     """Column of obs with the batch: the experiment a cell comes from. Only views that mix neighbors use it."""
+    n_top_genes: int | None = Field(default=None, ge=2)
+    """Train on so many of the most variable genes alone, chosen on the training cells; all genes if left out. With some
+    thousand cells of many genes, 2,000 make a better encoder. Cells must be in memory."""
     where: str | None = None
     """Only cells for which this holds, written as for pandas: tissue == 'lung' and n_genes > 500."""
     balance_key: str | None = None

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 N_HIGHLY_VARIABLE = 2_000
-"""Genes that baselines on highly variable genes see; the number that Seurat takes."""
+"""The number that Seurat takes, and baselines on highly variable genes see."""
 
 LOESS_SPAN = 0.3
 """Share of the genes that a local fit of the variance sees, as in Seurat and scanpy."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from selfcell.baselines.highly_variable import (
+from selfcell.data.highly_variable import (
     LOESS_SPAN,
     highly_variable_genes,
     local_quadratic_fit,
