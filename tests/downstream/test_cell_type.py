@@ -12,15 +12,14 @@ from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
 from selfcell.downstream.base import EncodedCells
 from selfcell.downstream.cell_type import (
-    CellTypeClassifier,
     CellTypeSettings,
     CellTypeTask,
-    balanced_class_weight,
     fit_logistic_regression,
     label_classes,
 )
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, TrainingPlace
+from selfcell.downstream.type_classifier import CellTypeClassifier, balanced_class_weight
 from selfcell.training.fit import FitOutcome
 
 QUICK = build(

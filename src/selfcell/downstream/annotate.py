@@ -11,11 +11,12 @@ import pandas as pd
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
-from selfcell.downstream.cell_type import classifier_head, classify, label_classes
+from selfcell.downstream.cell_type import label_classes
 from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
 from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
+from selfcell.downstream.type_classifier import classifier_head, classify
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
