@@ -92,7 +92,7 @@ def write_tables(out: Path) -> None:
                         {
                             "task": about["task"],
                             "study": name,
-                            "title": study.title,
+                            "title": about.get("title", study.title),
                             "budget": budget,
                             "method": method,
                             "metric": metric,

