@@ -143,6 +143,9 @@ def annotate(
     write_adata(adata, out)
     for name, n_cells in adata.obs[key_added].value_counts().head(30).items():
         typer.echo(f"{n_cells:>9,}  {name}")
+    if reference is None and "calibration" not in loaded.manifest:
+        typer.echo("Whether cells are like none known was not looked into: the classifier is not calibrated.")
+        return
     n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
     typer.echo(f"{n_unknown:,} of {adata.n_obs:,} cells are like none known: {key_added}_is_unknown.")
 

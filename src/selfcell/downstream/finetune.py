@@ -149,6 +149,13 @@ def finetune(
 
 def _without_held_out(cells: Cells, model: TrainedModel, donor_key: str | None) -> Cells:
     """Leave out the donors that the model's run set aside, where they go by the same column."""
+    split = model.split
+    if donor_key is None and split is not None and split["unit"] in cells.obs and split["donors"]["test"]:
+        logger.warning(
+            "Pre-training set donors of obs[%r] aside to be judged on. Name the column (--donor, donor_key) to leave "
+            "them out here too; now they are trained on.",
+            split["unit"],
+        )
     if donor_key is None or model.split is None or model.split["unit"] != donor_key:
         return cells
     held_out = obs_column(cells.obs, donor_key, role="donor").isin(model.split["donors"]["test"]).to_numpy()

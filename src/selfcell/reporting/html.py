@@ -27,6 +27,8 @@ from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import METRIC_HELP, budget_word, method_name, metric_name
 
+ALL = "all "
+"""What the name of the largest label budget begins with."""
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -155,7 +157,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
 
 
 def _class_content(stack: ConfusionStack) -> dict[str, Any]:
-    budget = stack.budgets[-1]
+    budget = next((budget for budget in stack.budgets if budget.startswith(ALL)), stack.budgets[-1])
     wanted = [
         method
         for method in ("fine_tuned", "from_scratch", "zero_shot", "logistic_regression")
