@@ -241,3 +241,10 @@ def test_types_of_the_cell_ontology_are_scored_by_it_too(adata, model):
     scores = evaluate(model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
     values = scores.set_index(["method", "metric"])["value"]
     assert values["zero_shot", "micro_f1_ontology"] >= values["zero_shot", "micro_f1"]
+
+
+def test_donors_that_were_set_aside_and_are_not_named_are_told(adata, tmp_path, caplog):
+    model = pretrain(adata, SMALL_RUN, out=tmp_path / "mae", show_progress=False)
+    evaluate(model, adata, label_key="cell_type", n_seeds=1, **CHEAP)
+    assert "Pre-training set donors of obs['donor'] aside" in caplog.text and "--donor donor" in caplog.text
+    assert "none set aside" not in caplog.text

@@ -283,6 +283,7 @@ class Study:
             "n_genes": len(self.cells.genes),
             "label_key": self.plan.label_key,
             "donor_key": self.plan.donor_key,
+            "is_query": self.split.unit == "data set",
             "batch_key": self.plan.batch_key,
             "split": {
                 part: {

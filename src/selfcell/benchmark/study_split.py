@@ -40,7 +40,15 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
 
 
 def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
-    if any(_has_seen(model, split, cells) for model in models):
+    saved = models[0].split
+    if split.unit == "cell" and saved is not None and saved["unit"] in cells.obs and saved["donors"]["test"]:
+        logger.warning(
+            "Pre-training set donors of obs[%r] aside to be judged on, but no donor column is named, so others are "
+            "judged on, which it may have seen, though not their labels. Name the column: --donor %s.",
+            saved["unit"],
+            saved["unit"],
+        )
+    elif any(_has_seen(model, split, cells) for model in models):
         logger.warning(
             "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
             "seen the test cells, though not their labels."

@@ -17,8 +17,8 @@ def feature_content(details: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if "features" not in details:
         return {"feature_rows": []}
     features = details["features"]
-    # The last label budget is the largest.
-    budget = str(features["budget"].iloc[-1])
+    budgets = list(dict.fromkeys(features["budget"]))
+    budget = next((budget for budget in budgets if budget.startswith("all ")), budgets[-1])
     of_budget = features[features["budget"] == budget].pivot(index="feature", columns="method", values="pearson")
     methods = [method for method in _WANTED if method in of_budget] or [str(features["method"].iloc[0])]
     ordered = of_budget[methods].dropna(how="all").sort_values(methods[0], ascending=False)
