@@ -84,7 +84,7 @@ class PlainByol(pl.LightningModule):
         expression = plain_noise(expression) if place in _NOISY_VIEWS else expression
         return functional.dropout(expression, 0.1) if place in _MASKED_VIEWS else expression
 
-    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> Tensor:
         """Predict each view's target from the other."""
         expression = minibatch.expression()
         first, second = self._view(expression), self._view(expression)
@@ -119,7 +119,7 @@ class PlainBarlowTwins(pl.LightningModule):
         self.network = nn.Sequential(plain_encoder(), *blocks, nn.Linear(512, 512, bias=False))
         self.standardize = nn.BatchNorm1d(512, affine=False)
 
-    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> Tensor:
         """Bring the correlation between a noisy view and the cells themselves to the identity."""
         expression = minibatch.expression()
         first = self.network(functional.dropout(plain_noise(expression), 0.1))
@@ -198,10 +198,12 @@ def measure(task: str, arm: str, size: int, cells: Path, queue: Any) -> None:
         enable_checkpointing=False,
         logger=False,
     )
-    loader = torch.utils.data.DataLoader([minibatches[place % 2] for place in range(WARM_UP + STEPS)], batch_size=None)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader([minibatches[place % 2] for place in range(WARM_UP + STEPS)], batch_size=None)
     with quick_float32(exact=kind == "plain"):
         trainer.fit(module, loader)
-    wall, processors = ((last - first) / STEPS for first, last in zip(clock.times[WARM_UP - 1], clock.times[-1]))  # noqa: B905
+    wall, processors = (
+        (last - first) / STEPS for first, last in zip(clock.times[WARM_UP - 1], clock.times[-1], strict=True)
+    )
     queue.put(
         {
             "cells_per_second": size / wall,

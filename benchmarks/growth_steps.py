@@ -87,7 +87,7 @@ def train(request: StepRequest, counts: sp.csr_matrix, clock: StepClock) -> None
     )
     steps = list(itertools.islice(itertools.cycle(minibatches), MOST_STEPS))
     with quick_float32(exact=request.arm == "plain"):
-        trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
+        trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))
 
 
 if __name__ == "__main__":

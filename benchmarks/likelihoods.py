@@ -85,7 +85,7 @@ def measure(arm: str, loss: str, size: int, cells: Path, queue: Any) -> None:
         logger=False,
     )
     with quick_float32(exact=arm == "exact"):
-        trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))  # type: ignore[arg-type]
+        trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))
     seconds = statistics.median(np.diff(clock.times)[WARM_UP:])
     queue.put({"cells_per_second": size / seconds, "peak_mb": peak_memory(), "libraries_mb": before})
 

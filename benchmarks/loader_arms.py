@@ -83,7 +83,7 @@ def _selfcell(task: Task, *, dense: bool) -> Epoch:
     loader = stream_cells(task.paths["atlas"], minibatch_size=task.minibatch_size, n_threads=task.threads)
     buffer = torch.empty(task.minibatch_size if dense else 0, loader.rows.n_genes)
 
-    def epoch(seed: int) -> Iterator[Delivered]:  # noqa: ARG001
+    def epoch(_seed: int) -> Iterator[Delivered]:
         for minibatch in loader:
             if dense:
                 cells = minibatch.counts(out=buffer[: minibatch.n_cells])

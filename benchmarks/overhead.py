@@ -65,7 +65,7 @@ def bare(task: PretextTask, settings: PretrainSettings, loader: CellLoader) -> N
         generator = torch.Generator().manual_seed(derive_seed(training.seed, "masks", step))
         loss = task.compute_loss(minibatch, generator=generator).total
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), training.gradient_clip)
         optimizer.step()
 

@@ -21,6 +21,7 @@ from real.studies import RealStudy, real_studies
 
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import ScoreStack
+from selfcell.downstream.confidence_scores import confidence_scores
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
 KEPT_METRICS = {
@@ -92,7 +93,7 @@ def write_tables(out: Path) -> None:
                         {
                             "task": about["task"],
                             "study": name,
-                            "title": about.get("title", study.title),
+                            "title": study.title,
                             "budget": budget,
                             "method": method,
                             "metric": metric,
@@ -111,7 +112,31 @@ def write_tables(out: Path) -> None:
                     )
     DOCS.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(DOCS / "real_data.csv", index=False, float_format="%.4g")
-    write_page(DOCS.parent / "results.md", pd.read_csv(DOCS / "real_data.csv"))
+    tables = _details(out)
+    confidence = confidence_scores_by_study(tables["confidence"])
+    confidence.to_csv(DOCS / "confidence.csv", index=False, float_format="%.4g")
+    tables["unseen_types"].to_csv(DOCS / "unseen_types.csv", index=False, float_format="%.4g")
+    write_page(DOCS.parent / "results.md", pd.read_csv(DOCS / "real_data.csv"), confidence)
+
+
+def _details(out: Path) -> dict[str, pd.DataFrame]:
+    """Put together what the studies of cell types have found of confidence."""
+    tables: dict[str, list[pd.DataFrame]] = {"confidence": [], "unseen_types": []}
+    for name, study in real_studies().items():
+        folder = out / "studies" / name
+        if (folder / "confidence.csv.gz").exists():
+            details = read_results(folder).details
+            for key, parts in tables.items():
+                parts.append(details[key].assign(study=name, title=study.title))
+    return {key: pd.concat(parts, ignore_index=True) for key, parts in tables.items()}
+
+
+def confidence_scores_by_study(cells: pd.DataFrame) -> pd.DataFrame:
+    """Summarize how far confidence can be trusted in each study."""
+    return pd.concat(
+        [confidence_scores(of).assign(title=title) for title, of in cells.groupby("title", sort=False)],
+        ignore_index=True,
+    )
 
 
 if __name__ == "__main__":

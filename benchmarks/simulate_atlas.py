@@ -111,7 +111,7 @@ def _seeded(seed: int, cell: int) -> int:
 
 
 @nb.njit(parallel=True, cache=True, fastmath=True)
-def _draw(seed, first, cell_type, depth, edges, guide, exponential, level, quantile, gene_index, count, n_drawn):  # noqa: PLR0913, PLR0917
+def _draw(seed, first, cell_type, depth, edges, guide, exponential, level, quantile, gene_index, count, n_drawn):  # noqa: PLR0913, PLR0917 - loops take arrays
     """Walk along the summed hazard by exponential steps; a gene that is hit is left at its end, so hit once."""
     n_genes = edges.shape[1] - 1
     n_guides = guide.shape[1] - 1
@@ -279,7 +279,7 @@ def write_file(
     return n_values
 
 
-def simulate(  # noqa: PLR0913
+def simulate(  # noqa: PLR0913 - a setting each
     out: Path,
     *,
     n_cells: int,

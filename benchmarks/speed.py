@@ -105,7 +105,7 @@ class PlainStep(pl.LightningModule):
         scores = [*(ExplainedVariance(multioutput=name) for name in weighing), MeanSquaredError()] if released else []
         self.scores = nn.ModuleList(scores)
 
-    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+    def training_step(self, minibatch: CellMinibatch, batch_idx: int) -> torch.Tensor:
         """Make the cells dense, hide, predict."""
         expression = minibatch.expression()
         if self.member is None:
@@ -180,7 +180,7 @@ def measure(arm: str, mask: str, size: int, cells: Path, queue: Any) -> None:
         "logger": False,
     }
     trainer = pl.Trainer(accelerator="cpu", max_epochs=1, gradient_clip_val=1.0, callbacks=[clock], **quiet)
-    loader = torch.utils.data.DataLoader(steps, batch_size=None)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(steps, batch_size=None)
     with quick_float32(exact=name not in {"float32", "bfloat16"}):
         trainer.fit(module, loader)
     seconds = statistics.median(np.diff(clock.times)[WARM_UP:])

@@ -60,7 +60,7 @@ class StepClock(pl.Callback):
         self.steps: list[float] = []
         self._is_warm = False
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the time of an epoch's first step."""
         self._before = time.perf_counter()
 

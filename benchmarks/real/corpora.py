@@ -89,21 +89,27 @@ CORPORA = {
             {"data": {"donor_key": "Donor", "test_fraction": 0.3}, "training": _training(20)},
         ),
         Corpus("blood", auxiliary_blood, {"training": _training(20)}),
-        Corpus(
-            "kang_control",
-            lambda: cells_of("kang_ifnb"),
-            {"data": {"where": "condition == 'control'", "n_top_genes": 2_000}, "training": _training(30)},
-        ),
         *(
-            Corpus(
-                f"pancreas_without_{study.split()[0]}",
-                lambda: cells_of("pancreas_4_studies"),
-                {
-                    "data": {"where": f"Dataset != '{study}'", "donor_key": "donor_id", "n_top_genes": 2_000},
-                    "training": _training(40, 128),
-                },
+            corpus
+            for name, genes in (("", {"n_top_genes": 2_000}), ("_all_genes", {}))
+            for corpus in (
+                Corpus(
+                    f"kang_control{name}",
+                    lambda: cells_of("kang_ifnb"),
+                    {"data": {"where": "condition == 'control'", **genes}, "training": _training(30)},
+                ),
+                *(
+                    Corpus(
+                        f"pancreas_without_{study.split()[0]}{name}",
+                        lambda: cells_of("pancreas_4_studies"),
+                        {
+                            "data": {"where": f"Dataset != '{study}'", "donor_key": "donor_id", **genes},
+                            "training": _training(40, 128),
+                        },
+                    )
+                    for study in STUDIES
+                ),
             )
-            for study in STUDIES
         ),
         Corpus(
             "pancreas",

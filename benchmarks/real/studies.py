@@ -95,24 +95,8 @@ def _studies() -> list[RealStudy]:
                 "budgets": (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(fraction=0.01, max_epochs=100), ALL),
             },
         ),
-        *(
-            RealStudy(
-                f"types_pancreas_{study.split()[0]}",
-                f"Pancreas, {study} never seen (2,000 genes)",
-                f"pancreas_without_{study.split()[0]}",
-                pancreas,
-                {**_TYPES, **_PANCREAS, "test_where": f"Dataset == '{study}'"},
-                {"training": {"max_epochs": 15, "minibatch_size": 64}},
-            )
-            for study in STUDIES
-        ),
-        RealStudy(
-            "types_kang",
-            "Blood, learned from control, judged on stimulated cells (2,000 genes)",
-            "kang_control",
-            _own("kang_ifnb"),
-            {"label_key": "cell_type", "test_where": "condition == 'stimulated'"},
-        ),
+        *_on_genes("", "2,000 genes"),
+        *_on_genes("_all_genes", "all genes"),
         *(
             RealStudy(
                 f"types_liu_to_{query.split('_')[0]}",
@@ -181,6 +165,30 @@ def _studies() -> list[RealStudy]:
             "pancreas",
             pancreas,
             {**_PANCREAS, "task": "reconstruction"},
+        ),
+    ]
+
+
+def _on_genes(suffix: str, genes: str) -> list[RealStudy]:
+    """Give the studies that are run on the most variable genes, and on all."""
+    return [
+        *(
+            RealStudy(
+                f"types_pancreas_{study.split()[0]}{suffix}",
+                f"Pancreas, {study} never seen ({genes})",
+                f"pancreas_without_{study.split()[0]}{suffix}",
+                _own("pancreas_4_studies"),
+                {**_TYPES, **_PANCREAS, "test_where": f"Dataset == '{study}'"},
+                {"training": {"max_epochs": 15, "minibatch_size": 64}},
+            )
+            for study in STUDIES
+        ),
+        RealStudy(
+            f"types_kang{suffix}",
+            f"Blood, learned from control, judged on stimulated cells ({genes})",
+            f"kang_control{suffix}",
+            _own("kang_ifnb"),
+            {"label_key": "cell_type", "test_where": "condition == 'stimulated'"},
         ),
     ]
 

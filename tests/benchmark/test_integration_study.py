@@ -50,6 +50,7 @@ def test_a_study_of_integration_is_judged_reported_and_read_back(model, adata, t
     of_pca = stack.estimate("pca", "all donors")
     assert np.isnan(of_pca.low) and str(of_pca) == f"{of_pca.mean:.3f}"
     page = write_report(tmp_path / "judged").read_text()
+    assert "95 % interval, taking in seeds.</p>" in page and "<h3>Conservation of types</h3>" in page
     assert "Total of scIB over the test cells" in page and "Total score of integration" in page
 
 

@@ -116,6 +116,20 @@ def test_too_few_cells_to_calibrate_a_classifier_on_are_told(examine, monkeypatc
     assert "Too few labelled cells to calibrate a classifier on" in caplog.text
 
 
+def test_types_that_no_labelled_cell_has_are_in_no_set(adata, model):
+    cells = open_cells(adata)
+    labels = cells.obs["cell_type"].astype(str)
+    train = np.flatnonzero(labels.to_numpy() != "type 0")[:400]
+    test = np.setdiff1d(np.flatnonzero(labels.to_numpy() != "type 0"), train)
+    task = CellTypeTask.of(CellTypeSettings(), cells, Columns("cell_type", "donor", None))
+    split = Split(train, np.array([], dtype=np.int64), test, unit="cell")
+    tables = task.examine(EncodedCells.of(model, cells), split, donors=None, regimes=["zero_shot"])
+    said = tables["confidence"]
+    assert (said["truth"].to_numpy() == labels.to_numpy()[test]).all()
+    assert (said["truth"] == said["predicted"]).mean() > 0.6
+    assert said["n_in_set"].max() <= 2 and said["uncalibrated"].max() <= 1
+
+
 def test_the_truth_of_test_cells_changes_nothing_that_is_said_of_them(examine, adata):
     (tables, split) = examine()
     other = adata.copy()

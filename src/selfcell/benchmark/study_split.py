@@ -9,7 +9,7 @@ import pandas as pd
 from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.core.errors import InputError
 from selfcell.data.source import Cells
-from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json
+from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json, unnamed_donor_column
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -35,20 +35,20 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
         if len(split.test):
             return split
     split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
-    _warn_of_seen(models, split, cells)
+    if donors is None and saved and (column := unnamed_donor_column(saved[0], cells.obs)) is not None:
+        logger.warning(
+            "Pre-training set donors of obs[%r] aside to be judged on, but no donor column is named, so others are "
+            "judged on, which it may have seen, though not their labels. Name the column: --donor %s.",
+            column,
+            column,
+        )
+    else:
+        _warn_of_seen(models, split, cells)
     return split
 
 
 def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
-    saved = models[0].split
-    if split.unit == "cell" and saved is not None and saved["unit"] in cells.obs and saved["donors"]["test"]:
-        logger.warning(
-            "Pre-training set donors of obs[%r] aside to be judged on, but no donor column is named, so others are "
-            "judged on, which it may have seen, though not their labels. Name the column: --donor %s.",
-            saved["unit"],
-            saved["unit"],
-        )
-    elif any(_has_seen(model, split, cells) for model in models):
+    if any(_has_seen(model, split, cells) for model in models):
         logger.warning(
             "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
             "seen the test cells, though not their labels."

@@ -101,7 +101,7 @@ class DownstreamTask(abc.ABC):
         other.settings = settings
         return other
 
-    def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:  # noqa: ARG002
+    def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Give the test cells that can be judged, given what the reference has; all, unless a task says so."""
         return rows
 
@@ -123,7 +123,7 @@ class DownstreamTask(abc.ABC):
             If the model or the cells lack what the regime needs.
         """
 
-    def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:  # noqa: ARG002
+    def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:
         """Give what a row of scores says of its test cells besides their number."""
         return {}
 
@@ -148,17 +148,17 @@ class DownstreamTask(abc.ABC):
     def score(self, predicted: Any, split: Split, units: TestUnits) -> TaskScores:
         """Score the answers over all test cells, and on every draw of test units."""
 
-    def tables(self, predicted: Any, split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+    def tables(self, predicted: Any, split: Split, units: TestUnits) -> dict[str, pd.DataFrame]:
         """Give what else is to be kept of the answers, as tables by name."""
         return {}
 
     def examine(
         self,
-        encoded: EncodedCells,  # noqa: ARG002
-        split: Split,  # noqa: ARG002
+        encoded: EncodedCells,
+        split: Split,
         *,
-        donors: pd.Series | None,  # noqa: ARG002
-        regimes: Sequence[str],  # noqa: ARG002
+        donors: pd.Series | None,
+        regimes: Sequence[str],
     ) -> dict[str, pd.DataFrame]:
         """Look more closely at the answers from one encoder, once, and give tables by name; none, unless a task does.
 
@@ -199,7 +199,7 @@ class DownstreamTask(abc.ABC):
         with tempfile.TemporaryDirectory() as folder:
             return task.train(start, encoded.cells, split, place=TrainingPlace(Path(folder)))[0]
 
-    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:  # noqa: ARG002
+    def learned(self, objective: Supervised, cells: Cells, split: Split) -> dict[str, Any]:
         """Give what a manifest is to hold of how well the trained head did on ``split.validation``."""
         return {}
 

@@ -190,27 +190,37 @@ class CellTypeTask(DownstreamTask):
         :func:`selfcell.annotate` would give: learned from the labelled cells, donor by donor, and from 15 % of them
         that fine-tuning is not given. ``unseen_types`` has the types that were left out of the reference in turn.
         """
-        tables = {}
-        answers = []
-        test, truth = encoded.embedding[split.test], self.label_code[split.test]
+        tables: dict[str, pd.DataFrame] = {}
+        of_methods = []
+        names = np.full(len(split.test), "") if donors is None else donors.iloc[split.test].to_numpy()
         if "zero_shot" in regimes:
-            reference = self._reference(encoded, split.train, donors)
-            answers.append(("zero_shot", reference.answer(test)))
-            tables["unseen_types"] = leave_types_out(reference, test, truth, self.classes)
-        if "fine_tuned" in regimes and (answer := self._ask_classifier(encoded, split, donors)) is not None:
-            answers.append(("fine_tuned", answer))
-        names = np.full(len(test), "") if donors is None else donors.iloc[split.test].to_numpy()
-        of_methods = [
-            confidence_table(method, answer, donors=names, truth=truth, classes=self.classes)
-            for method, answer in answers
-        ]
+            reference, truth, classes = self._reference(encoded, split, donors)
+            test = encoded.embedding[split.test]
+            answer = reference.ask(test)
+            of_methods.append(confidence_table("zero_shot", answer, donors=names, truth=truth, classes=classes))
+            tables["unseen_types"] = leave_types_out(reference, test, truth, classes)
+        if "fine_tuned" in regimes and (told := self._ask_classifier(encoded, split, donors)) is not None:
+            truth = self.label_code[split.test]
+            of_methods.append(confidence_table("fine_tuned", told, donors=names, truth=truth, classes=self.classes))
         return tables | ({"confidence": pd.concat(of_methods, ignore_index=True)} if of_methods else {})
 
-    def _reference(self, encoded: EncodedCells, rows: np.ndarray, donors: pd.Series | None) -> Reference:
+    def _reference(
+        self, encoded: EncodedCells, split: Split, donors: pd.Series | None
+    ) -> tuple[Reference, np.ndarray, tuple[str, ...]]:
+        """Give the labelled cells, the true types of the others, and the types, which are those of labelled cells."""
+        rows = split.train
+        present, label_code = np.unique(self.label_code[rows], return_inverse=True)
         donor_code = None if donors is None else pd.factorize(donors.iloc[rows])[0].astype(np.int64)
-        n_neighbors, weights = self.settings.n_neighbors, self.settings.weights
-        embedding, label_code = encoded.embedding[rows], self.label_code[rows]
-        return Reference(embedding, label_code, donor_code, len(self.classes), n_neighbors, weights)
+        reference = Reference(
+            encoded.embedding[rows],
+            label_code,
+            donor_code,
+            len(present),
+            self.settings.n_neighbors,
+            self.settings.weights,
+        )
+        classes = tuple(self.classes[code] for code in present)
+        return reference, np.searchsorted(present, self.label_code[split.test]), classes
 
     def _ask_classifier(self, encoded: EncodedCells, split: Split, donors: pd.Series | None) -> Answer | None:
         """Ask a classifier that is calibrated on labelled donors it was not trained on; None with too few cells."""

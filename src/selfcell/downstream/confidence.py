@@ -29,7 +29,7 @@ N_MOST = 20_000
 
 
 class Answer(NamedTuple):
-    """What is said of cells, and how surely."""
+    """What a classifier says of cells, and how surely; of a reference it is an :class:`Assigned`."""
 
     label_code: Int[np.ndarray, " n_cells"]
     confidence: Float[np.ndarray, " n_cells"]
@@ -59,11 +59,6 @@ class Reference(NamedTuple):
             weights=self.weights,
         )
         return calibrated.assign(query)
-
-    def answer(self, query: Float[np.ndarray, "n_query n_latent"]) -> Answer:
-        """Give what a table of cells holds of it."""
-        asked = self.ask(query)
-        return Answer(asked.label_code, asked.confidence, asked.uncalibrated, asked.sets, asked.is_unknown)
 
     def subset(self, rows: np.ndarray) -> "Reference":
         """Give some of the cells."""
@@ -124,7 +119,7 @@ def leave_types_out(
 
 
 def confidence_table(
-    method: str, answer: Answer, *, donors: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]
+    method: str, answer: Answer | Assigned, *, donors: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]
 ) -> pd.DataFrame:
     """Put what a method says of cells, and their true types, into a table of :data:`CONFIDENCE_COLUMNS`.
 

@@ -12,7 +12,7 @@ from selfcell.core.config import Settings, build, read_toml, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
-from selfcell.data.splits import split_cells
+from selfcell.data.splits import split_cells, unnamed_donor_column
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -149,12 +149,11 @@ def finetune(
 
 def _without_held_out(cells: Cells, model: TrainedModel, donor_key: str | None) -> Cells:
     """Leave out the donors that the model's run set aside, where they go by the same column."""
-    split = model.split
-    if donor_key is None and split is not None and split["unit"] in cells.obs and split["donors"]["test"]:
+    if donor_key is None and (column := unnamed_donor_column(model.split, cells.obs)) is not None:
         logger.warning(
             "Pre-training set donors of obs[%r] aside to be judged on. Name the column (--donor, donor_key) to leave "
             "them out here too; now they are trained on.",
-            split["unit"],
+            column,
         )
     if donor_key is None or model.split is None or model.split["unit"] != donor_key:
         return cells

@@ -68,6 +68,11 @@ def impute(
     InputError
         If the model has no decoder, the key is taken, or the cells cannot be worked with.
     """
+    if not isinstance(adata, anndata.AnnData):
+        raise InputError(
+            "A layer is written into an AnnData, but this is another object. Give the modality with the counts: "
+            "selfcell.impute(mdata['rna'], model)."
+        )
     model = _with_decoder(model)
     _refuse_key(adata, layer_added)
     cells = _open(adata, model, layer=layer, scale=scale, gene_column=gene_column, allow_low_overlap=allow_low_overlap)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from selfcell.reporting.names import method_name
+from selfcell.reporting.names import fullest, method_name
 
 N_SHOWN = 15
 """Features shown from either end, the best predicted and the worst."""
@@ -17,8 +17,7 @@ def feature_content(details: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if "features" not in details:
         return {"feature_rows": []}
     features = details["features"]
-    budgets = list(dict.fromkeys(features["budget"]))
-    budget = next((budget for budget in budgets if budget.startswith("all ")), budgets[-1])
+    budget = fullest(list(dict.fromkeys(features["budget"])))
     of_budget = features[features["budget"] == budget].pivot(index="feature", columns="method", values="pearson")
     methods = [method for method in _WANTED if method in of_budget] or [str(features["method"].iloc[0])]
     ordered = of_budget[methods].dropna(how="all").sort_values(methods[0], ascending=False)

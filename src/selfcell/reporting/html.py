@@ -25,10 +25,8 @@ from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
-from selfcell.reporting.names import METRIC_HELP, budget_word, method_name, metric_name
+from selfcell.reporting.names import BESIDE, METRIC_HELP, budget_word, fullest, method_name, metric_name
 
-ALL = "all "
-"""What the name of the largest label budget begins with."""
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -128,6 +126,8 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
+        "interval_of": "seeds" if results.resamples.empty and results.confusion.empty else "seeds and test donors",
+        "beside": _beside(results),
         "budgets": list(stack.budgets),
         "budget_word": budget_word(about["task"]),
         "answers": [
@@ -157,7 +157,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
 
 
 def _class_content(stack: ConfusionStack) -> dict[str, Any]:
-    budget = next((budget for budget in stack.budgets if budget.startswith(ALL)), stack.budgets[-1])
+    budget = fullest(stack.budgets)
     wanted = [
         method
         for method in ("fine_tuned", "from_scratch", "zero_shot", "logistic_regression")
@@ -189,6 +189,17 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
         "few_cells": FEW_CELLS,
         "confusion_figure": figures.plot_confusion(pooled[wanted[0]], stack.classes, title=title),
     }
+
+
+def _beside(results: StudyResults) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Give the tables of the scores that the first one must not be read without, by what they are called."""
+    measured = set(results.scores["metric"])
+    tables = []
+    for metric in BESIDE.get(str(results.about["task"]), ()):
+        if metric in measured:
+            stack = ScoreStack(results.scores, results.resamples, metric)
+            tables.append((metric_name(metric), _score_table(stack, summarize(stack))))
+    return tables
 
 
 def _score_table(stack: Stack, estimates: dict[tuple[str, str], Estimate]) -> list[tuple[str, list[str]]]:
@@ -271,6 +282,8 @@ def _run_content(folder: Path) -> dict[str, Any]:
         "metric_help": "",
         "facts": facts,
         "score_table": [],
+        "interval_of": "",
+        "beside": [],
         "budgets": [],
         "budget_word": "",
         "answers": [],

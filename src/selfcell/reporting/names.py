@@ -1,5 +1,7 @@
 """What people read for methods and scores."""
 
+from collections.abc import Sequence
+
 METHOD_NAMES = {
     "zero_shot": "zero-shot",
     "probe": "probe",
@@ -32,6 +34,9 @@ METRIC_NAMES = {
     "total": "Total score of integration",
     "bio_conservation": "Conservation of types",
     "batch_correction": "Mixing of batches",
+    "all_total": "Total over training and test cells",
+    "hidden_pearson_per_cell": "Pearson correlation of hidden expression, by cell",
+    "mse": "Squared error",
 }
 METRIC_HELP = {
     "macro_f1": "Macro F1 over the types present among the test cells.",
@@ -46,6 +51,13 @@ METRIC_HELP = {
     "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 
+BESIDE = {
+    "integration": ("bio_conservation", "batch_correction", "all_total"),
+    "reconstruction": ("hidden_mse", "hidden_pearson_per_cell"),
+    "cross_modality": ("pearson_per_feature", "mse"),
+}
+"""Scores of a task that its first one must not be read without."""
+
 BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
 """What the donors of a budget have that others have not; where tasks need nothing of them, they are for training."""
 
@@ -53,6 +65,11 @@ BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
 def budget_word(task: str) -> str:
     """Give what the donors of a budget are called: "with 2 donors labelled"."""
     return BUDGET_WORDS.get(task, "for training")
+
+
+def fullest(budgets: Sequence[str]) -> str:
+    """Give the largest label budget: all, or else the one that was named last."""
+    return next((budget for budget in budgets if budget.startswith("all ")), budgets[-1])
 
 
 def method_name(method: str) -> str:
