@@ -27,7 +27,7 @@ ImputedValues = Literal["log1p", "counts"]
 
 
 def impute(
-    adata: anndata.AnnData,
+    adata: anndata.AnnData | Any,  # MuData is refused with words
     model: TrainedModel | str | Path,
     *,
     layer_added: str = "imputed",
