@@ -14,6 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dask,integration,mudata,remote,scib,scvi]' --group dev
 	@touch $@
+	@echo 'Ready. To use it: source .venv/bin/activate'
 demo: setup  ## Pre-train, compare and report on real cells; about four minutes on two cores.
 	selfcell demo --out demo --overwrite
 test: setup  ## All tests that need no network.

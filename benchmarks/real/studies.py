@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 from real.corpora import STUDIES, cells_of
 
-from selfcell.baselines import usual_baselines
 from selfcell.benchmark.query import joined_for_judging
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.benchmark.study_split import ChosenSplit
 from selfcell.core.config import build
 from selfcell.data.source import Cells
-from selfcell.data.splits import Split
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel
 
 ALL = LabelBudget()
 FEW = (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(None, 8))
-Judged = Callable[[StudyPlan, TrainedModel], tuple[Cells, Split | None]]
+Judged = Callable[[StudyPlan, list[TrainedModel]], tuple[Cells, ChosenSplit | None]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class RealStudy:
         task = self.plan.get("task", "cell_type")
         settings = build(DOWNSTREAM_TASKS[task].Settings, self.settings)
         plan = StudyPlan(**self.plan, settings=settings, n_seeds=n_seeds, crossed=True, n_mapped=0)
-        cells, split = self.judged(plan, models[0])
+        cells, split = self.judged(plan, models)
         return Study(plan, cells, models, split=split)
 
 
@@ -62,15 +61,15 @@ def _drawn(n_all: int, n_cells: int) -> np.ndarray:
 def _unseen(reference: str, query: str) -> Judged:
     """Learn from one data set, judge on another."""
 
-    def judged(plan: StudyPlan, model: TrainedModel) -> tuple[Cells, Split | None]:
-        return joined_for_judging(cells_of(reference), cells_of(query), plan, model, allow_low_overlap=True)
+    def judged(plan: StudyPlan, models: list[TrainedModel]) -> tuple[Cells, ChosenSplit | None]:
+        return joined_for_judging(cells_of(reference), cells_of(query), plan, models, allow_low_overlap=True)
 
     return judged
 
 
 def _beside(task: str, *on_request: str) -> dict[str, Any]:
     """Compare with the usual baselines of a task and with others."""
-    return {"task": task, "baselines": (*usual_baselines(task), *on_request)}
+    return {"task": task, "baselines": ("usual", *on_request)}
 
 
 _TYPES = _beside("cell_type", "scvi", "scanvi")

@@ -13,6 +13,7 @@ from selfcell.downstream import REGIMES
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.metrics import CLASSIFICATION_METRICS
 from selfcell.downstream.resampling import N_DRAWS
+from selfcell.reporting.html import write_report
 from selfcell.training.pretrain import pretrain
 
 SMALL_RUN = {
@@ -248,3 +249,88 @@ def test_donors_that_were_set_aside_and_are_not_named_are_told(adata, tmp_path, 
     evaluate(model, adata, label_key="cell_type", n_seeds=1, **CHEAP)
     assert "Pre-training set donors of obs['donor'] aside" in caplog.text and "--donor donor" in caplog.text
     assert "none set aside" not in caplog.text
+
+
+def test_what_was_seen_and_left_out_is_kept_and_shown(adata, model, small_settings, tmp_path):
+    whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
+    query.obs["cell_type"] = query.obs["cell_type"].astype(str).replace({"type 1": "unheard of"})
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 2, **CHEAP}
+    evaluate(model, adata, out=tmp_path / "aside", **arguments)
+    evaluate(whole, adata, out=tmp_path / "seen", **arguments)
+    evaluate(whole, query, query=adata, out=tmp_path / "seen query", **arguments)
+    evaluate(model, adata, query=query, out=tmp_path / "unseen query", **arguments)
+    seen = {name: read_results(tmp_path / name).about["has_seen"] for name in ("aside", "unseen query", "seen")}
+    assert seen == {"aside": False, "unseen query": False, "seen": True}
+    assert read_results(tmp_path / "seen query").about["has_seen"]
+    n_left_out = int((query.obs["cell_type"] == "unheard of").sum())
+    page = write_report(tmp_path / "unseen query").read_text()
+    assert f"{n_left_out} more are of types that no labelled cell has" in page and "never seen before" in page
+    page = write_report(tmp_path / "seen").read_text()
+    assert "To judge, seen without labels in pre-training" in page and "never seen before" not in page
+    assert "Two seeds say little" in page
+
+
+def test_a_share_to_judge_on_is_refused_where_the_run_has_set_cells_aside(adata, model):
+    with pytest.raises(InputError, match=r"The run set \d+ of these cells aside .*Leave --test-fraction"):
+        evaluate(model, adata, label_key="cell_type", donor_key="donor", test_fraction=0.5, **CHEAP)
+
+
+def test_a_query_may_name_its_types_in_another_column(adata, model):
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
+    query.obs = query.obs.rename(columns={"cell_type": "louvain"})
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 1, **CHEAP}
+    scores = evaluate(model, adata, query=query, query_label_key="louvain", **arguments)
+    assert set(scores["n_cells"]) == {120}
+    with pytest.raises(InputError, match="adata: There is no column 'Louvain' in obs to use as label"):
+        evaluate(model, adata, query=query, query_label_key="Louvain", **arguments)
+    with pytest.raises(InputError, match="names a column of the cells of --query, which are not given"):
+        evaluate(model, adata, query_label_key="louvain", **arguments)
+    with pytest.raises(InputError, match="needs the reference's column of labels too"):
+        evaluate(model, adata, query=query, query_label_key="louvain", **{**arguments, "label_key": None})
+
+
+def test_a_query_must_be_other_cells_that_have_what_is_predicted(adata, model, tmp_path):
+    with pytest.raises(InputError, match="has the very cells of"):
+        evaluate(model, adata, query=adata.copy(), label_key="cell_type", **CHEAP)
+    measured = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, n_proteins=12, seed=0)
+    measured.write_h5ad(tmp_path / "measured.h5ad")
+    adata.write_h5ad(tmp_path / "query.h5ad")
+    arguments = {"task": "cross_modality", "settings": {"target": "protein_counts"}, **CHEAP}
+    with pytest.raises(InputError, match=r"query\.h5ad: There is no obsm\['protein_counts'\]"):
+        evaluate(model, tmp_path / "measured.h5ad", query=tmp_path / "query.h5ad", **arguments)
+
+
+def test_usual_baselines_go_with_others(adata, model):
+    adata.obsm["X_other"] = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    baselines = ("obsm:X_other", "usual", "pca_knn")
+    scores = evaluate(
+        model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **{**CHEAP, "baselines": baselines}
+    )
+    assert list(scores["method"].unique()) == ["zero_shot", "obsm:X_other", *usual_baselines("cell_type")]
+
+
+def test_an_unknown_baseline_is_told_before_cells_are_read(model, tmp_path):
+    with pytest.raises(InputError, match="Unknown baseline of cell_type 'scvii'"):
+        evaluate(model, tmp_path / "none.h5ad", label_key="cell_type", **{**CHEAP, "baselines": ("scvii",)})
+
+
+def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, model, tmp_path, monkeypatch):
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 1, **CHEAP}
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfcell.benchmark.study.run_trials", fail)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, adata, out=tmp_path / "judged", **arguments)
+    evaluate(model, adata, out=tmp_path / "judged", **arguments)
+    before = (tmp_path / "judged" / "scores.csv").read_bytes()
+    with pytest.raises(InputError, match=r"exists already\. Name another folder, or replace what is there"):
+        evaluate(model, adata, out=tmp_path / "judged", **arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr("selfcell.benchmark.study.run_trials", fail)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, adata, out=tmp_path / "judged", overwrite=True, **arguments)
+    assert (tmp_path / "judged" / "scores.csv").read_bytes() == before

@@ -1,3 +1,5 @@
+import logging
+
 import anndata
 import numpy as np
 import pytest
@@ -195,3 +197,35 @@ def test_a_classifier_without_held_out_cells_says_that_it_is_not_calibrated(halv
         annotate(halves[1], str(tmp_path / "run"))
     assert "its confidence is not calibrated and no cell is called unknown" in caplog.text
     assert not halves[1].obs["predicted_type_is_unknown"].any()
+
+
+def test_cells_without_a_label_are_left_out_and_told(halves, model, tmp_path, caplog):
+    reference, query = halves
+    partly, kept = reference.copy(), reference[20:].copy()
+    partly.obs["cell_type"] = partly.obs["cell_type"].astype(object)
+    partly.obs.loc[partly.obs_names[:20], "cell_type"] = None
+    again = query.copy()
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        annotate(query, model, reference=partly, label_key="cell_type")
+    assert "20 of 200 cells have no value in obs['cell_type'], used as label, and are left out." in caplog.text
+    annotate(again, model, reference=kept, label_key="cell_type")
+    np.testing.assert_array_equal(query.obs["predicted_type_confidence"], again.obs["predicted_type_confidence"])
+    tuned = finetune(model, partly, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    assert tuned.manifest["data"]["n_cells"] == 180
+    partly.obs["cell_type"] = None
+    with pytest.raises(InputError, match=r"adata: No cell has a value in obs\['cell_type'\], used as label"):
+        annotate(query, model, reference=partly, label_key="cell_type")
+
+
+def test_what_makes_confidence_too_high_is_told(halves, model, tmp_path, caplog):
+    reference, query = halves
+    tuned = finetune(model, reference, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        annotate(query.copy(), tuned, reference=reference, label_key="cell_type")
+    assert "was fine-tuned with labels" in caplog.text and "leave the reference out" in caplog.text
+    assert "No donor column is named" in caplog.text and "rough guess" not in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        annotate(query.copy(), model, reference=reference[:30].copy(), label_key="cell_type", donor_key="donor")
+    assert "cells of the reference tell how sure to be: confidence is a rough guess" in caplog.text
+    assert "No donor column is named" not in caplog.text and "was fine-tuned with labels" not in caplog.text

@@ -81,6 +81,8 @@ def test_some_targets_are_predicted_as_among_all(kind, tuned, query):
     predict_modality(some, tuned(kind), names=names, key_added="mine")
     np.testing.assert_allclose(some.obsm["mine"], everything.obsm[key][:, [3, 2]], rtol=1e-5, atol=1e-6)
     assert list(some.uns["mine_names"]) == names
+    predict_modality(some, tuned(kind), names=[name.upper() for name in names], key_added="shouted")
+    assert list(some.uns["shouted_names"]) == names
 
 
 def test_genes_that_are_missing_are_filled_and_those_of_another_order_put_right(tuned, query):

@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import re
 import subprocess
@@ -181,3 +182,18 @@ def test_a_report_needs_no_torch(folder):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_single_seed_gives_no_verdict(folder):
+    results = read_results(folder)
+    confusion = results.confusion[results.confusion["finetune_seed"] == 0]
+    results.about["n_seeds"] = 1
+    dataclasses.replace(results, confusion=confusion).write(folder)
+    _, text = checked(write_report(folder))
+    assert "cannot be told: no verdict from a single seed." in text and "No evidence that" not in text
+
+
+def test_the_facts_of_a_run_are_plain(model, tmp_path):
+    _, text = checked(write_report(model.path, out=tmp_path / "run.html"))
+    facts = text.split("What was done")[1].split("Learning curves")[0]
+    assert "{" not in facts and "None" not in facts and "Cells 300" in facts

@@ -6,16 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from selfcell.benchmark.query import joined_for_judging, with_labels_mapped
+from selfcell.benchmark.query import joined_for_judging, with_label_renamed, with_labels_mapped
 from selfcell.benchmark.study import Study
-from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.core.config import build
+from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import TrainedModel, check_folder, prepare_folder
+from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
 
 
 def evaluate(
@@ -28,14 +29,15 @@ def evaluate(
     batch_key: str | None = None,
     out: str | Path | None = None,
     regimes: Sequence[str] = tuple(REGIMES),
-    baselines: Sequence[str] | None = None,
+    baselines: Sequence[str] = (USUAL,),
     labelled_donors: Sequence[int | None] = (None,),
     labelled_fractions: Sequence[float] = (),
     n_seeds: int = 3,
     crossed: bool = False,
-    test_fraction: float = 0.3,
+    test_fraction: float | None = None,
     test_where: str | None = None,
     query: CellSource | None = None,
+    query_label_key: str | None = None,
     label_map: Mapping[str, str] | None = None,
     settings: SupervisedSettings | dict[str, Any] | None = None,
     layer: str | None = None,
@@ -62,10 +64,10 @@ def evaluate(
         Columns of ``obs`` with the type, the donor, and the batch. Without donors cells are split one by one, which
         overstates scores on new donors.
     out
-        Folder for the tables that :func:`selfcell.report` draws from.
+        Folder for the tables that :func:`selfcell.report` draws from, written when all is done.
     regimes, baselines
-        What to compare; ``selfcell list`` names them, and ``obsm:KEY`` is a baseline that takes an embedding which the
-        cells bring along. The usual baselines of the task if left out.
+        What to compare; ``selfcell list`` names them. ``usual`` stands for the baselines of the task that are quick and
+        need no further package, and ``obsm:KEY`` takes an embedding which the cells bring along.
     labelled_donors
         Label budgets: how many training donors are labelled, None for all.
     labelled_fractions
@@ -75,11 +77,13 @@ def evaluate(
     crossed
         Fine-tune each of several models with every seed.
     test_fraction
-        Share of the cells to judge on, where the model's run has set none aside.
+        Share of the cells to judge on, where the model's run has set none aside; 0.3 if left out.
     test_where
         The cells to judge on, by a query over ``obs`` such as ``"study == 'Muraro'"``; all others are for training.
     query
         Judge on these cells, of another data set, instead; all of ``cells`` are for training.
+    query_label_key
+        Column of the query's ``obs`` with the type, where it has another name than ``label_key``.
     label_map
         Types under another name: from the name in ``obs`` to the one to use, for the labels of ``cells`` and ``query``.
         Types that are not in it keep their names.
@@ -117,24 +121,29 @@ def evaluate(
         crossed=crossed,
         budgets=tuple(budgets),
         regimes=tuple(regimes),
-        baselines=None if baselines is None else tuple(baselines),
+        baselines=tuple(baselines),
         settings=settings if isinstance(settings, SupervisedSettings) else build(task_class.Settings, settings or {}),
         test_fraction=test_fraction,
         test_where=test_where,
         n_mapped=2_000 if out is not None else 0,
     )
+    check_plan(plan)
+    if query is None and query_label_key is not None:
+        raise InputError("--query-label (query_label_key) names a column of the cells of --query, which are not given.")
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = with_labels_mapped(opened, label_key, label_map)
     split = None
     if query is not None:
-        asked = with_labels_mapped(open_cells(query), label_key, label_map)
-        opened, split = joined_for_judging(opened, asked, plan, models[0], allow_low_overlap=allow_low_overlap)
+        asked = with_label_renamed(open_cells(query), label_key, query_label_key)
+        asked = with_labels_mapped(asked, label_key, label_map)
+        opened, split = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, allow_low_overlap=allow_low_overlap)
     if out is not None:
-        prepare_folder(Path(out), overwrite=overwrite)
+        claim_folder(Path(out), overwrite=overwrite)
     results = study.run(jobs=jobs, show_progress=show_progress)
     if out is not None:
+        prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))
     return results.scores

@@ -1,17 +1,22 @@
 """Judge on another data set: its cells put beside those that are learned from."""
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from selfcell.benchmark.study_plan import StudyPlan
-from selfcell.core.errors import InputError, did_you_mean
+from selfcell.benchmark.study_split import ChosenSplit
+from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
+from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[str, str] | None) -> Cells:
@@ -37,9 +42,26 @@ def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[s
     )
 
 
+def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str | None) -> Cells:
+    """Give the query with its column of labels under the name that it has in the reference.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or the reference's is not named.
+    """
+    if query_label_key is None:
+        return cells
+    if label_key is None:
+        raise InputError("--query-label (query_label_key) needs the reference's column of labels too: --label.")
+    with speaking_of(cells.origin):
+        labels = obs_column(cells.obs, query_label_key, role="label")
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{label_key: labels}))
+
+
 def joined_for_judging(
-    cells: Cells, query: Cells, plan: StudyPlan, model: TrainedModel, *, allow_low_overlap: bool
-) -> tuple[Cells, Split]:
+    cells: Cells, query: Cells, plan: StudyPlan, models: Sequence[TrainedModel], *, allow_low_overlap: bool
+) -> tuple[Cells, ChosenSplit]:
     """Put the cells of a query behind those to learn from, with the split that judges on the query alone.
 
     Donors of the two are kept apart even where they bear the same name. A query without a donor column is one donor.
@@ -47,20 +69,40 @@ def joined_for_judging(
     Raises
     ------
     InputError
-        If genes or columns do not match.
+        If genes or columns do not match, the query is the reference, or either lacks what the task predicts.
     """
-    columns = {name: key for name, key in plan.columns._asdict().items() if key is not None}
-    parts = []
-    for which, part in (("reference", cells), ("query", query)):
-        aligned = part.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
-        table = {}
-        for role, key in columns.items():
-            if role != "label" and which == "query" and key not in part.obs:
-                table[key] = np.full(len(part), f"{part.origin}")
-                continue
-            column = obs_column(part.obs, key, role=role, missing="own category" if role == "batch" else "refuse")
-            table[key] = column.to_numpy() if role == "label" else (f"{which} " + column).to_numpy()
-        parts.append(dataclasses.replace(aligned, obs=pd.DataFrame(table, index=part.obs.index.astype(str))))
+    of_query = query.fingerprint()
+    if of_query == cells.fingerprint():
+        raise InputError(
+            f"{query.origin} has the very cells of {cells.origin}: judge on cells that are not learned from. "
+            "Without --query, some of the cells are set aside for that."
+        )
+    has_seen = any(model.manifest["data"]["fingerprint"] == of_query for model in models)
+    if has_seen:
+        logger.warning("The model was pre-trained on the cells of %s, though not on their labels.", query.origin)
+    parts = [
+        _ready_to_join(part, which, plan, models[0], allow_low_overlap=allow_low_overlap)
+        for which, part in (("reference", cells), ("query", query))
+    ]
     joined = join_cells(*parts)
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
-    return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set")
+    return joined, ChosenSplit(Split(train, np.array([], dtype=np.int64), test, unit="data set"), has_seen)
+
+
+def _ready_to_join(cells: Cells, which: str, plan: StudyPlan, model: TrainedModel, *, allow_low_overlap: bool) -> Cells:
+    """Align the cells to the model, and keep of ``obs`` what the plan names."""
+    table = {}
+    with speaking_of(cells.origin):
+        for key in DOWNSTREAM_TASKS[plan.task].obsm_keys(plan.task_settings):
+            if key not in cells.obsm:
+                raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(cells.obsm))}")
+        for role, key in plan.columns._asdict().items():
+            if key is None:
+                continue
+            if role != "label" and which == "query" and key not in cells.obs:
+                table[key] = np.full(len(cells), cells.origin)
+                continue
+            column = obs_column(cells.obs, key, role=role, missing="own category" if role == "batch" else "refuse")
+            table[key] = column.to_numpy() if role == "label" else (f"{which} " + column).to_numpy()
+        aligned = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    return dataclasses.replace(aligned, obs=pd.DataFrame(table, index=cells.obs.index.astype(str)))

@@ -19,13 +19,13 @@ from selfcell.baselines.base import ComparedCells
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
-from selfcell.benchmark.study_split import choose_split
+from selfcell.benchmark.study_split import ChosenSplit, choose_split
 from selfcell.benchmark.trials import Contest, Outcome, Trial, run_trials
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
-from selfcell.data.splits import PARTS, Split
+from selfcell.data.splits import PARTS
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import EncodedCells, SupervisedSettings
 from selfcell.downstream.resampling import TestUnits
@@ -57,7 +57,7 @@ class Study:
         cells: Cells,
         models: Sequence[TrainedModel],
         *,
-        split: Split | None = None,
+        split: ChosenSplit | None = None,
         allow_low_overlap: bool = False,
     ) -> None:
         check_plan(plan)
@@ -67,7 +67,8 @@ class Study:
         cells, self.batch_names = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
+        chosen = choose_split(plan, cells, self.models, self.donors) if split is None else split
+        self.split, self.has_seen = chosen
         for model in self.models[1:]:
             if model.genes != self.models[0].genes:
                 raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
@@ -82,6 +83,7 @@ class Study:
                 "label by and to judge on."
             )
         test = self.task.usable(self.split.test, reference=self.trainable)
+        self.n_left_out = len(self.split.test) - len(test)
         self.split = dataclasses.replace(self.split, test=test)
         self.compared = ComparedCells(
             self.cells,
@@ -284,6 +286,8 @@ class Study:
             "label_key": self.plan.label_key,
             "donor_key": self.plan.donor_key,
             "is_query": self.split.unit == "data set",
+            "has_seen": self.has_seen,
+            "n_left_out": self.n_left_out,
             "batch_key": self.plan.batch_key,
             "split": {
                 part: {

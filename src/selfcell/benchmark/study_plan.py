@@ -10,6 +10,8 @@ from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import Columns, SupervisedSettings
 
 ALL = "all"
+USUAL = "usual"
+"""Stands for the baselines of a task that need no package of an extra and do not take long."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class StudyPlan:
     """Fine-tune every pre-training with every seed; otherwise seed ``i`` has pre-training ``i``, in turn."""
     budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
     regimes: tuple[str, ...] = tuple(REGIMES)
-    baselines: tuple[str, ...] | None = None
-    """None for the usual ones of the task."""
+    baselines: tuple[str, ...] = (USUAL,)
+    """``usual`` stands for the usual ones of the task."""
     settings: SupervisedSettings | None = None
     """Of the task; None for its defaults."""
-    test_fraction: float = 0.3
-    """Share of the cells to judge on, where the models' runs have not set donors aside."""
+    test_fraction: float | None = None
+    """Share of the cells to judge on, where the models' runs have not set cells aside; None for 0.3."""
     test_where: str | None = None
     """The cells to judge on, by a query over ``obs``; all others are for training."""
     n_mapped: int = 2_000
@@ -65,7 +67,9 @@ class StudyPlan:
     @functools.cached_property
     def methods(self) -> tuple[str, ...]:
         """Regimes and baselines, in the order of the tables."""
-        return (*self.regimes, *(usual_baselines(self.task) if self.baselines is None else self.baselines))
+        usual = usual_baselines(self.task)
+        named = [name for asked in self.baselines for name in (usual if asked == USUAL else (asked,))]
+        return tuple(dict.fromkeys([*self.regimes, *named]))
 
     @functools.cached_property
     def task_settings(self) -> SupervisedSettings:
@@ -84,8 +88,9 @@ def check_plan(plan: StudyPlan) -> None:
     for regime in plan.regimes:
         if regime not in REGIMES:
             raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
-    for baseline in plan.baselines or ():
-        find_baseline(plan.task, baseline)
+    for baseline in plan.baselines:
+        if baseline != USUAL:
+            find_baseline(plan.task, baseline)
     names = [budget.name(unit="") for budget in plan.budgets]
     if len(set(names)) < len(names):
         raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,27 +14,46 @@ from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
 
+TEST_FRACTION = 0.3
+"""Share of the cells to judge on, where the models' runs have set none aside."""
 
-def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
+
+class ChosenSplit(NamedTuple):
+    """Which cells to learn from and to judge on."""
+
+    split: Split
+    has_seen: bool
+    """Whether a model may have been pre-trained on cells that are judged on, though not on their labels."""
+
+
+def choose_split(
+    plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None
+) -> ChosenSplit:
     """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
 
     Raises
     ------
     InputError
-        If the models set different cells aside.
+        If the models set different cells aside, or a share is asked for where they have set some aside.
     """
     if plan.test_where is not None:
         split = split_by_query(cells.obs, plan.test_where, unit=plan.donor_key, donors=donors)
-        _warn_of_seen(models, split, cells)
-        return split
+        return ChosenSplit(split, _warn_of_seen(models, split, cells))
     saved = [model.split for model in models if model.split is not None]
     if any(other != saved[0] for other in saved[1:]):
         raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
     if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
         split = split_from_json(saved[0], len(cells), donors)
         if len(split.test):
-            return split
-    split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=plan.test_fraction, seed=0)
+            if plan.test_fraction is not None:
+                raise InputError(
+                    f"The run set {len(split.test):,} of these cells aside to be judged on (data.test_fraction), so "
+                    "no share of them can be chosen here. Leave --test-fraction (test_fraction) out, or name the cells "
+                    "to judge on: --test-where."
+                )
+            return ChosenSplit(split, has_seen=False)
+    test_fraction = TEST_FRACTION if plan.test_fraction is None else plan.test_fraction
+    split = split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=test_fraction, seed=0)
     if donors is None and saved and (column := unnamed_donor_column(saved[0], cells.obs)) is not None:
         logger.warning(
             "Pre-training set donors of obs[%r] aside to be judged on, but no donor column is named, so others are "
@@ -42,17 +61,18 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
             column,
             column,
         )
-    else:
-        _warn_of_seen(models, split, cells)
-    return split
+        return ChosenSplit(split, has_seen=True)
+    return ChosenSplit(split, _warn_of_seen(models, split, cells))
 
 
-def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> None:
-    if any(_has_seen(model, split, cells) for model in models):
+def _warn_of_seen(models: Sequence[TrainedModel], split: Split, cells: Cells) -> bool:
+    has_seen = any(_has_seen(model, split, cells) for model in models)
+    if has_seen:
         logger.warning(
             "The model was pre-trained on these cells or donors with none set aside (data.test_fraction), so it has "
             "seen the test cells, though not their labels."
         )
+    return has_seen
 
 
 def _has_seen(model: TrainedModel, split: Split, cells: Cells) -> bool:

@@ -1,5 +1,7 @@
 """``selfcell demo``, ``selfcell evaluate`` and ``selfcell report``."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +63,10 @@ def evaluate(
     regime: Annotated[list[str] | None, typer.Option(help="Regime to run; all if left out.")] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="Baseline to run, or obsm:KEY for an embedding of any model; the usual ones if left out."),
+        typer.Option(
+            help="Baseline to run instead of the usual ones, or obsm:KEY for an embedding of any model; "
+            "--baseline usual --baseline scvi adds to them."
+        ),
     ] = None,
     labelled_donors: Annotated[
         list[int] | None, typer.Option(min=1, help="Compare with so many labelled donors too, besides with all.")
@@ -75,13 +80,20 @@ def evaluate(
         bool, typer.Option("--crossed", help="Fine-tune every model with every seed, not one model a seed.")
     ] = False,
     test_fraction: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of cells to judge on, where the run set none aside.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            min=0.01, max=0.9, help="Share of cells to judge on, where the run set none aside.", show_default="0.3"
+        ),
+    ] = None,
     test_where: Annotated[
         str | None, typer.Option("--test-where", metavar="QUERY", help="Judge on cells such as \"study == 'Muraro'\".")
     ] = None,
     query: Annotated[
         Path | None, typer.Option("--query", metavar="CELLS", help="Judge on the cells of this file instead.")
+    ] = None,
+    query_label: Annotated[
+        str | None,
+        typer.Option("--query-label", metavar="COLUMN", help="The query's column of types, if named otherwise."),
     ] = None,
     label_map: Annotated[
         Path | None,
@@ -116,32 +128,34 @@ def evaluate(
     from selfcell.data.label_maps import read_label_map
     from selfcell.downstream import REGIMES
 
-    run(
-        [str(model), *map(str, also or [])],
-        cells,
-        task=task,
-        label_key=label,
-        donor_key=donor,
-        batch_key=batch,
-        out=out,
-        regimes=regime or tuple(REGIMES),
-        baselines=baseline or None,
-        labelled_donors=(*(labelled_donors or ()), None),
-        labelled_fractions=labelled_fraction or (),
-        n_seeds=seeds,
-        crossed=crossed,
-        test_fraction=test_fraction,
-        test_where=test_where,
-        query=query,
-        label_map=None if label_map is None else read_label_map(label_map),
-        settings=task_settings(task, config, set_, target=target),
-        layer=layer,
-        scale=scale.value,
-        gene_column=gene_column,
-        allow_low_overlap=allow_low_overlap,
-        jobs=jobs,
-        overwrite=overwrite,
-    )
+    with _said_when_interrupted():
+        run(
+            [str(model), *map(str, also or [])],
+            cells,
+            task=task,
+            label_key=label,
+            donor_key=donor,
+            batch_key=batch,
+            out=out,
+            regimes=regime or tuple(REGIMES),
+            baselines=baseline or ("usual",),
+            labelled_donors=(*(labelled_donors or ()), None),
+            labelled_fractions=labelled_fraction or (),
+            n_seeds=seeds,
+            crossed=crossed,
+            test_fraction=test_fraction,
+            test_where=test_where,
+            query=query,
+            query_label_key=query_label,
+            label_map=None if label_map is None else read_label_map(label_map),
+            settings=task_settings(task, config, set_, target=target),
+            layer=layer,
+            scale=scale.value,
+            gene_column=gene_column,
+            allow_low_overlap=allow_low_overlap,
+            jobs=jobs,
+            overwrite=overwrite,
+        )
     _show(out)
 
 
@@ -155,6 +169,16 @@ def report(
     from selfcell.reporting.html import write_report
 
     typer.echo(f"The report is {write_report(folder, out=out)}")
+
+
+@contextlib.contextmanager
+def _said_when_interrupted() -> Iterator[None]:
+    """Say what is left of a comparison that is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Nothing was written: tables are, when all trials are done.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _show(folder: Path) -> None:

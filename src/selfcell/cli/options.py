@@ -176,6 +176,8 @@ def refuse_existing(path: Path, *, overwrite: bool, kinds: tuple[str, ...] = (".
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already. Name another file, or replace it (--overwrite).")
     existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir():
+        raise InputError(f"{path} cannot be written: {existing} is a file, not a folder.")
     if not os.access(existing, os.W_OK):
         raise InputError(f"{path} cannot be written: no permission to write in {existing}.")
 
@@ -198,6 +200,9 @@ def write_adata(adata: Any, path: Path) -> None:
     """Write an .h5ad file atomically and say so."""
     from selfcell.core.atomic import atomic_path
 
-    with atomic_path(path) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
+    try:
+        with atomic_path(path) as temporary:
+            adata.write_h5ad(temporary, compression="gzip")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     typer.echo(f"Wrote {path} ({adata.n_obs:,} cells).")

@@ -1,6 +1,8 @@
 """The one exception for what a user can mend."""
 
+import contextlib
 import difflib
+from collections.abc import Iterator
 
 _SHOWN = 20
 
@@ -10,6 +12,16 @@ class InputError(ValueError):
 
     The command line prints the message alone. Any other exception is a fault of the package and keeps its traceback.
     """
+
+
+@contextlib.contextmanager
+def speaking_of(origin: str) -> Iterator[None]:
+    """Put the name of a file before what is wrong with it, where several are at hand."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if origin in text else f"{origin}: {text}") from error
 
 
 def did_you_mean(given: str, known: list[str]) -> str:

@@ -79,6 +79,28 @@ class Cells:
             raise InputError(no_cells_message(query, [self.obs[named]]))
         return self.subset(chosen)
 
+    def with_value_in(self, key: str, *, role: str) -> "Cells":
+        """Keep the cells that have a value in an obs column, and say how many have none.
+
+        Raises
+        ------
+        InputError
+            If there is no such column, or no cell has a value.
+        """
+        if key not in self.obs or not (missing := self.obs[key].isna().to_numpy()).any():
+            obs_column(self.obs, key, role=role)
+            return self
+        if missing.all():
+            raise InputError(f"No cell has a value in obs[{key!r}], used as {role}.")
+        logger.info(
+            "%s of %s cells have no value in obs[%r], used as %s, and are left out.",
+            f"{int(missing.sum()):,}",
+            f"{len(self):,}",
+            key,
+            role,
+        )
+        return self.subset(np.flatnonzero(~missing))
+
     def coded(self, key: str, *, role: str) -> CodedColumn:
         """Give an obs column of names as codes; see :func:`obs_column`."""
         names, codes, sizes = np.unique(

@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from selfcell.core.errors import InputError
+from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import label_classes
@@ -130,8 +130,16 @@ class _ByReference(NamedTuple):
         weights: Weights,
         alpha: float,
     ) -> "_ByReference":
-        cells = open_cells(source).aligned_to(model.genes)
+        _warn_of_trained_on(model)
+        cells = open_cells(source)
+        with speaking_of(cells.origin):
+            cells = cells.with_value_in(label_key, role="label").aligned_to(model.genes)
         labels = obs_column(cells.obs, label_key, role="label")
+        if donor_key is None:
+            logger.info(
+                "No donor column is named (--donor, donor_key), so confidence is that on new cells of the same "
+                "donors, which is too high for others."
+            )
         classes = label_classes(labels.to_list(), key=label_key)
         donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
         reference = calibrated_reference(
@@ -150,6 +158,16 @@ class _ByReference(NamedTuple):
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
         return _Found(assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther)
+
+
+def _warn_of_trained_on(model: TrainedModel) -> None:
+    if model.labels is not None:
+        logger.warning(
+            "%s was fine-tuned with labels. If these cells of the reference were among those, they lie closer together "
+            "than new ones, and confidence comes out too high: leave the reference out, so that the model's own "
+            "classifier answers, or use the pre-trained run that it began from.",
+            model.path,
+        )
 
 
 class _ByClassifier(NamedTuple):

@@ -95,6 +95,11 @@ class DownstreamTask(abc.ABC):
             If a column or a modality is missing, or cannot be used.
         """
 
+    @classmethod
+    def obsm_keys(cls, settings: Any) -> tuple[str, ...]:  # noqa: ARG003
+        """Give the keys of ``obsm`` that cells must have; none, unless a task says so."""
+        return ()
+
     def with_settings(self: TaskT, settings: Any) -> TaskT:
         """Give the same task, on the same cells, with other settings."""
         other = copy.copy(self)

@@ -132,6 +132,11 @@ class CrossModalityTask(DownstreamTask):
         TargetSpace.fit(targets.subset(np.arange(1)), settings.transform, rank=0)
         return cls(settings, targets=targets, donor_code=donor_code)
 
+    @classmethod
+    def obsm_keys(cls, settings: CrossModalitySettings) -> tuple[str, ...]:
+        """Give the key with the targets, if one is named."""
+        return () if settings.target is None else (settings.target,)
+
     def space(self, train: Int[np.ndarray, " n_train"]) -> TargetSpace:
         """Give the space of targets in which is learned and predicted, fitted on training cells; the last is kept."""
         key = (self.settings.transform, self.settings.rank, train.tobytes())

@@ -110,6 +110,8 @@ def finetune(
     check_folder(out, resume=resume, overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = _without_held_out(opened, model, donor_key)
+    if task == "cell_type" and label_key is not None:
+        opened = opened.with_value_in(label_key, role="label")
     question = task_class.of(settings, opened, Columns(label_key, donor_key, batch_key))
     donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
     seed = settings.training.seed

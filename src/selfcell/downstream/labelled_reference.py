@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 N_FOLDS = 5
 N_ASKED = 20_000
 """Reference cells at most that are asked about, as if they were a query, to learn how far votes can be trusted."""
+FEW_ASKED = 50
+"""With fewer, a warning is logged."""
 ALPHA = 0.05
 
 
@@ -122,6 +124,8 @@ def calibrated_reference(
         distance[here] = neighbors.distances.mean(axis=1)
         given[here] = count_votes(neighbors, label_code[rest], weights=weights).label_code
         known[here] = np.isin(label_code[asked[here]], np.unique(label_code[rest]))
+    if known.sum() < FEW_ASKED:
+        logger.warning("Only %s cells of the reference tell how sure to be: confidence is a rough guess.", known.sum())
     truth = label_code[asked]
     donors = None if donor_code is None else donor_code[asked][known]
     temperature = fit_temperature(logits[known], truth[known], donor_code=donors)

@@ -100,10 +100,12 @@ def _positions(names: Sequence[str] | None, model: TrainedModel) -> np.ndarray:
     known = {name: position for position, name in enumerate(cast("list[str]", model.manifest["target_names"]))}
     if names is None:
         return np.arange(len(known))
+    by_lower = {name.lower(): position for name, position in known.items()}
     for name in names:
-        if name not in known:
+        if name.lower() not in by_lower:
             raise InputError(f"{model.path} does not predict {name!r}. {did_you_mean(name, list(known))}")
-    return np.array([known[name] for name in names], dtype=np.int64)
+    found = [known.get(name, by_lower[name.lower()]) for name in names]
+    return np.array(list(dict.fromkeys(found)), dtype=np.int64)
 
 
 def _some(prediction: TargetPrediction, chosen: np.ndarray) -> TargetPrediction:

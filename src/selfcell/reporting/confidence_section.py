@@ -42,7 +42,11 @@ def confidence_content(details: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "reliability_figure": plot_reliability(reliability),
         "risk_figure": plot_risk_coverage(risk),
         "unseen_rows": [
-            (str(row["class"]), f"{int(row['n_cells']):,}", [_shown(value) for value in row.drop(["class", "n_cells"])])
+            (
+                str(row["class"]),
+                f"{int(row['n_cells']):,}",
+                [_shown(float(value)) for value in row.drop(["class", "n_cells"])],
+            )
             for _, row in details.get("unseen_types", pd.DataFrame()).iterrows()
         ],
     }

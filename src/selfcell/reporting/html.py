@@ -21,6 +21,7 @@ from selfcell.benchmark.statistics import (
 )
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
+from selfcell.core.words import counted
 from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
@@ -97,6 +98,8 @@ def headline(answers: list[tuple[str, list[Comparison]]], *, task: str) -> str:
 
 
 def _headline_of(comparisons: list[Comparison], known: str) -> str:
+    if all("no verdict" in comparison.finding for comparison in comparisons):
+        return f"Whether self-supervised pre-training helps on these data cannot be told: {comparisons[0].finding}."
     helped = [comparison.budget for comparison in comparisons if comparison.verdict == "helps"]
     hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
     if not helped and not hurt:
@@ -225,6 +228,15 @@ def caveats(results: StudyResults) -> list[str]:
         )
     if about["n_seeds"] < 2:
         found.append("A single seed allows no verdict; give more with --seeds.")
+    if about["n_seeds"] == 2:
+        found.append(
+            "Two seeds say little of how much seeds matter, so intervals are very wide; give more with --seeds."
+        )
+    if about.get("has_seen"):
+        found.append(
+            "The encoder was pre-trained on test cells, or on cells of their donors, though not on labels: expect less "
+            "on others. Set donors aside when pre-training: --set data.test_fraction=0.3."
+        )
     # Cells of another data set are of other donors, named or not.
     if about["donor_key"] is None and not about.get("is_query"):
         found.append(
@@ -238,7 +250,11 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
 
     def part(name: str) -> str:
         n_donors = split[name]["n_donors"]
-        return f"{split[name]['n_cells']:,} cells" + (f" of {n_donors} donors" if n_donors is not None else "")
+        return f"{split[name]['n_cells']:,} cells" + (f" of {counted(n_donors, 'donor')}" if n_donors else "")
+
+    n_left_out = about.get("n_left_out", 0)
+    left_out = f"; {n_left_out:,} more are of types that no labelled cell has" if n_left_out else ""
+    judged = "To judge, seen without labels in pre-training" if about.get("has_seen") else "To judge, never seen before"
 
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
@@ -246,7 +262,7 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("Label", about["label_key"] or "none"),
         ("For training", part("train")),
         ("To watch the pre-training loss", part("validation")),
-        ("To judge, never seen before", part("test")),
+        (judged, part("test") + left_out),
         (
             "Seeds",
             f"{about['n_seeds']}, of pre-training ({', '.join(map(str, about['pretrain_seeds']))}) and of fine-tuning",
@@ -264,6 +280,18 @@ def _maps(cell_map: pd.DataFrame) -> list[str]:
     return drawn
 
 
+def _is_plain(value: Any) -> bool:
+    """Tell what a table of facts can show: what has parts of its own is in manifest.json."""
+    return value not in (None, "") and not isinstance(value, dict | list)
+
+
+def _run_fact(name: str, value: Any) -> tuple[str, str]:
+    called = name.removeprefix("n_").replace("_", " ").capitalize()
+    if isinstance(value, float):
+        return called, f"{value:.4g}"
+    return called, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
 def _run_content(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if not (folder / "log.csv").exists():
@@ -271,8 +299,7 @@ def _run_content(folder: Path) -> dict[str, Any]:
     curves = pd.read_csv(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
     outcome = manifest.get("fit", {})
     facts = [("Status", manifest["status"]), ("Kind", manifest["kind"])]
-    facts += [(name.replace("_", " ").capitalize(), str(value)) for name, value in manifest["data"].items()]
-    facts += [(name.replace("_", " ").capitalize(), str(value)) for name, value in outcome.items()]
+    facts += [_run_fact(name, value) for name, value in {**manifest["data"], **outcome}.items() if _is_plain(value)]
     return {
         "title": f"Training run {folder.name}",
         "headline": f"The run is {manifest['status']}.",

@@ -59,12 +59,12 @@ BESIDE = {
 """Scores of a task that its first one must not be read without."""
 
 BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
-"""What the donors of a budget have that others have not; where tasks need nothing of them, they are for training."""
+"""What the donors of a budget have that others have not; where tasks need nothing of them, they are trained on."""
 
 
 def budget_word(task: str) -> str:
     """Give what the donors of a budget are called: "with 2 donors labelled"."""
-    return BUDGET_WORDS.get(task, "for training")
+    return BUDGET_WORDS.get(task, "trained on")
 
 
 def fullest(budgets: Sequence[str]) -> str:

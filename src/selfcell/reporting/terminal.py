@@ -19,11 +19,12 @@ def print_results(folder: Path) -> None:
     task = str(results.about["task"])
     estimates = summarize(stack)
     n_cells = results.about["split"]["test"]["n_cells"]
+    judged = "test cells" if results.about.get("has_seen") else "unseen cells"
     table = Table(
         "method",
         *stack.budgets,
-        title=f"{metric_name(str(results.about['headline_metric']))} on {n_cells:,} unseen cells, "
-        f"by what is {budget_word(task)}: mean [95 %]",
+        title=f"{metric_name(str(results.about['headline_metric']))} on {n_cells:,} {judged}, by what is "
+        f"{budget_word(task)}: mean [95 %]",
         box=box.SIMPLE_HEAD,
         title_style="bold",
         padding=(0, 1, 0, 0),

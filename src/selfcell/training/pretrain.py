@@ -230,11 +230,12 @@ def _begin(
     write_manifest(out, {**about, "status": "training"})
     n_processes = settings.training.devices * settings.training.nodes
     logger.info(
-        "%s on %s cells x %s genes, watching the loss on %s%s%s.",
+        "%s on %s cells x %s genes, watching the loss on %s%s%s%s.",
         _named(settings),
         f"{len(split.train):,}",
         f"{len(cells.genes):,}",
         f"{len(split.validation):,}",
+        f", with {len(split.test):,} set aside to be judged on" if len(split.test) else "",
         ", streamed from disk" if isinstance(cells, StreamedCells) else "",
         f", in {n_processes} processes" if n_processes > 1 else "",
     )

@@ -69,6 +69,19 @@ class TrainedModel:
         return None if labels is None else tuple(labels)
 
 
+def claim_folder(path: Path, *, overwrite: bool) -> None:
+    """Make sure, before hours are spent, that a folder can be written; what is in it is left until it is replaced.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_folder`.
+    """
+    check_folder(path, overwrite=overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _MARKER).touch()
+
+
 def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Make an output folder, emptied if it may be replaced; raises what :func:`check_folder` does."""
     check_folder(path, resume=resume, overwrite=overwrite)
@@ -94,11 +107,11 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
         if not (path / "manifest.json").exists():
             raise InputError(f"There is no run to resume in {path}.")
         return
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(file.name != _MARKER for file in path.iterdir()):
         if not overwrite:
+            go_on = "go on with an interrupted run (--resume), " if (path / "manifest.json").exists() else ""
             raise InputError(
-                f"{path} exists already. Name another folder, go on with an interrupted run (--resume), or replace "
-                "what is there (--overwrite)."
+                f"{path} exists already. Name another folder, {go_on}or replace what is there (--overwrite)."
             )
         if not (path / _MARKER).exists():
             raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
