@@ -1,0 +1,95 @@
+"""The tables of ``docs/results/``, from the folders of finished studies."""
+
+from pathlib import Path
+
+import pandas as pd
+from real.page import write_page
+from real.studies import real_studies
+
+from selfcell.benchmark.results import StudyResults, read_results
+from selfcell.benchmark.statistics import ScoreStack
+from selfcell.downstream.confidence_scores import confidence_scores
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+KEPT_METRICS = {
+    "cell_type": ("macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
+    "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
+    "integration": ("total", "bio_conservation", "batch_correction"),
+    "reconstruction": (
+        "explained_variance_weighted",
+        "pearson_per_cell",
+        "mse",
+        "hidden_mse",
+        "hidden_pearson_per_cell",
+    ),
+}
+"""The scores of the table of each task; all others are in the folders."""
+
+
+def write_tables(out: Path) -> None:
+    """Write one table a task: mean and interval of each method in each study, and seconds and memory.
+
+    Studies that are not finished in ``out`` keep the rows that they have.
+    """
+    finished = {
+        name: read_results(out / "studies" / name)
+        for name in real_studies()
+        if (out / "studies" / name / "study.json").exists()
+    }
+    scores = [_scores(name, results) for name, results in finished.items()]
+    examined = {name: results.details for name, results in finished.items() if "confidence" in results.details}
+    confidence = [confidence_scores(details["confidence"]).assign(study=name) for name, details in examined.items()]
+    unseen = [details["unseen_types"].assign(study=name) for name, details in examined.items()]
+    DOCS.mkdir(parents=True, exist_ok=True)
+    _write(DOCS / "real_data.csv", scores)
+    _write(DOCS / "confidence.csv", confidence)
+    _write(DOCS / "unseen_types.csv", unseen)
+    write_page(DOCS.parent / "results.md", pd.read_csv(DOCS / "real_data.csv"), pd.read_csv(DOCS / "confidence.csv"))
+
+
+def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
+    """Write the rows of all studies in their order, those of the file where a study has no others."""
+    rows = pd.concat(of_studies, ignore_index=True) if of_studies else pd.DataFrame({"study": []})
+    if file.exists():
+        before = pd.read_csv(file)
+        rows = pd.concat([rows, before[~before["study"].isin(rows["study"])]], ignore_index=True)
+    order = {name: place for place, name in enumerate(real_studies())}
+    rows = rows[rows["study"].isin(order)].sort_values("study", key=lambda names: names.map(order), kind="stable")
+    rows = rows.assign(title=[real_studies()[name].title for name in rows["study"]])
+    rows.to_csv(file, index=False, float_format="%.4g")
+
+
+def _scores(name: str, results: StudyResults) -> pd.DataFrame:
+    rows = []
+    task = str(results.about["task"])
+    for metric in KEPT_METRICS[task]:
+        if metric not in set(results.scores["metric"]):
+            continue
+        stack = ScoreStack(results.scores, results.resamples, metric)
+        for method in stack.methods:
+            for budget in (budget for budget in stack.budgets if stack.has(method, budget)):
+                rows.append({"task": task, "study": name, **_row(results, stack, method, budget, metric)})
+    return pd.DataFrame(rows)
+
+
+def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, metric: str) -> dict[str, object]:
+    estimate = stack.estimate(method, budget)
+    trials = results.scores.query("method == @method and budget == @budget and metric == @metric")
+    against = stack.has("from_scratch", budget) and method == "fine_tuned"
+    difference = stack.compare(method, "from_scratch", budget).difference if against else None
+    return {
+        "budget": budget,
+        "method": method,
+        "metric": metric,
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n_pairs_of_seeds": len(estimate.by_seed),
+        "n_cells": int(trials["n_cells"].iloc[0]),
+        "n_units": int(trials["n_units"].iloc[0]),
+        "against_scratch": None if difference is None else difference.mean,
+        "against_scratch_low": None if difference is None else difference.low,
+        "against_scratch_high": None if difference is None else difference.high,
+        "seconds": trials["seconds"].median(),
+        "peak_memory_mb": trials["peak_memory_mb"].max(),
+    }
