@@ -133,6 +133,7 @@ def test_regression_on_variable_genes_is_regression_on_those_genes(problem, cell
         expression[split.train],
         code[split.train],
         expression[split.test],
+        class_weights="balanced",
         inverse_penalty=VARIABLE_GENE_INVERSE_PENALTY,
     )
     assert (TASK_BASELINES["hvg_logistic_regression"](few) == expected).all()

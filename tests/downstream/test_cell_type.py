@@ -19,7 +19,7 @@ from selfcell.downstream.cell_type import (
 )
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, TrainingPlace
-from selfcell.downstream.type_classifier import CellTypeClassifier, balanced_class_weight
+from selfcell.downstream.type_classifier import CellTypeClassifier, class_weight, weighted_cross_entropy
 from selfcell.training.fit import FitOutcome
 
 QUICK = build(
@@ -108,16 +108,43 @@ def test_held_out_cells_of_types_without_weight_give_no_loss_and_not_nan(encoder
 
 def test_balanced_weights_are_scikit_learns_and_absent_classes_weigh_nothing():
     codes = np.array([0, 0, 0, 2, 2, 3])
-    weight = balanced_class_weight(codes, n_classes=5).numpy()
+    weight = class_weight(codes, n_classes=5, kind="balanced")
     expected = compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=codes)
-    np.testing.assert_allclose(weight[[0, 2, 3]], expected, rtol=1e-6)
+    np.testing.assert_allclose(weight[[0, 2, 3]], expected, rtol=1e-12)
     assert weight[1] == weight[4] == 0
+    assert class_weight(codes, n_classes=5, kind="none").tolist() == [1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["balanced", "root", "none"])
+def test_weights_are_one_in_the_mean_over_cells(kind):
+    codes = np.repeat([0, 1, 3], [90, 9, 1])
+    weight = class_weight(codes, n_classes=4, kind=kind)
+    assert weight[codes].mean() == pytest.approx(1)
+    assert weight[1] / weight[0] == pytest.approx({"balanced": 10, "root": 10**0.5, "none": 1}[kind])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_smoothed_labels_is_the_mean_over_labels_drawn_so(smoothing):
+    rng = np.random.default_rng(0)
+    logits, codes = torch.from_numpy(rng.normal(size=(6, 4))), torch.tensor([0, 1, 3, 3, 0, 1])
+    weight = torch.tensor([0.5, 2.0, 0.0, 4.0], dtype=torch.float64)
+    loss = weighted_cross_entropy(logits, codes, weight=weight, label_smoothing=smoothing)
+    target = torch.zeros(6, 4, dtype=torch.float64)
+    for cell, code in enumerate(codes):
+        target[cell, [0, 1, 3]] += smoothing / 3
+        target[cell, code] += 1 - smoothing
+    of_cell = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)
+    expected = sum(weight[code] * one for code, one in zip(codes, of_cell, strict=True)) / weight[codes].sum()
+    torch.testing.assert_close(loss, expected)
+    if not smoothing:
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, codes, weight=weight))
 
 
 def test_logistic_regression_on_one_class_says_that_class():
-    assert fit_logistic_regression(np.zeros((3, 2)), np.array([4, 4, 4]), np.zeros((2, 2))).tolist() == [4, 4]
+    codes = np.array([4, 4, 4])
+    assert fit_logistic_regression(np.zeros((3, 2)), codes, np.zeros((2, 2)), class_weights="none").tolist() == [4, 4]
     sparse = sp.csr_matrix((3, 2))
-    assert fit_logistic_regression(sparse, np.array([4, 4, 4]), sparse).tolist() == [4, 4, 4]
+    assert fit_logistic_regression(sparse, codes, sparse, class_weights="none").tolist() == [4, 4, 4]
 
 
 def test_a_single_class_is_refused():

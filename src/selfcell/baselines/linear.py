@@ -33,5 +33,6 @@ def _predict(problem: Problem[CellTypeTask], *, genes: Any, inverse_penalty: flo
         expression[labelled],
         problem.task.label_code[labelled],
         expression[problem.split.test],
+        class_weights=problem.task.settings.class_weights,
         inverse_penalty=inverse_penalty,
     )

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbor
 from selfcell.downstream.ontology_scores import corrected_confusion
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
-from selfcell.downstream.type_classifier import CellTypeClassifier, balanced_class_weight, classify
+from selfcell.downstream.type_classifier import CellTypeClassifier, ClassWeights, class_weight, classify
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.fit import FitOutcome
 
@@ -52,8 +52,9 @@ class CellTypeSettings(SupervisedSettings):
     """Labelled cells that vote in zero_shot."""
     weights: Weights = "uniform"
     """Weight of their votes: uniform, or distance (one over it)."""
-    class_weights: Literal["balanced", "none"] = "balanced"
-    """Weight of a class in the loss: balanced weighs rare types up, as the paper does; none counts every cell alike."""
+    class_weights: ClassWeights = "balanced"
+    """Weight of a class in the loss: balanced weighs rare types up, as the paper does; none counts every cell alike;
+    root lies between them. Probe and logistic regressions use it too."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each label that is spread over all classes, from 0 (the paper's) to 1; 0.1 tempers confidence."""
 
@@ -134,7 +135,12 @@ class CellTypeTask(DownstreamTask):
         if regime == "zero_shot":
             return self.answer_in_space(embedding, split)
         if regime == "probe":
-            return fit_logistic_regression(embedding[labelled], self.label_code[labelled], embedding[split.test])
+            return fit_logistic_regression(
+                embedding[labelled],
+                self.label_code[labelled],
+                embedding[split.test],
+                class_weights=self.settings.class_weights,
+            )
         classifier = cast("CellTypeClassifier", self.trained(encoded, split, regime=regime, seed=seed))
         test_cells = encoded.cells.subset(split.test)
         return np.asarray(classify(classifier.encoder, classifier.head, test_cells).argmax(axis=1))
@@ -253,9 +259,8 @@ class CellTypeTask(DownstreamTask):
     ) -> tuple[CellTypeClassifier, FitOutcome]:
         """Train a classifier; see :meth:`DownstreamTask.train`."""
         n_classes, settings = len(self.classes), self.settings
-        weight = torch.ones(n_classes)
-        if settings.class_weights == "balanced":
-            weight = balanced_class_weight(self.label_code[split.train], n_classes=n_classes)
+        weights = class_weight(self.label_code[split.train], n_classes=n_classes, kind=settings.class_weights)
+        weight = torch.from_numpy(weights.astype(np.float32))
 
         def make(encoder: MlpEncoder) -> CellTypeClassifier:
             return CellTypeClassifier(encoder, class_weight=weight, label_smoothing=settings.label_smoothing)
@@ -291,9 +296,10 @@ def fit_logistic_regression(
     label_code: Int[np.ndarray, " n_train"],
     test: np.ndarray | sp.csr_matrix,
     *,
+    class_weights: ClassWeights,
     inverse_penalty: float = 1.0,
 ) -> np.ndarray:
-    """Predict by a multinomial logistic regression with balanced class weights.
+    """Predict by a multinomial logistic regression.
 
     Parameters
     ----------
@@ -301,15 +307,18 @@ def fit_logistic_regression(
         Cells x features; dense ones are standardized, sparse ones scaled to unit variance and not centred.
     label_code
         Class of each training cell.
+    class_weights
+        How much a class weighs.
     inverse_penalty
         scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
     """
     if len(np.unique(label_code)) == 1:
         return np.full(test.shape[0], label_code[0])
     scaler = StandardScaler(with_mean=not sp.issparse(train))
-    regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=3_000, tol=1e-3)
+    regression = LogisticRegression(C=inverse_penalty, max_iter=3_000, tol=1e-3)
     model = make_pipeline(scaler, regression)
-    model.fit(train, label_code)
+    weight = class_weight(label_code, n_classes=int(label_code.max()) + 1, kind=class_weights)
+    model.fit(train, label_code, logisticregression__sample_weight=weight[label_code])
     predicted: np.ndarray = model.predict(test)
     return predicted
 

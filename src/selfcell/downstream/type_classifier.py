@@ -1,5 +1,7 @@
 """A classifier of cell types: an encoder with a linear head."""
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +16,10 @@ from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import ACTIVATIONS, MlpEncoder
 from selfcell.pretext.base import Loss
 
+ClassWeights: TypeAlias = Literal["balanced", "root", "none"]
+"""How much a class weighs: one over its number of cells, one over the root of it, or every cell alike."""
+_POWER: dict[ClassWeights, float] = {"balanced": 1.0, "root": 0.5, "none": 0.0}
+
 
 class CellTypeClassifier(Supervised):
     """An encoder with a linear head on its activated embedding, trained by weighted cross-entropy.
@@ -25,9 +31,9 @@ class CellTypeClassifier(Supervised):
     encoder
         Trained along.
     class_weight
-        Weight of each class in the loss.
+        Weight of the cells of each class in the loss; 0 for a class that no training cell has.
     label_smoothing
-        Share of each label that is spread over all classes.
+        Share of each label that is spread over all classes that have a weight.
     """
 
     def __init__(
@@ -45,10 +51,36 @@ class CellTypeClassifier(Supervised):
         logits = self.head(self.encoder(minibatch.sparse_expression()))
         accuracy = (logits.argmax(dim=1) == label_code).float().mean()
         weight = self.get_buffer("class_weight")
-        total = nn.functional.cross_entropy(logits, label_code, weight=weight, label_smoothing=self.label_smoothing)
-        # Types that no training cell has weigh nothing; held-out cells may be of these alone, and 0 / 0 is no loss.
-        total = torch.where(weight[label_code].sum() > 0, total, 0.0)
+        total = weighted_cross_entropy(logits, label_code, weight=weight, label_smoothing=self.label_smoothing)
         return Loss(total=total, terms={"accuracy": accuracy})
+
+
+def weighted_cross_entropy(
+    logits: Float[Tensor, "n_cells n_classes"],
+    label_code: Int[Tensor, " n_cells"],
+    *,
+    weight: Float[Tensor, " n_classes"],
+    label_smoothing: float,
+) -> Float[Tensor, ""]:
+    r"""Give the cross-entropy of smoothed labels, each cell weighing as its class does.
+
+    .. math::
+
+        \frac{\sum_i w_{y_i} \big( (1 - \epsilon) \ell_{i y_i}
+        + \frac{\epsilon}{C} \sum_{c: w_c > 0} \ell_{ic} \big)}{\sum_i w_{y_i}},
+        \quad \ell_{ic} = -\log \mathrm{softmax}(z_i)_c
+
+    with C the number of classes of any weight. torch's own weighs :math:`\ell_{ic}` by class c instead, so that what is
+    spread over classes goes to the rarest: with balanced weights nearly every cell is then taken for one of these.
+    Without a cell of any weight, the loss is 0.
+    """
+    surprise = -torch.log_softmax(logits, dim=1)
+    present = weight > 0
+    spread = surprise[:, present].mean(dim=1) if label_smoothing else 0.0
+    loss = (1 - label_smoothing) * surprise.gather(1, label_code[:, None])[:, 0] + label_smoothing * spread
+    of_cell = weight[label_code]
+    # Held-out cells may be of absent types alone, and 0 / 0 is no loss.
+    return (of_cell * loss).sum() / of_cell.sum().clamp(min=torch.finfo(loss.dtype).tiny)
 
 
 def classifier_head(encoder: MlpEncoder, *, n_classes: int) -> nn.Sequential:
@@ -70,9 +102,16 @@ def classify(encoder: MlpEncoder, head: nn.Module, cells: Cells) -> Float[np.nda
     return probability
 
 
-def balanced_class_weight(label_code: Int[np.ndarray, " n_cells"], *, n_classes: int) -> Float[Tensor, " n_classes"]:
-    """Weigh each class by n_cells / (classes present x its cells), as scikit-learn does; absent classes by 0."""
-    n_cells = np.bincount(label_code, minlength=n_classes)
-    with np.errstate(divide="ignore"):
-        weight = len(label_code) / ((n_cells > 0).sum() * n_cells)
-    return torch.from_numpy(np.where(n_cells > 0, weight, 0.0).astype(np.float32))
+def class_weight(
+    label_code: Int[np.ndarray, " n_cells"], *, n_classes: int, kind: ClassWeights
+) -> Float[np.ndarray, " n_classes"]:
+    """Give the weight of the cells of each class, 1 in the mean over cells; 0 for a class without cells.
+
+    ``balanced`` is n_cells / (classes present x cells of the class), as in scikit-learn.
+    """
+    n_cells = np.bincount(label_code, minlength=n_classes).astype(float)
+    present = n_cells > 0
+    weight = np.zeros(n_classes)
+    weight[present] = n_cells[present] ** -_POWER[kind]
+    weight *= len(label_code) / (weight @ n_cells)
+    return weight
