@@ -9,6 +9,7 @@ from real.studies import real_studies
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.downstream.confidence_scores import confidence_scores
+from selfcell.reporting.names import METHOD_NAMES
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 KEPT_METRICS = {
@@ -48,13 +49,16 @@ def write_tables(out: Path) -> None:
 
 
 def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
-    """Write the rows of all studies in their order, those of the file where a study has no others."""
-    rows = pd.concat(of_studies, ignore_index=True) if of_studies else pd.DataFrame({"study": []})
+    """Write the rows of all studies in their order, those of the file where a method of a study has no others."""
+    keys = ["study", "method"] if file.name != "unseen_types.csv" else ["study"]
+    rows = pd.concat(of_studies, ignore_index=True) if of_studies else pd.DataFrame(columns=keys)
     if file.exists():
         before = pd.read_csv(file)
-        rows = pd.concat([rows, before[~before["study"].isin(rows["study"])]], ignore_index=True)
-    order = {name: place for place, name in enumerate(real_studies())}
-    rows = rows[rows["study"].isin(order)].sort_values("study", key=lambda names: names.map(order), kind="stable")
+        ours = pd.MultiIndex.from_frame(rows[keys])
+        rows = pd.concat([rows, before[~pd.MultiIndex.from_frame(before[keys]).isin(ours)]], ignore_index=True)
+    order = {name: place for place, name in enumerate([*real_studies(), *METHOD_NAMES])}
+    rows = rows[rows["study"].isin(real_studies())]
+    rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
     rows = rows.assign(title=[real_studies()[name].title for name in rows["study"]])
     rows.to_csv(file, index=False, float_format="%.4g")
 

@@ -123,7 +123,7 @@ def test_fine_tuning_in_two_sessions_comes_to_the_same_weights(halves, model, tm
 def test_fine_tuning_is_not_resumed_under_other_settings(halves, model, tmp_path, caplog):
     arguments = {"label_key": "cell_type", "out": tmp_path / "run", "show_progress": False}
     finetune(model, halves[0], settings=QUICK, **arguments)
-    with pytest.raises(InputError, match=r"its setting cell_type\.class_weights was balanced, but now none is given"):
+    with pytest.raises(InputError, match=r"its setting cell_type\.class_weights was root, but now none is given"):
         finetune(model, halves[0], settings={**QUICK, "class_weights": "none"}, resume=True, **arguments)
     with pytest.raises(InputError, match=r"its start was .*, but now random weights is given"):
         finetune(model, halves[0], settings=QUICK, from_scratch=True, resume=True, **arguments)

@@ -3,11 +3,11 @@
 import numpy as np
 from jaxtyping import Int
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.utils.class_weight import compute_sample_weight
 
 from selfcell.baselines.base import Problem
 from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.downstream.cell_type import CellTypeTask
-from selfcell.downstream.type_classifier import class_weight
 
 N_COMPONENTS = 64
 """Principal components that the trees see, or as many as the embedding has dimensions, where these are fewer."""
@@ -30,7 +30,7 @@ UNWATCHED_ROUNDS = 100
 
 
 def predict_by_boosted_trees(problem: Problem[CellTypeTask]) -> np.ndarray:
-    """Boost trees on principal components, fitted on the unlabelled cells, classes weighing as the task says.
+    """Boost trees on principal components, fitted on the unlabelled cells, with every class weighing the same.
 
     Each round adds a tree a class. A tenth of the labelled cells, drawn within each class and at random over donors,
     tells when to stop: after ten rounds that do not lower their loss, or at most 300.
@@ -42,8 +42,8 @@ def predict_by_boosted_trees(problem: Problem[CellTypeTask]) -> np.ndarray:
     components = problem.compared.principal_components[:, :N_COMPONENTS]
     held_out = held_out_of_each(label_code[labelled], rng=numpy_rng(problem.seed, "boosted trees, held out"))
     watched = bool(held_out.any())
+    weight = compute_sample_weight("balanced", label_code[labelled])
     seen, code = components[labelled], label_code[labelled]
-    weight = class_weight(code, n_classes=len(problem.task.classes), kind=problem.task.settings.class_weights)[code]
     model = HistGradientBoostingClassifier(
         learning_rate=LEARNING_RATE,
         max_iter=MAX_ROUNDS if watched else UNWATCHED_ROUNDS,

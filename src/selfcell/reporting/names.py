@@ -10,6 +10,7 @@ METHOD_NAMES = {
     "pca_knn": "PCA + neighbors",
     "logistic_regression": "logistic regression",
     "hvg_logistic_regression": "regression on HVGs",
+    "root_logistic_regression": "regression, root weights",
     "celltypist_style": "CellTypist's recipe",
     "boosted_trees": "boosted trees",
     "expression_knn": "genes + neighbors",
