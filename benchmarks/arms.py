@@ -24,6 +24,7 @@ from selfcell.core.config import build
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load as load_dataset
 from selfcell.data.source import Cells, open_cells
+from selfcell.downstream.cell_type import CellTypeSettings
 from selfcell.network.encoder import mirrored_decoder
 from selfcell.pretext.draws import draw_strength
 from selfcell.training.pretrain import pretrain
@@ -31,6 +32,9 @@ from selfcell.training.run_folder import TrainedModel, load
 from selfcell.training.settings import PretrainSettings
 
 BASELINES = ("from_scratch", "pca_knn", "logistic_regression", "untrained_encoder")
+
+WEIGHTS = {"class_weights": "balanced", "label_smoothing": 0.0}
+"""Of the classifier: as the tables of the pages were made, and as in the paper."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +161,7 @@ def judge(
         regimes=tuple(method for method in methods if method not in BASELINES[1:]),
         baselines=tuple(method for method in methods if method in BASELINES[1:]),
         n_mapped=0,
+        settings=build(CellTypeSettings, WEIGHTS),
     )
     results = Study(plan, cells_of(dataset), models).run(jobs=jobs, show_progress=False)
     return results.scores, results.confusion

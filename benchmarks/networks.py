@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from arms import WEIGHTS
 
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
@@ -87,7 +88,7 @@ def scores_of(dataset: str, cells: Cells, name: str, seed: int) -> pd.DataFrame:
         budgets=scale.budgets,
         baselines=("pca_knn",),
         n_mapped=0,
-        settings=build(CellTypeSettings, {"training": {"minibatch_size": scale.minibatch_size}}),
+        settings=build(CellTypeSettings, {**WEIGHTS, "training": {"minibatch_size": scale.minibatch_size}}),
     )
     with tempfile.TemporaryDirectory() as folder:
         model = pretrain(cells, settings, out=Path(folder) / "run", show_progress=False)
