@@ -140,7 +140,7 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
 
 def test_a_model_trained_with_labels_is_refused(adata, model, tmp_path):
     tuned = finetune(model, adata, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
-    with pytest.raises(InputError, match="was trained with labels, perhaps those of the test cells"):
+    with pytest.raises(InputError, match="was fine-tuned for cell_type, perhaps on the test cells"):
         evaluate(tuned, adata, label_key="cell_type", donor_key="donor", **CHEAP)
 
 
@@ -334,3 +334,19 @@ def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, 
         with pytest.raises(KeyboardInterrupt):
             evaluate(model, adata, out=tmp_path / "judged", overwrite=True, **arguments)
     assert (tmp_path / "judged" / "scores.csv").read_bytes() == before
+
+
+def test_cells_to_judge_on_are_named_once_and_embeddings_answer_what_they_can(adata, model):
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
+    with pytest.raises(InputError, match="not on both"):
+        evaluate(model, adata, query=query, test_where="donor == 'donor 1'", label_key="cell_type", **CHEAP)
+    with pytest.raises(InputError, match=r"has no answer from an embedding alone.*Leave obsm:X_pca out"):
+        evaluate(model, adata, task="reconstruction", **{**CHEAP, "baselines": ("obsm:X_pca",)})
+
+
+def test_trials_are_silent(adata, model, caplog):
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "settings": QUICK, "n_seeds": 1}
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        evaluate(model, adata, **{**arguments, **CHEAP, "regimes": ("fine_tuned",)})
+    # Once of the closer look that follows the trials.
+    assert caplog.text.count("Computed on the non-zero counts") <= 1

@@ -80,8 +80,14 @@ def test_donors_that_pre_training_set_aside_are_left_out_of_fine_tuning(adata, m
         out=tmp_path / "run",
         show_progress=False,
     )
-    trained = {donor for part in ("train", "validation", "test") for donor in tuned.split["donors"][part]}
-    assert trained == set(adata.obs["donor"]) - set(model.split["donors"]["test"])
+    held_out = set(model.split["donors"]["test"])
+    trained = {donor for part in ("train", "validation") for donor in tuned.split["donors"][part]}
+    assert trained == set(adata.obs["donor"]) - held_out and set(tuned.split["donors"]["test"]) == held_out
+    again = finetune(
+        tuned, adata, label_key="cell_type", donor_key="donor", settings=QUICK, out=tmp_path / "again",
+        show_progress=False,
+    )  # fmt: skip
+    assert again.manifest["data"]["n_cells"] == tuned.manifest["data"]["n_cells"] < len(adata)
     assert tuned.manifest["fit"]["validation_loss"] is None
 
 
@@ -229,3 +235,11 @@ def test_what_makes_confidence_too_high_is_told(halves, model, tmp_path, caplog)
         annotate(query.copy(), model, reference=reference[:30].copy(), label_key="cell_type", donor_key="donor")
     assert "cells of the reference tell how sure to be: confidence is a rough guess" in caplog.text
     assert "No donor column is named" not in caplog.text and "was fine-tuned with labels" not in caplog.text
+
+
+def test_the_cells_of_the_reference_are_not_annotated_by_themselves(halves, model):
+    reference, query = halves
+    with pytest.raises(InputError, match="has the very cells of the reference"):
+        annotate(reference.copy(), model, reference=reference, label_key="cell_type")
+    with pytest.raises(InputError, match="there is no reference"):
+        annotate(query, model, donor_key="donor")

@@ -128,6 +128,10 @@ def evaluate(
         n_mapped=2_000 if out is not None else 0,
     )
     check_plan(plan)
+    if query is not None and test_where is not None:
+        raise InputError(
+            "Judge on the cells of --query (query), or on those of --test-where (test_where), not on both."
+        )
     if query is None and query_label_key is not None:
         raise InputError("--query-label (query_label_key) names a column of the cells of --query, which are not given.")
     if out is not None:
@@ -136,8 +140,8 @@ def evaluate(
     opened = with_labels_mapped(opened, label_key, label_map)
     split = None
     if query is not None:
-        asked = with_label_renamed(open_cells(query), label_key, query_label_key)
-        asked = with_labels_mapped(asked, label_key, label_map)
+        asked = with_labels_mapped(open_cells(query), query_label_key or label_key, label_map)
+        asked = with_label_renamed(asked, label_key, query_label_key)
         opened, split = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, allow_low_overlap=allow_low_overlap)
     if out is not None:

@@ -25,13 +25,24 @@ from selfcell.downstream.resampling import draw_units
 
 N_RESAMPLES = 2_000
 CONFIDENCE = 0.95
+_LEAST_DEGREES = 2
+"""Of freedom, where seeds alone vary: from two seeds that happen to agree no certainty follows."""
+_SHARES = frozenset(
+    {"macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology", "micro_f1_ontology"}
+    | {"total", "bio_conservation", "batch_correction", "all_total"}
+)
+"""Scores between 0 and 1."""
 
 Verdict = Literal["helps", "no evidence", "hurts"]
 
 VERDICT_RULE = (
     "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero and "
-    "every seed agrees in sign. No evidence, no clear difference: anything else. The interval takes in the spread over "
-    "seeds and over test donors, paired: both sides are judged on the same seeds and donors."
+    "every seed agrees in sign. No evidence, no clear difference: anything else. "
+)
+OVER_DONORS = "Intervals take in the spread over seeds and over test donors, paired: both sides have the same of both."
+OVER_SEEDS = (
+    "Intervals take in the spread over seeds alone, paired: they say nothing of other donors, over whom this score "
+    "cannot be resampled."
 )
 
 
@@ -81,7 +92,7 @@ class Comparison:
         if len(self.difference.by_seed) < 2:
             return "no verdict from a single seed"
         if np.isnan(self.difference.low):
-            return "no verdict, since neither seeds nor donors vary it"
+            return "no verdict, since seeds are too few or do not vary it"
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]
@@ -105,6 +116,8 @@ class Stack(abc.ABC):
 
     budgets: tuple[str, ...]
     methods: tuple[str, ...]
+    bounds: tuple[float, float]
+    """What the score can be at least and at most."""
 
     @abc.abstractmethod
     def draws(self, method: str, budget: str) -> Draws:
@@ -116,7 +129,7 @@ class Stack(abc.ABC):
 
     def estimate(self, method: str, budget: str) -> Estimate:
         """Estimate the score of one method."""
-        return _estimate(self.draws(method, budget))
+        return _within(_estimate(self.draws(method, budget)), self.bounds)
 
     def compare(self, method: str, against: str, budget: str) -> Comparison:
         """Compare two methods on the same seeds and donors."""
@@ -141,6 +154,8 @@ class ConfusionStack(Stack):
     confusion
         The table of a results folder.
     """
+
+    bounds = (0.0, 1.0)
 
     def __init__(self, confusion: pd.DataFrame) -> None:
         self.classes = tuple(sorted(set(confusion["truth"]) | set(confusion["predicted"])))
@@ -193,7 +208,7 @@ class ConfusionStack(Stack):
         estimates = {}
         for place in np.flatnonzero(n_donors):
             draws = Draws(seeds, by_seed.f1[:, place], resampled[:, place], int(n_donors[place]))
-            estimate = _estimate(draws)
+            estimate = _within(_estimate(draws), self.bounds)
             if n_donors[place] == 1:
                 estimate = estimate._replace(low=np.nan, high=np.nan)
             estimates[self.classes[place]] = estimate
@@ -216,6 +231,7 @@ class ScoreStack(Stack):
         if rows.empty:
             raise InputError(f"There is no score {metric!r}. {did_you_mean(metric, sorted(set(scores['metric'])))}")
         self.metric = metric
+        self.bounds = _bounds_of(metric)
         self.budgets = tuple(dict.fromkeys(rows["budget"]))
         self.methods = tuple(dict.fromkeys(rows["method"]))
         self._parts = dict(list(rows.groupby(["method", "budget"], sort=False)))
@@ -244,7 +260,7 @@ def _seed_pairs(table: pd.DataFrame) -> tuple[tuple[int, int], ...]:
 
 
 QUESTIONS: tuple[tuple[str, str, str], ...] = (
-    ("fine_tuned", "from_scratch", "Does pre-training help a network that is then trained with labels?"),
+    ("fine_tuned", "from_scratch", "Does pre-training help a network that is then trained for the task?"),
     ("zero_shot", "pca_knn", "Is the frozen embedding a better space than PCA?"),
     ("probe", "logistic_regression", "Does a probe on the frozen embedding beat logistic regression on the genes?"),
     ("fine_tuned", "logistic_regression", "Does the fine-tuned network beat logistic regression on the genes?"),
@@ -282,6 +298,21 @@ def summarize(stack: Stack) -> dict[tuple[str, str], Estimate]:
     }
 
 
+def _bounds_of(metric: str) -> tuple[float, float]:
+    if "pearson" in metric or "spearman" in metric:
+        return -1.0, 1.0
+    if "mse" in metric:
+        return 0.0, np.inf
+    if "explained_variance" in metric:
+        return -np.inf, 1.0
+    return (0.0, 1.0) if metric in _SHARES else (-np.inf, np.inf)
+
+
+def _within(estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
+    """Cut off of an interval what the score cannot be."""
+    return estimate._replace(low=max(estimate.low, bounds[0]), high=min(estimate.high, bounds[1]))
+
+
 def _estimate(draws: Draws) -> Estimate:
     """Estimate a mean over seeds, or a difference of two, by the rule at the head of this file."""
     parts = _variances_over_seeds(draws)
@@ -290,8 +321,8 @@ def _estimate(draws: Draws) -> Estimate:
     if draws.n_units > 1 and np.isfinite(draws.resampled).any():
         # The bootstrap's variance is too small by (n - 1) / n.
         parts.append((float(np.nanvar(draws.resampled)) * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
-    elif not any(part for part, _ in parts):
-        # Only seeds could vary, and none of them matters: that is no certainty.
+    elif not any(part for part, _ in parts) or max(degrees for _, degrees in parts) < _LEAST_DEGREES:
+        # Only seeds could vary, and none of them matters, or two agree by chance: that is no certainty.
         return Estimate(mean, np.nan, np.nan, by_seed)
     variance = sum(part for part, _ in parts)
     uncertainty = sum(part**2 / degrees for part, degrees in parts) + np.finfo(float).tiny

@@ -289,6 +289,7 @@ class Study:
             "has_seen": self.has_seen,
             "n_left_out": self.n_left_out,
             "batch_key": self.plan.batch_key,
+            "target": getattr(self.plan.task_settings, "target", None),
             "split": {
                 part: {
                     "n_cells": len(rows),
@@ -330,8 +331,8 @@ def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
     for model in models:
         if model.manifest["kind"] != "pretrained":
             raise InputError(
-                f"{model.path} was trained with labels, perhaps those of the test cells. Evaluate the pre-trained run "
-                "that it began from."
+                f"{model.path} was fine-tuned for {model.manifest['task']}, perhaps on the test cells. Evaluate the "
+                "pre-trained run that it began from."
             )
 
 

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 
 from selfcell.baselines import usual_baselines
-from selfcell.baselines.find import find_baseline
+from selfcell.baselines.find import PRECOMPUTED, find_baseline
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import Columns, SupervisedSettings
@@ -89,8 +89,7 @@ def check_plan(plan: StudyPlan) -> None:
         if regime not in REGIMES:
             raise InputError(f"Unknown regime {regime!r}. {did_you_mean(regime, list(REGIMES))}")
     for baseline in plan.baselines:
-        if baseline != USUAL:
-            find_baseline(plan.task, baseline)
+        _check_baseline(baseline, plan.task)
     names = [budget.name(unit="") for budget in plan.budgets]
     if len(set(names)) < len(names):
         raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
@@ -98,3 +97,14 @@ def check_plan(plan: StudyPlan) -> None:
         raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
     if plan.n_seeds < 1:
         raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")
+
+
+def _check_baseline(name: str, task: str) -> None:
+    if name == USUAL:
+        return
+    find_baseline(task, name)
+    if name.startswith(PRECOMPUTED) and not DOWNSTREAM_TASKS[task].answers_in_space:
+        raise InputError(
+            f"The task {task} has no answer from an embedding alone: it needs a decoder, and the embedding of cells of "
+            f"which counts are hidden. Leave {name} out."
+        )

@@ -1,5 +1,6 @@
 """Trials: one way of predicting, at one label budget, with one seed; run side by side in processes."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -143,13 +144,27 @@ def n_cores() -> int:
 def _run_all(contest: Contest, groups: Sequence[list[Trial]], jobs: int) -> Iterator[tuple[Trial, Outcome]]:
     if jobs == 1:
         for trial in itertools.chain.from_iterable(groups):
-            yield trial, contest.run(trial)
+            with _unsaid():
+                outcome = contest.run(trial)
+            yield trial, outcome
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
         pool = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")
         outcomes = pool(joblib.delayed(_run_in_worker)(contest, group) for group in groups)
         for group, of_group in zip(groups, outcomes, strict=True):
             yield from zip(group, of_group, strict=True)
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Keep what each trial would say from the log, which workers do not write to either."""
+    package = logging.getLogger("selfcell")
+    level = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
 
 
 def _run_in_worker(contest: Contest, group: list[Trial]) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import contextlib
-import os
+import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -178,8 +178,10 @@ def refuse_existing(path: Path, *, overwrite: bool, kinds: tuple[str, ...] = (".
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if not existing.is_dir():
         raise InputError(f"{path} cannot be written: {existing} is a file, not a folder.")
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"{path} cannot be written: no permission to write in {existing}.")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror} in {existing}.") from error
 
 
 def _listed(kinds: tuple[str, ...]) -> str:

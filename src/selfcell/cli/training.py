@@ -153,7 +153,8 @@ def finetune(
 
     Every setting, with its default and what it does: selfcell list settings
 
-    Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --out runs/typed
+    Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --validation-fraction 0.15 --out
+    runs/typed
 
     Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
 
@@ -191,6 +192,11 @@ def finetune(
     typer.echo(f"Done: {epochs}, stopped by training.{outcome['stopped_by']}{loss}. The run is in {out}.")
     if task == "integration":
         typer.echo(f"Next, for these cells and any others: selfcell embed {out} CELLS.h5ad --out integrated.h5ad")
-    following = {"cell_type": "annotate", "reconstruction": "impute", "cross_modality": "predict"}.get(task)
+    following = {
+        "cell_type": ("annotate", "annotated"),
+        "reconstruction": ("impute", "imputed"),
+        "cross_modality": ("predict", "predicted"),
+    }.get(task)
     if following is not None:
-        typer.echo(f"Next: selfcell {following} {out} QUERY.h5ad --out {task}.h5ad")
+        command, result = following
+        typer.echo(f"Next: selfcell {command} {out} QUERY.h5ad --out {result}.h5ad")

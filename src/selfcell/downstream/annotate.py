@@ -84,6 +84,8 @@ def annotate(
     model = as_model(model)
     if (reference is None) != (label_key is None):
         raise InputError("A reference and its label column go together: give both reference and label_key, or neither.")
+    if reference is None and donor_key is not None:
+        raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
     refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
     asked: _ByReference | _ByClassifier
@@ -93,6 +95,11 @@ def annotate(
         asked = _ByClassifier.of(model, alpha)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    if cells.fingerprint() == asked.of_cells:
+        raise InputError(
+            f"{cells.origin} has the very cells of the reference: each would be its own nearest neighbor, and "
+            "confidence would say nothing. Annotate other cells."
+        )
     found = asked.answer(model, cells)
     names = np.array([*asked.classes, UNKNOWN], dtype=object)
     code = np.where(found.is_unknown, len(asked.classes), found.label_code) if mark_unknown else found.label_code
@@ -117,6 +124,8 @@ class _ByReference(NamedTuple):
 
     reference: LabelledReference
     classes: tuple[str, ...]
+    of_cells: str
+    """Fingerprint of the reference."""
     how: dict[str, Any]
 
     @classmethod
@@ -153,7 +162,7 @@ class _ByReference(NamedTuple):
         )
         how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
         how |= {"donor": donor_key or "", "temperature": reference.temperature}
-        return cls(reference, classes, how)
+        return cls(reference, classes, cells.fingerprint(), how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
@@ -176,6 +185,7 @@ class _ByClassifier(NamedTuple):
     classes: tuple[str, ...]
     confidence: ClassifierConfidence
     how: dict[str, Any]
+    of_cells: None = None
 
     @classmethod
     def of(cls, model: TrainedModel, alpha: float) -> "_ByClassifier":

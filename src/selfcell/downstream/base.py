@@ -83,6 +83,8 @@ class DownstreamTask(abc.ABC):
     headline: ClassVar[str]
     """The score that verdicts go by; larger is better."""
     settings: Any
+    answers_in_space: ClassVar[bool] = True
+    """Whether there is an answer from any embedding alone (:meth:`answer_in_space`)."""
 
     @classmethod
     @abc.abstractmethod

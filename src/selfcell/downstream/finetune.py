@@ -1,5 +1,6 @@
 """Fine-tune a pre-trained encoder with labels: model and cells in, run folder out."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from selfcell.core.config import Settings, build, read_toml, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
-from selfcell.data.splits import split_cells, unnamed_donor_column
+from selfcell.data.splits import Split, split_cells, unnamed_donor_column
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -116,6 +117,7 @@ def finetune(
     donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
     seed = settings.training.seed
     split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
+    split = _with_held_out(split, model, donor_key)
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
     question.check(model, aligned, regime="from_scratch" if from_scratch else "fine_tuned")
     about = {
@@ -138,15 +140,29 @@ def finetune(
     write_genes(out / "genes.csv", model.genes)
     split.write(out / "split.json")
     write_manifest(out, {**about, "status": "training"})
-    watched = (
-        f"watching the loss on {len(split.validation):,}" if len(split.validation) else "none to watch the loss on"
-    )
-    logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
+    _say_what_begins(split, task)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
     objective, outcome = question.train(start, aligned, split, place=place)
     learned = question.learned(objective, aligned, split)
     write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
+
+
+def _say_what_begins(split: Split, task: str) -> None:
+    n_watched = len(split.validation)
+    watched = f"watching the loss on {n_watched:,}" if n_watched else "none to watch the loss on"
+    logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
+    if task == "cell_type" and not n_watched:
+        logger.info(
+            "Confidence needs cells held out to be calibrated on: --validation-fraction 0.15 (validation_fraction)."
+        )
+
+
+def _with_held_out(split: Split, model: TrainedModel, donor_key: str | None) -> Split:
+    """Name the donors that the model's run set aside, so that what is trained from this run leaves them out too."""
+    if donor_key is None or model.split is None or model.split["unit"] != donor_key:
+        return split
+    return dataclasses.replace(split, donors={**split.donors, "test": tuple(model.split["donors"]["test"])})
 
 
 def _without_held_out(cells: Cells, model: TrainedModel, donor_key: str | None) -> Cells:

@@ -225,8 +225,10 @@ def _columns_of(
         if gene >= 0:
             place.setdefault(model.genes.symbols[gene], column)
             place.setdefault(model.genes.ids[gene], column)
+    by_lower = {name.lower(): column for name, column in place.items()}
     for gene in genes:
-        if gene not in place:
+        place.setdefault(gene, by_lower.get(gene.lower(), -1))
+        if place[gene] < 0:
             raise InputError(f"There is no gene {gene!r} in the cells. {did_you_mean(gene, list(adata.var_names))}")
         if imputation.gene_of_column[place[gene]] < 0:
             raise InputError(f"{gene} is not among the {len(model.genes):,} genes of {model.path}: leave it out.")

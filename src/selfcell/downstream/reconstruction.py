@@ -120,6 +120,7 @@ class ReconstructionTask(DownstreamTask):
     name = "reconstruction"
     Settings = ReconstructionSettings
     headline = "explained_variance_weighted"
+    answers_in_space = False
     settings: ReconstructionSettings
 
     def __init__(self, settings: ReconstructionSettings) -> None:
@@ -172,10 +173,7 @@ class ReconstructionTask(DownstreamTask):
         InputError
             Always.
         """
-        raise InputError(
-            "The task reconstruction has no answer from an embedding alone: it needs a decoder, and the embedding of "
-            "cells of which counts are hidden. Leave obsm:KEY out."
-        )
+        raise InputError("The task reconstruction has no answer from an embedding alone. Leave obsm:KEY out.")
 
     def score(self, predicted: Reconstruction, split: Split, units: TestUnits) -> TaskScores:
         """Score whole cells and hidden counts; see :func:`score_reconstruction`."""

@@ -10,6 +10,8 @@ import pandas as pd
 
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import (
+    OVER_DONORS,
+    OVER_SEEDS,
     VERDICT_RULE,
     Comparison,
     ConfusionStack,
@@ -26,8 +28,9 @@ from selfcell.downstream.metrics import per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
-from selfcell.reporting.names import BESIDE, METRIC_HELP, budget_word, fullest, method_name, metric_name
+from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
 
+_NAMED = (("Label", "label_key"), ("Target", "target"), ("Donor", "donor_key"), ("Batch", "batch_key"))
 FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
@@ -87,6 +90,16 @@ def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]], *, task: 
     return sentences
 
 
+def second_opinion(results: StudyResults) -> list[str]:
+    """Say what the comparisons find by the score that the first one must not be read without, if there is one."""
+    task = str(results.about["task"])
+    metric = SECOND_OPINION.get(task)
+    if metric is None or metric not in set(results.scores["metric"]):
+        return []
+    answers = answer_questions(ScoreStack(results.scores, results.resamples, metric))
+    return [f"By {metric_name(metric).lower()}: {text}" for text in verdict_sentences(answers, task=task)[:3]]
+
+
 def headline(answers: list[tuple[str, list[Comparison]]], *, task: str) -> str:
     """Answer in a sentence whether pre-training helps here."""
     for _, comparisons in answers:
@@ -104,7 +117,7 @@ def _headline_of(comparisons: list[Comparison], known: str) -> str:
     hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
     if not helped and not hurt:
         return (
-            "No evidence that self-supervised pre-training helps on these data: at no label budget does the fine-tuned "
+            "No evidence that self-supervised pre-training helps on these data: at no budget does the fine-tuned "
             "network differ clearly from the same network trained from scratch."
         )
     parts = [f"helps with {' and '.join(helped)} {known}"] if helped else []
@@ -120,16 +133,17 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
     estimates = summarize(stack)
     answers = answer_questions(stack)
     about = results.about
+    has_donors = not (results.resamples.empty and results.confusion.empty)
     return {
         "title": f"Does self-supervision help on {about['dataset']}?",
         "headline": headline(answers, task=about["task"]),
         "caveats": caveats(results),
-        "sentences": verdict_sentences(answers, task=about["task"]),
-        "rule": VERDICT_RULE,
+        "sentences": [*verdict_sentences(answers, task=about["task"]), *second_opinion(results)],
+        "rule": VERDICT_RULE + (OVER_DONORS if has_donors else OVER_SEEDS),
         "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
-        "interval_of": "seeds" if results.resamples.empty and results.confusion.empty else "seeds and test donors",
+        "interval_of": "seeds and test donors" if has_donors else "seeds",
         "beside": _beside(results),
         "budgets": list(stack.budgets),
         "budget_word": budget_word(about["task"]),
@@ -259,7 +273,7 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
         ("Task", about["task"]),
-        ("Label", about["label_key"] or "none"),
+        *((name, about[key]) for name, key in _NAMED if about.get(key)),
         ("For training", part("train")),
         ("To watch the pre-training loss", part("validation")),
         (judged, part("test") + left_out),

@@ -59,6 +59,9 @@ BESIDE = {
 }
 """Scores of a task that its first one must not be read without."""
 
+SECOND_OPINION = {"reconstruction": "hidden_pearson_per_cell"}
+"""The score by which comparisons are told once more: to explain counts that are seen, copying is enough."""
+
 BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
 """What the donors of a budget have that others have not; where tasks need nothing of them, they are trained on."""
 

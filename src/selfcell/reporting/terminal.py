@@ -1,5 +1,6 @@
 """The results of a comparison as a table in the terminal."""
 
+import sys
 from pathlib import Path
 
 from rich import box
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.statistics import answer_questions, summarize
-from selfcell.reporting.html import caveats, headline, stack_of, verdict_sentences
+from selfcell.reporting.html import caveats, headline, second_opinion, stack_of, verdict_sentences
 from selfcell.reporting.names import budget_word, method_name, metric_name
 
 
@@ -33,10 +34,11 @@ def print_results(folder: Path) -> None:
     for method in stack.methods:
         cells = [str(estimates[method, budget]) if (method, budget) in estimates else "" for budget in stack.budgets]
         table.add_row(method_name(method), *cells)
-    console = Console()
+    # A table that is piped into a file need not fit a screen.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print()
     console.print(table)
     answers = answer_questions(stack)
     console.print(headline(answers, task=task), style="bold", highlight=False)
-    for line in [*verdict_sentences(answers, task=task), *caveats(results)]:
+    for line in [*verdict_sentences(answers, task=task), *second_opinion(results), *caveats(results)]:
         console.print(f"- {line}", highlight=False, markup=False)
