@@ -265,7 +265,9 @@ def test_what_was_seen_and_left_out_is_kept_and_shown(adata, model, small_settin
     assert read_results(tmp_path / "seen query").about["has_seen"]
     n_left_out = int((query.obs["cell_type"] == "unheard of").sum())
     page = write_report(tmp_path / "unseen query").read_text()
-    assert f"{n_left_out} more are of types that no labelled cell has" in page and "never seen before" in page
+    assert (
+        f"{n_left_out} more are of types that no labelled cell has: unheard of" in page and "never seen before" in page
+    )
     page = write_report(tmp_path / "seen").read_text()
     assert "To judge, seen without labels in pre-training" in page and "never seen before" not in page
     assert "Two seeds say little" in page

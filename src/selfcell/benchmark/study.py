@@ -83,7 +83,7 @@ class Study:
                 "label by and to judge on."
             )
         test = self.task.usable(self.split.test, reference=self.trainable)
-        self.n_left_out = len(self.split.test) - len(test)
+        self.left_out = np.setdiff1d(self.split.test, test)
         self.split = dataclasses.replace(self.split, test=test)
         self.compared = ComparedCells(
             self.cells,
@@ -260,6 +260,13 @@ class Study:
                 logs.append(pd.read_csv(path).assign(pretrain_seed=model.manifest["seed"]))
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame({"epoch": [], "pretrain_seed": []})
 
+    def _types_left_out(self) -> dict[str, int]:
+        """Count the test cells of each type that no labelled cell has."""
+        if self.plan.label_key is None or not len(self.left_out):
+            return {}
+        counts = self.cells.obs[self.plan.label_key].iloc[self.left_out].astype(str).value_counts()
+        return {str(name): int(n_cells) for name, n_cells in counts.items()}
+
     def _map(self, embedding: np.ndarray) -> pd.DataFrame:
         test = self.split.test
         n_shown = min(self.plan.n_mapped, len(test))
@@ -287,7 +294,7 @@ class Study:
             "donor_key": self.plan.donor_key,
             "is_query": self.split.unit == "data set",
             "has_seen": self.has_seen,
-            "n_left_out": self.n_left_out,
+            "left_out": self._types_left_out(),
             "batch_key": self.plan.batch_key,
             "target": getattr(self.plan.task_settings, "target", None),
             "split": {

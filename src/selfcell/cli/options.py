@@ -150,6 +150,8 @@ def task_settings(
         else:
             content = with_overrides({task: content}, [f"{task}.{bare}"])[task]
     if target is not None:
+        if task != "cross_modality":
+            raise InputError(f"--target goes with --task cross_modality, but the task is {task}.")
         content["target"] = target
     return content
 

@@ -266,8 +266,10 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
         n_donors = split[name]["n_donors"]
         return f"{split[name]['n_cells']:,} cells" + (f" of {counted(n_donors, 'donor')}" if n_donors else "")
 
-    n_left_out = about.get("n_left_out", 0)
-    left_out = f"; {n_left_out:,} more are of types that no labelled cell has" if n_left_out else ""
+    types = about.get("left_out", {})
+    left_out = (
+        f"; {sum(types.values()):,} more are of types that no labelled cell has: {', '.join(types)}" if types else ""
+    )
     judged = "To judge, seen without labels in pre-training" if about.get("has_seen") else "To judge, never seen before"
 
     return [
