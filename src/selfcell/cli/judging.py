@@ -1,7 +1,5 @@
 """``selfcell demo``, ``selfcell evaluate`` and ``selfcell report``."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +21,7 @@ from selfcell.cli.options import (
     SetOption,
     TargetOption,
     TaskOption,
+    resumable,
     task_settings,
 )
 
@@ -128,7 +127,7 @@ def evaluate(
     from selfcell.data.label_maps import read_label_map
     from selfcell.downstream import REGIMES
 
-    with _said_when_interrupted():
+    with resumable("Nothing was written: tables are, when all trials are done."):
         run(
             [str(model), *map(str, also or [])],
             cells,
@@ -169,16 +168,6 @@ def report(
     from selfcell.reporting.html import write_report
 
     typer.echo(f"The report is {write_report(folder, out=out)}")
-
-
-@contextlib.contextmanager
-def _said_when_interrupted() -> Iterator[None]:
-    """Say what is left of a comparison that is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Nothing was written: tables are, when all trials are done.", err=True)
-        raise typer.Exit(130) from None
 
 
 def _show(folder: Path) -> None:

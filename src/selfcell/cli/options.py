@@ -191,12 +191,12 @@ def _listed(kinds: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def resumable() -> Iterator[None]:
-    """Say how to go on when a training run is interrupted."""
+def resumable(hint: str = "Go on with the same command and --resume.") -> Iterator[None]:
+    """Say how to go on when long work is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Go on with the same command and --resume.", err=True)
+        typer.echo(f"\nInterrupted. {hint}", err=True)
         raise typer.Exit(130) from None
 
 

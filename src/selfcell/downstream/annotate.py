@@ -95,7 +95,7 @@ def annotate(
         asked = _ByClassifier.of(model, alpha)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
-    if cells.fingerprint() == asked.of_cells:
+    if asked.of_cells is not None and cells.fingerprint() == asked.of_cells:
         raise InputError(
             f"{cells.origin} has the very cells of the reference: each would be its own nearest neighbor, and "
             "confidence would say nothing. Annotate other cells."
