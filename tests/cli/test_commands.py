@@ -73,6 +73,8 @@ def test_what_a_user_can_mend_ends_in_a_message_without_a_traceback(run, file, t
         (("programs", "trrust", "--out", tmp_path / "x.csv"), "name them with --cells"),
         (("programs", "trrust", "--out", tmp_path / "x.txt"), "--out must name a .gmt or a .csv file"),
         (("list", "setting"), "Did you mean 'settings'?"),
+        (("list", "settings", "cell_typ"), "Did you mean 'cell_type'?"),
+        (("list", "tasks", "byol"), "selfcell list settings byol"),
         (("report", tmp_path), "is not a results folder"),
     ):
         code, _, errors = run(*arguments)
@@ -96,6 +98,12 @@ def test_list_shows_what_can_be_chosen(run, what):
         "settings": "pretext.mask_fraction = 0.5",
     }
     assert expected.get(what[0] if what else "tasks") in out
+
+
+def test_settings_of_one_task_are_listed_whole_and_alone(run):
+    of_simclr, of_types = run("list", "settings", "simclr")[1], run("list", "settings", "cell_type")[1]
+    assert "pretext.temperature" in of_simclr and "pretext.views" in of_simclr and "training." not in of_simclr
+    assert "class_weights" in of_types and "n_neighbors" in of_types and "pretext." not in of_types
 
 
 def test_datasets_are_listed_with_their_facts(run):

@@ -25,9 +25,13 @@ def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
     annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
     assert (query.obs["guess"].astype(str) == query.obs["cell_type"].astype(str)).mean() > 0.8
     assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0, 1).all()
-    added = {"guess", "guess_confidence", "guess_is_unknown", "guess_familiarity"}
+    added = {"guess", "guess_confidence", "guess_is_unknown", "guess_familiarity", "guess_set"}
     assert set(query.obs) - set(before.obs) == added and list(query.obsm) == []
     assert query.uns["selfcell"]["guess"]["by"] == "neighbors"
+    sets = query.obs["guess_set"].astype(str).str.split(" | ", regex=False)
+    assert set(sets.explode()) <= {*reference.obs["cell_type"].unique(), ""}
+    holds_truth = [str(truth) in names for truth, names in zip(query.obs["cell_type"], sets, strict=True)]
+    assert np.mean(holds_truth) > 0.9 and query.obs.loc[(sets.str.join("") == ""), "guess_is_unknown"].all()
     query.write_h5ad(tmp_path / "annotated.h5ad")
     assert anndata.read_h5ad(tmp_path / "annotated.h5ad").uns["selfcell"]["guess"]["label"] == "cell_type"
 

@@ -42,8 +42,7 @@ def _layout(space: np.ndarray) -> np.ndarray:
         # A seed makes UMAP run on one thread, and it says so.
         warnings.filterwarnings("ignore", message="n_jobs value")
         warnings.filterwarnings("ignore", message=".*Tensorflow.*", category=ImportWarning)
-        # umap takes seconds to import and compile, and only maps need it.
-        from umap import UMAP  # noqa: PLC0415
+        from umap import UMAP  # noqa: PLC0415 - it takes seconds to import and compile, and only maps need it
 
         layout = UMAP(n_neighbors=min(15, len(space) - 1), n_epochs=200, random_state=0).fit_transform(space)
     return np.asarray(layout)

@@ -1,6 +1,7 @@
 """``selfcell list``, ``selfcell doctor`` and ``--version``."""
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from selfcell.cli.options import (
     SetOption,
     gather_settings,
 )
+
+if TYPE_CHECKING:
+    from selfcell.core.config import SettingLine
 
 _SECTIONS = ("tasks", "presets", "regimes", "baselines", "datasets", "programs", "settings")
 
@@ -30,6 +34,9 @@ def list_choices(
     what: Annotated[
         str | None, typer.Argument(help=f"One of {', '.join(_SECTIONS)}, or a preset; all but settings if left out.")
     ] = None,
+    of: Annotated[
+        str | None, typer.Argument(help="Settings alone: those of one task, such as `byol` or `cell_type`.")
+    ] = None,
 ) -> None:
     """Show what can be chosen by name; `selfcell list settings` explains every setting."""
     from selfcell.core.errors import InputError, did_you_mean
@@ -41,8 +48,10 @@ def list_choices(
     if what is not None and what not in _SECTIONS:
         raise InputError(f"There is no list {what!r}. {did_you_mean(what, list(_SECTIONS))}")
     if what == "settings":
-        _list_settings()
+        _list_settings(of)
         return
+    if of is not None:
+        raise InputError(f"Only settings are listed by task: selfcell list settings {of}")
     from selfcell.baselines import BASELINES
     from selfcell.data.dataset_table import DATASETS
     from selfcell.data.program_sources import PROGRAM_SOURCES
@@ -72,30 +81,40 @@ def list_choices(
                 _print_entries(title, entries)
 
 
-def _list_settings() -> None:
+def _list_settings(of: str | None) -> None:
     from selfcell.core.config import describe
+    from selfcell.core.errors import InputError, did_you_mean
     from selfcell.downstream import DOWNSTREAM_TASKS
     from selfcell.pretext import PRETEXT_TASKS
     from selfcell.pretext.base import PretextSettings
     from selfcell.pretext.two_views import TwoViewSettings
     from selfcell.training.settings import PretrainSettings
 
-    sections = {"selfcell pretrain: --set or a TOML file": list(describe(PretrainSettings))}
-    titled: dict[str, type[PretextSettings]] = {"a task of two views": TwoViewSettings}
-    titled |= {f"pretext.name={name}": PRETEXT_TASKS[name].Settings for name in PRETEXT_TASKS}
-    shown = set(*sections.values())
-    for title, settings in titled.items():
-        lines = [
-            line for line in describe(settings, "pretext.") if line not in shown and line.address != "pretext.name"
-        ]
-        shown |= set(lines)
-        if lines:
-            sections[f"selfcell pretrain with {title}: what it has in addition"] = lines
-    for task in DOWNSTREAM_TASKS:
+    if of is not None and of in PRETEXT_TASKS:
+        _print_settings(f"selfcell pretrain with pretext.name={of}", describe(PRETEXT_TASKS[of].Settings, "pretext."))
+        return
+    tasks = [*PRETEXT_TASKS, *DOWNSTREAM_TASKS]
+    if of is not None and of not in tasks:
+        raise InputError(f"There is no task {of!r}. {did_you_mean(of, tasks)}")
+    if of is None:
+        shown = list(describe(PretrainSettings))
+        _print_settings("selfcell pretrain: --set or a TOML file", shown)
+        titled: dict[str, type[PretextSettings]] = {"a task of two views": TwoViewSettings}
+        titled |= {f"pretext.name={name}": PRETEXT_TASKS[name].Settings for name in PRETEXT_TASKS}
+        for title, settings in titled.items():
+            lines = [
+                line for line in describe(settings, "pretext.") if line not in shown and line.address != "pretext.name"
+            ]
+            shown += lines
+            if lines:
+                _print_settings(f"selfcell pretrain with {title}: what it has in addition", lines)
+    for task in [of] if of is not None else DOWNSTREAM_TASKS:
         title = f"selfcell finetune, evaluate with --task {task}: --set or a TOML file, section [{task}]"
-        sections[title] = list(describe(DOWNSTREAM_TASKS[task].Settings))
-    for title, lines in sections.items():
-        _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})
+        _print_settings(title, describe(DOWNSTREAM_TASKS[task].Settings))
+
+
+def _print_settings(title: str, lines: "Iterable[SettingLine]") -> None:
+    _print_entries(title, {f"{line.address} = {line.default}": line.help for line in lines})
 
 
 def _print_entries(title: str, entries: dict[str, str]) -> None:

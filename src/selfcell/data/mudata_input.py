@@ -43,10 +43,9 @@ def read_mudata(path: Path) -> MuDataLike:
         raise InputError(f"{path} is a MuData file; reading it needs mudata: pip install 'selfcell[mudata]'.") from None
     try:
         with warnings.catch_warnings():
-            # They announce changes of mudata's own, or say what the error below does.
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", message=".*not created by muon.*")
-            warnings.filterwarnings("ignore", message=".*names are not unique.*")
+            # They announce changes of mudata's own, or say what is checked here in our own words.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
             return cast("MuDataLike", mudata.read_h5mu(path))
     except (OSError, KeyError, TypeError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]

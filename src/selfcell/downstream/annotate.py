@@ -1,5 +1,6 @@
 """Annotate cells with types, from a labelled reference or with a fine-tuned classifier."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.counts import Scale
@@ -22,6 +24,8 @@ from selfcell.training.run_folder import TrainedModel
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+BETWEEN_NAMES = " | "
+"""Stands between the types of a prediction set."""
 
 
 def annotate(
@@ -54,8 +58,10 @@ def annotate(
     query
         Cells to annotate. Only ``uns["selfcell"][key_added]`` and columns of ``obs`` that begin with ``key_added`` are
         written: ``key_added`` (categorical), ``key_added + "_confidence"`` (probability that it is right, if its type
-        is one of the reference), ``key_added + "_is_unknown"``, and with a reference ``key_added + "_familiarity"``
-        (share of the reference cells of that type that lie as far from others, or farther: near 0 is unfamiliar).
+        is one of the reference), ``key_added + "_is_unknown"``, ``key_added + "_set"`` (types that hold the
+        true one for all but a share ``alpha`` of known cells, such as ``"B | plasma"``; nothing for a set without any;
+        not written by a classifier that is not calibrated), and with a reference ``key_added + "_familiarity"`` (share
+        of the reference cells of that type that lie as far from others, or farther: near 0 is unfamiliar).
     model
         A loaded model, or a run folder.
     reference
@@ -107,6 +113,8 @@ def annotate(
     query.obs[key_added] = pd.Categorical.from_codes(code, categories=categories)
     query.obs[f"{key_added}_confidence"] = found.confidence.astype(np.float32)
     query.obs[f"{key_added}_is_unknown"] = found.is_unknown
+    if found.sets is not None:
+        query.obs[f"{key_added}_set"] = _names_of_sets(found.sets, asked.classes)
     if found.familiarity is not None:
         query.obs[f"{key_added}_familiarity"] = found.familiarity.astype(np.float32)
     write_provenance(query, key_added, model, cells, **asked.how)
@@ -117,6 +125,14 @@ class _Found(NamedTuple):
     confidence: np.ndarray
     is_unknown: np.ndarray
     familiarity: np.ndarray | None
+    sets: Bool[np.ndarray, "n_cells n_classes"] | None
+
+
+def _names_of_sets(sets: Bool[np.ndarray, "n_cells n_classes"], classes: tuple[str, ...]) -> pd.Categorical:
+    """Write each prediction set as its names; an empty one as nothing."""
+    distinct, code = np.unique(sets, axis=0, return_inverse=True)
+    names = [BETWEEN_NAMES.join(itertools.compress(classes, one)) for one in distinct]
+    return pd.Categorical.from_codes(code.ravel(), categories=names)
 
 
 class _ByReference(NamedTuple):
@@ -166,7 +182,9 @@ class _ByReference(NamedTuple):
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
-        return _Found(assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther)
+        return _Found(
+            assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther, assigned.sets
+        )
 
 
 def _warn_of_trained_on(model: TrainedModel) -> None:
@@ -209,4 +227,5 @@ class _ByClassifier(NamedTuple):
         probability = self.confidence.probability(classify(model.encoder, head, cells))
         code = probability.argmax(axis=1)
         confidence = probability[np.arange(len(code)), code]
-        return _Found(code, confidence, self.confidence.is_unknown(probability), None)
+        sets = self.confidence.sets(probability) if self.confidence.is_calibrated else None
+        return _Found(code, confidence, self.confidence.is_unknown(probability), None, sets)

@@ -91,7 +91,7 @@ def _end_with_parent(reader: Connection) -> None:
 
 def _on_dask(function: Callable[[Task], None], tasks: Sequence[Task], *, address: str, look: Callable[[], Any]) -> None:
     try:
-        import distributed  # noqa: PLC0415
+        import distributed  # noqa: PLC0415 - an extra
     except ImportError:
         raise InputError("--dask needs Dask: pip install 'selfcell[dask]', here and on the workers.") from None
     try:
