@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.config import build
 from selfcell.data.dataset_table import DATASETS
@@ -163,7 +164,7 @@ def judge(
         n_mapped=0,
         settings=build(CellTypeSettings, WEIGHTS),
     )
-    results = Study(plan, cells_of(dataset), models).run(jobs=jobs, show_progress=False)
+    results = Study(plan, cells_of(dataset), models).run(Workplace(jobs=jobs, show_progress=False))
     return results.scores, results.confusion
 
 

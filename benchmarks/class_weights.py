@@ -19,6 +19,7 @@ from selfcell.benchmark.query import joined_for_judging
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.benchmark.study_split import ChosenSplit
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split, split_from_json
@@ -45,7 +46,7 @@ def main() -> None:
     models = CORPORA["liu"].models(given.out / "runs", n_seeds=N_SEEDS, network={})
     parts = []
     for judged, (name, settings) in itertools.product(JUDGED, VARIANTS.items()):
-        scores = study(judged, models, settings).run(jobs=given.jobs).scores
+        scores = study(judged, models, settings).run(Workplace(jobs=given.jobs)).scores
         scores = scores[scores["metric"].isin(METRICS)]
         means = scores.groupby(["budget", "method", "metric"], sort=False)["value"].mean().unstack()
         parts.append(means.reset_index().assign(judged_on=judged, variant=name))

@@ -34,6 +34,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from selfcell.benchmark.statistics import CONFIDENCE
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.atomic import atomic_path
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
@@ -108,7 +109,7 @@ def zero_shot(model: TrainedModel, dataset: str) -> float:
         baselines=(),
         n_mapped=0,
     )
-    scores = Study(plan, cells_of(dataset), [model]).run(jobs=1, show_progress=False).scores
+    scores = Study(plan, cells_of(dataset), [model]).run(Workplace(jobs=1, show_progress=False)).scores
     return float(scores.loc[scores["metric"] == "macro_f1", "value"].iloc[0])
 
 

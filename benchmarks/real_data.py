@@ -17,6 +17,8 @@ from real.corpora import CORPORA
 from real.studies import RealStudy, real_studies
 from real.tables import write_tables
 
+from selfcell.benchmark.trials import Workplace
+
 
 def main() -> None:
     """Run the studies that are asked for, or write the tables."""
@@ -43,7 +45,7 @@ def run(study: RealStudy, given: argparse.Namespace) -> None:
     started = time.perf_counter()
     corpus = CORPORA[study.corpus]
     models = corpus.models(given.out / "runs", n_seeds=given.pretraining_seeds, network={})
-    results = study.make(models, n_seeds=given.finetuning_seeds).run(jobs=given.jobs)
+    results = study.make(models, n_seeds=given.finetuning_seeds).run(Workplace(jobs=given.jobs))
     results.about.update(title=study.title, corpus=study.corpus)
     results.write(out)
     logging.info("%s: %.0f s", study.name, time.perf_counter() - started)

@@ -25,3 +25,10 @@ def find_baseline(task: str, name: str) -> Baseline:
     if not key:
         raise InputError(f"Name the key of obsm with the embedding: {PRECOMPUTED}X_scGPT, for example.")
     return functools.partial(answer_by_precomputed, key=key)
+
+
+def module_of(task: str, name: str) -> str:
+    """Give the module that a baseline is defined in, without importing it."""
+    if name.startswith(PRECOMPUTED):
+        return answer_by_precomputed.__module__
+    return BASELINES[task].entries[name].target.partition(":")[0]

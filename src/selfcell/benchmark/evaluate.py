@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.query import joined_for_judging, with_label_renamed, with_labels_mapped
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
@@ -17,6 +19,9 @@ from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
 from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
+
+UNFINISHED = ".trials"
+"""Folder, beside the tables to come, that keeps the trials that are done until all are."""
 
 
 def evaluate(
@@ -64,7 +69,8 @@ def evaluate(
         Columns of ``obs`` with the type, the donor, and the batch. Without donors cells are split one by one, which
         overstates scores on new donors.
     out
-        Folder for the tables that :func:`selfcell.report` draws from, written when all is done.
+        Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done are
+        kept there until then: an interrupted comparison goes on where it was if it is asked for again.
     regimes, baselines
         What to compare; ``selfcell list`` names them. ``usual`` stands for the baselines of the task that are quick and
         need no further package, and ``obsm:KEY`` takes an embedding which the cells bring along.
@@ -146,7 +152,8 @@ def evaluate(
     study = Study(plan, opened, models, split=split, allow_low_overlap=allow_low_overlap)
     if out is not None:
         claim_folder(Path(out), overwrite=overwrite)
-    results = study.run(jobs=jobs, show_progress=show_progress)
+    store = None if out is None else OutcomeStore(Path(out) / UNFINISHED)
+    results = study.run(Workplace(jobs=jobs, show_progress=show_progress), store=store)
     if out is not None:
         prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))

@@ -50,10 +50,12 @@ SCORE_COLUMNS = (
     "seconds",
     "peak_memory_mb",
     "trial_id",
+    "error",
 )
 """Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
 ``n_cells``, ``n_classes`` and ``n_units`` (donors, or blocks
-of cells that stand for them) are those of the test truth; ``peak_memory_mb`` is that of the process so far."""
+of cells that stand for them) are those of the test truth; ``peak_memory_mb`` is that of the process so far.
+A trial that failed is one row with its ``error`` and without a ``value``."""
 
 CONFUSION_COLUMNS = (
     "trial_id",

@@ -227,7 +227,7 @@ class ScoreStack(Stack):
     """
 
     def __init__(self, scores: pd.DataFrame, resamples: pd.DataFrame, metric: str) -> None:
-        rows = scores[scores["metric"] == metric]
+        rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
         if rows.empty:
             raise InputError(f"There is no score {metric!r}. {did_you_mean(metric, sorted(set(scores['metric'])))}")
         self.metric = metric

@@ -6,27 +6,31 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import SHARED
+from selfcell.baselines import SEEDLESS, SHARED
 from selfcell.baselines.base import ComparedCells
+from selfcell.baselines.find import PRECOMPUTED, module_of
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
-from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, StudyResults, trial_id
+from selfcell.benchmark.outcome_store import OutcomeStore
+from selfcell.benchmark.records import Record, feature_means, in_tables
+from selfcell.benchmark.results import StudyResults, trial_id
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.study_split import ChosenSplit, choose_split
-from selfcell.benchmark.trials import Contest, Outcome, Trial, run_trials
+from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, run_trials
+from selfcell.core.code_version import code_version
 from selfcell.core.config import to_toml
+from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import PARTS
-from selfcell.downstream import DOWNSTREAM_TASKS
+from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import EncodedCells, SupervisedSettings
 from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
@@ -93,17 +97,50 @@ class Study:
         )
         self.trials = list(self._trials())
 
-    def run(self, *, jobs: int | None = None, show_progress: bool = True) -> StudyResults:
+    def run(self, workplace: Workplace | None = None, *, store: OutcomeStore | None = None) -> StudyResults:
         """Run all trials.
 
         Parameters
         ----------
-        jobs
-            Processes; see :func:`selfcell.benchmark.trials.run_trials`.
-        show_progress
-            Show a progress bar.
+        workplace
+            Where; by default in processes of this machine.
+        store
+            Where outcomes are kept and looked for: what is there already is not run again.
         """
         started = time.perf_counter()
+        outcomes = self._outcomes(workplace or Workplace(), store)
+        records = [self._record(trial, outcomes[trial.key]) for trial in self.trials]
+        first = EncodedCells.of(self.models[0], self.cells)
+        return StudyResults(
+            **in_tables(records),
+            curves=self._curves(),
+            cell_map=self._map(first.embedding),
+            details=self._examine(first) | feature_means(self.trials, outcomes),
+            about=self._about(seconds=time.perf_counter() - started),
+        )
+
+    def missing(self, store: OutcomeStore) -> list[Trial]:
+        """Give the distinct trials of which there is no outcome yet."""
+        distinct = {trial.key: trial for trial in self.trials}
+        return [trial for trial in distinct.values() if self.work_id(trial) not in store]
+
+    def _outcomes(self, workplace: Workplace, store: OutcomeStore | None) -> dict[Hashable, Outcome | Failure]:
+        """Give the outcome of every trial by key, from the store or by running it."""
+        ids = {trial.key: self.work_id(trial) for trial in self.trials} if store is not None else {}
+        known = {key: outcome for key, one in ids.items() if store and (outcome := store.read(one)) is not None}
+        waiting = [trial for trial in self.trials if trial.key not in known]
+        if not waiting:
+            return known
+
+        def finished(trial: Trial, outcome: Outcome | Failure) -> None:
+            if isinstance(outcome, Failure):
+                logger.warning("%s, %s, seed %d failed: %s", trial.method, trial.budget, trial.seed, outcome.error)
+            if store is not None:
+                store.write(ids[trial.key], outcome)
+
+        return known | run_trials(self._contest(waiting), waiting, workplace, finished=finished)
+
+    def _contest(self, waiting: Sequence[Trial]) -> Contest:
         contest = Contest(
             task=self.task,
             compared=self.compared,
@@ -113,22 +150,9 @@ class Study:
         )
         # Computed here once, so that it travels to the processes with the rest.
         self.task.prepare()
-        for shared in {SHARED[method] for method in self.plan.methods if method in SHARED}:
+        for shared in {SHARED[trial.method] for trial in waiting if trial.method in SHARED}:
             getattr(self.compared, shared)
-        outcomes = run_trials(contest, self.trials, jobs=jobs, show_progress=show_progress)
-        records = [self._record(trial, outcome) for trial, outcome in zip(self.trials, outcomes, strict=True)]
-        confusion = [record.confusion for record in records if record.confusion is not None]
-        return StudyResults(
-            scores=pd.DataFrame([row for record in records for row in record.scores], columns=list(SCORE_COLUMNS)),
-            resamples=pd.concat([record.resamples for record in records], ignore_index=True),
-            confusion=pd.concat(confusion, ignore_index=True)
-            if confusion
-            else pd.DataFrame(columns=list(CONFUSION_COLUMNS)),
-            curves=self._curves(),
-            cell_map=self._map(contest.encoded[0].embedding),
-            details=self._examine(contest.encoded[0]) | self._features(outcomes),
-            about=self._about(seconds=time.perf_counter() - started),
-        )
+        return contest
 
     def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
@@ -138,19 +162,6 @@ class Study:
             # The trials are done: what is known is written without it.
             logger.warning("The answers were not looked into more closely: %s", error)
             return {}
-
-    def _features(self, outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
-        """Average over seeds what is known of each feature, where the task has features that are predicted."""
-        tables = [
-            outcome.tables["features"].assign(method=trial.method, budget=trial.budget)
-            for trial, outcome in zip(self.trials, outcomes, strict=True)
-            if "features" in outcome.tables
-        ]
-        if not tables:
-            return {}
-        groups = pd.concat(tables, ignore_index=True).groupby(["method", "budget", "feature"], sort=False)
-        means = groups.agg(pearson=("pearson", "mean"), pearson_sd=("pearson", "std"), mse=("mse", "mean"))
-        return {"features": means.reset_index()}
 
     def _trials(self) -> Iterator[Trial]:
         n_models, n_seeds = len(self.models), self.plan.n_seeds
@@ -193,52 +204,66 @@ class Study:
         training = settings.training.model_copy(update={"max_epochs": budget.max_epochs})
         return settings.model_copy(update={"training": training})
 
-    def _record(self, trial: Trial, outcome: Outcome) -> "_Record":
+    def work_id(self, trial: Trial) -> str:
+        """Give the hash of all that determines the outcome of a trial: settings, cells, truth, weights, code."""
+        return trial_id(
+            task=self.plan.task,
+            method=trial.method,
+            seed=None if trial.method in SEEDLESS else trial.seed,
+            settings=trial.settings.model_dump(mode="json"),
+            labelled=digest_of(trial.labelled),
+            test=digest_of(self.split.test),
+            cells=self._cells_identity,
+            precomputed=self._precomputed_identity(trial.method),
+            network=self._start_identity,
+            weights=self.models[trial.model].weights_digest if trial.needs_model else None,
+            code=code_version(
+                {type(self.task).__module__, "selfcell.downstream.supervised"}
+                | (set() if trial.method in REGIMES else {module_of(self.plan.task, trial.method)})
+            ),
+        )
+
+    @functools.cached_property
+    def _cells_identity(self) -> dict[str, str | None]:
+        """Hash counts, truth, and what else is known of the cells and used."""
+        named = {role: self.cells.obs[key] for role, key in self.plan.columns._asdict().items() if key is not None}
+        named |= {key: self.cells.obsm[key] for key in self.task.obsm_keys(self.plan.task_settings)}
+        return {
+            "counts": self._fingerprint,
+            "unlabelled": digest_of(self.trainable),
+            **{name: digest_of(values) for name, values in named.items()},
+        }
+
+    def _precomputed_identity(self, method: str) -> str | None:
+        return digest_of(self.cells.obsm[method.removeprefix(PRECOMPUTED)]) if method.startswith(PRECOMPUTED) else None
+
+    @functools.cached_property
+    def _start_identity(self) -> dict[str, Any]:
+        """What an untrained network, or a baseline of its size, takes from the models: what they have in common."""
+        settings = self.models[0].manifest.get("pretext_settings")
+        return {"network": self.models[0].encoder.settings.model_dump(mode="json"), "pretext": settings}
+
+    def _record(self, trial: Trial, outcome: Outcome | Failure) -> Record:
         """Give the rows of a trial."""
-        test, model = self.split.test, self.models[trial.model]
-        identity = {
+        model = self.models[trial.model]
+        facts = {
+            "dataset": self.cells.origin,
+            "split": f"by {self.split.unit}",
             "task": self.plan.task,
             "method": trial.method,
             "budget": trial.budget,
             "pretrain_seed": model.manifest["seed"],
             "finetune_seed": trial.seed,
-        }
-        trial_hash = trial_id(
-            **identity,
-            settings=trial.settings.model_dump(mode="json"),
-            data=self._fingerprint,
-            label_key=self.plan.label_key,
-            labelled=trial.labelled.tolist(),
-            test=test.tolist(),
-            model=[_text_of(model.path / "config.toml"), model.manifest["data"], model.manifest.get("fit")],
-        )
-        row = {
-            **identity,
-            "dataset": self.cells.origin,
-            "split": f"by {self.split.unit}",
             "n_labelled_donors": None if self.donors is None else self.donors.iloc[trial.labelled].nunique(),
             "n_labelled_cells": len(trial.labelled),
-            "n_cells": len(test),
-            **self.task.facts(test),
+            "n_cells": len(self.split.test),
+            **self.task.facts(self.split.test),
             "n_units": len(self._units.names),
             "pretext": model.manifest.get("pretext"),
             "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
-            "seconds": outcome.seconds,
-            "peak_memory_mb": outcome.peak_memory_mb,
-            "trial_id": trial_hash,
         }
-        confusion = outcome.tables.get("confusion")
-        if confusion is not None:
-            which = {name: identity[name] for name in CONFUSION_COLUMNS if name in identity}
-            confusion = confusion.assign(trial_id=trial_hash, **which)[list(CONFUSION_COLUMNS)]
-        resamples = pd.DataFrame(list(outcome.scores.resampled.values()))
-        resamples.insert(0, "metric", list(outcome.scores.resampled))
-        resamples.insert(0, "trial_id", trial_hash)
-        return _Record(
-            [{**row, "metric": metric, "value": value} for metric, value in outcome.scores.values.items()],
-            resamples,
-            confusion,
-        )
+        one = trial_id(work=self.work_id(trial), pretrain_seed=model.manifest["seed"], finetune_seed=trial.seed)
+        return Record.of(outcome, {**facts, "trial_id": one}, headline=self.task.headline)
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -315,15 +340,6 @@ class Study:
             "seconds": {"comparison": round(seconds, 1)},
             **describe_environment(),
         }
-
-
-@dataclass(frozen=True)
-class _Record:
-    """The rows of one trial."""
-
-    scores: list[dict[str, Any]]
-    resamples: pd.DataFrame
-    confusion: pd.DataFrame | None
 
 
 def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:

@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import joblib
 import numpy as np
@@ -19,6 +19,8 @@ from tqdm import tqdm
 from selfcell.baselines import MAKE_ONCE, SEEDLESS
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
+from selfcell.core.cluster import dask_client
+from selfcell.core.errors import InputError
 from selfcell.core.memory import give_back_unused
 from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
@@ -49,10 +51,15 @@ class Trial:
     settings: SupervisedSettings
 
     @property
+    def needs_model(self) -> bool:
+        """Whether the answer depends on what was pre-trained."""
+        return self.method in REGIMES and self.method != "from_scratch"
+
+    @property
     def key(self) -> Hashable:
         """What the answer depends on: trials with the same key are run once."""
         seed = None if self.method in SEEDLESS else self.seed
-        model = self.model if self.method in {"zero_shot", "probe", "fine_tuned"} else None
+        model = self.model if self.needs_model else None
         return self.method, model, seed, self.labelled.tobytes(), self.settings.model_dump_json()
 
     @property
@@ -71,6 +78,16 @@ class Outcome(NamedTuple):
     """As if the trial shared nothing with others."""
     peak_memory_mb: float | None
     """Of the process that ran the trial, so far."""
+
+
+class Failure(NamedTuple):
+    """What a trial gives that came to no answer."""
+
+    error: str
+    seconds: float
+
+
+KILLED = "The process was killed, perhaps for want of memory."
 
 
 @dataclass(frozen=True)
@@ -99,11 +116,41 @@ class Contest:
         scores, tables = task.score(predicted, split, self.units), task.tables(predicted, split, self.units)
         return Outcome(scores, tables, seconds, _peak_memory_mb())
 
+    def run_or_fail(self, trial: Trial) -> Outcome | Failure:
+        """Run one trial, and take down what went wrong if something does."""
+        started = time.perf_counter()
+        try:
+            return self.run(trial)
+        except Exception as error:  # noqa: BLE001 - one trial that fails must not end the others
+            said = str(error).strip() or "no message"
+            return Failure(f"{type(error).__name__}: {said}", round(time.perf_counter() - started, 3))
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where trials are run, and what becomes of one that fails."""
+
+    jobs: int | None = None
+    """Processes; the number of cores, but four at most, if left out. Each holds a copy of what it works on."""
+    dask: str | None = None
+    """Address of a Dask scheduler whose workers run them instead."""
+    keep_going: bool = False
+    """Take a trial that fails for a result, rather than raise its error."""
+    show_progress: bool = True
+
+    def n_jobs(self, n_groups: int) -> int:
+        """Give the number of processes for so many groups of trials."""
+        return max(1, min(self.jobs or min(n_cores(), 4), n_groups))
+
 
 def run_trials(
-    contest: Contest, trials: Sequence[Trial], *, jobs: int | None = None, show_progress: bool = True
-) -> list[Outcome]:
-    """Run trials, each distinct one once, and give their outcomes in order.
+    contest: Contest,
+    trials: Sequence[Trial],
+    workplace: Workplace,
+    *,
+    finished: Callable[[Trial, Outcome | Failure], None] = lambda _trial, _outcome: None,
+) -> dict[Hashable, Outcome | Failure]:
+    """Run trials, each distinct one once, and give their outcomes by key.
 
     Small networks do not keep several cores busy: as many processes as there are cores, each on its own share of them,
     get through trials nearly that many times as fast as one.
@@ -114,26 +161,27 @@ def run_trials(
         What the trials share.
     trials
         What to run.
-    jobs
-        Processes; the number of cores, but four at most, if left out. Each holds a copy of what it works on.
-    show_progress
-        Show a progress bar.
+    workplace
+        Where.
+    finished
+        Called with each distinct trial as soon as it is done.
     """
     distinct = {trial.key: trial for trial in trials}
     groups: dict[Hashable, list[Trial]] = {}
     # Long ones first, so that none is begun when all others are done.
     for trial in sorted(distinct.values(), key=lambda trial: trial.group == trial.key):
         groups.setdefault(trial.group, []).append(trial)
-    jobs = min(jobs or min(n_cores(), 4), len(groups))
-    outcomes: dict[Hashable, Outcome] = {}
+    show_progress = workplace.show_progress
+    outcomes: dict[Hashable, Outcome | Failure] = {}
     with tqdm(total=len(distinct), desc="Comparing", unit=" trials", disable=None if show_progress else True) as bar:
-        for trial, outcome in _run_all(contest, list(groups.values()), jobs):
+        for trial, outcome in _run_all(contest, list(groups.values()), workplace):
             outcomes[trial.key] = outcome
+            finished(trial, outcome)
             bar.update()
             bar.set_postfix_str(f"{trial.method}, {trial.budget}, seed {trial.seed}")
             if bar.disable and show_progress and len(outcomes) % 10 == 0:
                 logger.info("Comparing: %d of %d trials.", len(outcomes), len(distinct))
-    return [outcomes[trial.key] for trial in trials]
+    return outcomes
 
 
 def n_cores() -> int:
@@ -141,18 +189,65 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_all(contest: Contest, groups: Sequence[list[Trial]], jobs: int) -> Iterator[tuple[Trial, Outcome]]:
-    if jobs == 1:
+Finished: TypeAlias = Iterator[tuple[Trial, Outcome | Failure]]
+
+
+def _run_all(contest: Contest, groups: Sequence[list[Trial]], workplace: Workplace) -> Finished:
+    if workplace.dask is None and workplace.n_jobs(len(groups)) == 1 and not workplace.keep_going:
         for trial in itertools.chain.from_iterable(groups):
             with _unsaid():
                 outcome = contest.run(trial)
             yield trial, outcome
         return
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
-        pool = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")
-        outcomes = pool(joblib.delayed(_run_in_worker)(contest, group) for group in groups)
-        for group, of_group in zip(groups, outcomes, strict=True):
-            yield from zip(group, of_group, strict=True)
+    waiting = dict(enumerate(groups))
+    try:
+        yield from _in_processes(contest, waiting, workplace, jobs=workplace.n_jobs(len(groups)))
+    except _lost_worker(workplace) as error:
+        if not workplace.keep_going:
+            raise InputError(f"{KILLED} Run fewer at a time: --jobs 1 (jobs=1).") from error
+        logger.warning("A process was killed, perhaps for want of memory. What is left is run one at a time.")
+        yield from _one_at_a_time(contest, waiting, workplace)
+
+
+def _one_at_a_time(contest: Contest, waiting: dict[int, list[Trial]], workplace: Workplace) -> Finished:
+    """Run each trial in a process of its own, which may be killed without harm to the others."""
+    for trial in list(itertools.chain.from_iterable(waiting.values())):
+        try:
+            yield from _in_processes(contest, {0: [trial]}, workplace, jobs=1)
+        except _lost_worker(workplace):
+            yield trial, Failure(KILLED, float("nan"))
+
+
+def _in_processes(contest: Contest, waiting: dict[int, list[Trial]], workplace: Workplace, *, jobs: int) -> Finished:
+    """Run groups in other processes, give each as it is done, and take it from those that wait."""
+    with _engine(workplace, jobs):
+        # joblib would run one process's work in this one, so there are two, of which one is idle.
+        pool = joblib.Parallel(n_jobs=max(jobs, 2), return_as="generator_unordered", pre_dispatch=jobs)
+        call = joblib.delayed(_run_in_worker)
+        calls = (call(contest, *item, keep_going=workplace.keep_going) for item in list(waiting.items()))
+        for place, outcomes in pool(calls):
+            yield from zip(waiting.pop(place), outcomes, strict=True)
+
+
+def _lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
+    """Give the errors that say that a process is gone."""
+    if workplace.dask is None:
+        return (process_executor.BrokenProcessPool,)
+    from distributed import KilledWorker  # noqa: PLC0415 - an extra
+    from distributed.comm.core import CommClosedError  # noqa: PLC0415
+
+    return (KilledWorker, CommClosedError)
+
+
+@contextlib.contextmanager
+def _engine(workplace: Workplace, jobs: int) -> Iterator[None]:
+    """Have joblib work in processes of this machine, each on its share of the cores, or on a Dask cluster."""
+    if workplace.dask is None:
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
+            yield
+        return
+    with dask_client(workplace.dask), joblib.parallel_config(backend="dask"):
+        yield
 
 
 @contextlib.contextmanager
@@ -167,13 +262,16 @@ def _unsaid() -> Iterator[None]:
         package.setLevel(level)
 
 
-def _run_in_worker(contest: Contest, group: list[Trial]) -> list[Outcome]:
+def _run_in_worker(
+    contest: Contest, place: int, group: list[Trial], *, keep_going: bool
+) -> tuple[int, list[Outcome | Failure]]:
     # A worker that holds 300 MB more than at first is taken for leaking and started anew, which takes as long as many a
     # trial. Ours hold what training needs, and what torch has freed but keeps.
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
-    outcomes = [contest.run(trial) for trial in group]
+    run = contest.run_or_fail if keep_going else contest.run
+    outcomes = [run(trial) for trial in group]
     give_back_unused(more_than=0)
-    return outcomes
+    return place, outcomes
 
 
 def _peak_memory_mb() -> float | None:

@@ -127,7 +127,7 @@ def evaluate(
     from selfcell.data.label_maps import read_label_map
     from selfcell.downstream import REGIMES
 
-    with resumable("Nothing was written: tables are, when all trials are done."):
+    with resumable("The trials that are done are kept: give the same command again to go on."):
         run(
             [str(model), *map(str, also or [])],
             cells,

@@ -14,6 +14,7 @@ tensorboard/         the same curves for TensorBoard
 """
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -62,6 +63,16 @@ class TrainedModel:
             f"TrainedModel({what}, {len(self.genes):,} genes to {self.encoder.n_latent} dimensions, {str(self.path)!r})"
         )
 
+    @functools.cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 over all weights, by which two trainings of the same settings are told apart."""
+        digest = hashlib.sha256()
+        for state in (self.encoder.state_dict(), self.head_state):
+            for name, tensor in sorted(state.items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The classes of a fine-tuned classifier, in the order of its outputs; None for a pre-trained encoder."""
@@ -107,7 +118,7 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
         if not (path / "manifest.json").exists():
             raise InputError(f"There is no run to resume in {path}.")
         return
-    if path.exists() and any(file.name != _MARKER for file in path.iterdir()):
+    if path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
         if not overwrite:
             go_on = "go on with an interrupted run (--resume), " if (path / "manifest.json").exists() else ""
             raise InputError(

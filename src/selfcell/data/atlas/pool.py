@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
 
 Task = TypeVar("Task")
@@ -90,15 +91,7 @@ def _end_with_parent(reader: Connection) -> None:
 
 
 def _on_dask(function: Callable[[Task], None], tasks: Sequence[Task], *, address: str, look: Callable[[], Any]) -> None:
-    try:
-        import distributed  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise InputError("--dask needs Dask: pip install 'selfcell[dask]', here and on the workers.") from None
-    try:
-        client = distributed.Client(address, timeout=30)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise InputError(f"There is no Dask scheduler at {address!r}: {error}.") from error
-    with client:
+    with dask_client(address) as client:
         _finish([client.submit(function, task, pure=False) for task in tasks], look)
 
 

@@ -1,0 +1,30 @@
+"""A Dask cluster that somebody has started: on this machine, or by dask-jobqueue on SLURM and its kin."""
+
+from typing import Any
+
+from selfcell.core.errors import InputError
+
+_SECONDS_TO_WAIT = 30
+
+
+def dask_client(address: str) -> Any:
+    """Connect to a scheduler; the client is to be used as a context.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler, such as ``tcp://node:8786``.
+
+    Raises
+    ------
+    InputError
+        If Dask is not installed, or there is no scheduler.
+    """
+    try:
+        import distributed  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise InputError("--dask needs Dask: pip install 'selfcell[dask]', here and on the workers.") from None
+    try:
+        return distributed.Client(address, timeout=_SECONDS_TO_WAIT)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(f"There is no Dask scheduler at {address!r}: {error}.") from error
