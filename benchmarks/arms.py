@@ -157,7 +157,7 @@ def judge(
     plan = StudyPlan(
         label_key=str(info.label_key),
         donor_key=info.donor_key,
-        n_seeds=len(models),
+        seeds=tuple(range(len(models))),
         budgets=(BUDGETS[dataset].labelled,),
         regimes=tuple(method for method in methods if method not in BASELINES[1:]),
         baselines=tuple(method for method in methods if method in BASELINES[1:]),

@@ -62,7 +62,7 @@ def study(judged: str, models: list[TrainedModel], settings: dict[str, Any]) -> 
     plan = StudyPlan(
         label_key="mergedcelltype" if is_own else "blood_type",
         donor_key="Donor" if is_own else None,
-        n_seeds=N_SEEDS,
+        seeds=tuple(range(N_SEEDS)),
         budgets=(LabelBudget(2, 40), LabelBudget(None, 8)) if is_own else (LabelBudget(),),
         regimes=("fine_tuned", "from_scratch"),
         baselines=(),

@@ -84,7 +84,7 @@ def scores_of(dataset: str, cells: Cells, name: str, seed: int) -> pd.DataFrame:
     plan = StudyPlan(
         label_key=info.label_key,
         donor_key=info.donor_key,
-        n_seeds=N_SEEDS,
+        seeds=tuple(range(N_SEEDS)),
         budgets=scale.budgets,
         baselines=("pca_knn",),
         n_mapped=0,

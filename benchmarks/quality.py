@@ -103,7 +103,7 @@ def zero_shot(model: TrainedModel, dataset: str) -> float:
     plan = StudyPlan(
         label_key=str(info.label_key),
         donor_key=info.donor_key,
-        n_seeds=1,
+        seeds=(0,),
         budgets=(LabelBudget(),),
         regimes=("zero_shot",),
         baselines=(),

@@ -38,7 +38,7 @@ class RealStudy:
         """Make the study for the encoders of the corpus."""
         task = self.plan.get("task", "cell_type")
         settings = build(DOWNSTREAM_TASKS[task].Settings, self.settings)
-        plan = StudyPlan(**self.plan, settings=settings, n_seeds=n_seeds, crossed=True, n_mapped=0)
+        plan = StudyPlan(**self.plan, settings=settings, seeds=tuple(range(n_seeds)), crossed=True, n_mapped=0)
         cells, split = self.judged(plan, models)
         return Study(plan, cells, models, split=split)
 

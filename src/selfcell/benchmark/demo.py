@@ -84,7 +84,7 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
         label_key=str(info.label_key),
         donor_key=info.donor_key,
         batch_key=info.batch_key,
-        n_seeds=N_SEEDS,
+        seeds=tuple(range(N_SEEDS)),
         budgets=scale.budgets,
         n_mapped=scale.n_mapped,
     )

@@ -69,8 +69,8 @@ def evaluate(
         Columns of ``obs`` with the type, the donor, and the batch. Without donors cells are split one by one, which
         overstates scores on new donors.
     out
-        Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done are
-        kept there until then: an interrupted comparison goes on where it was if it is asked for again.
+        Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done
+        are kept there until then: an interrupted comparison goes on where it was if it is asked for again.
     regimes, baselines
         What to compare; ``selfcell list`` names them. ``usual`` stands for the baselines of the task that are quick and
         need no further package, and ``obsm:KEY`` takes an embedding which the cells bring along.
@@ -123,7 +123,7 @@ def evaluate(
         label_key=label_key,
         donor_key=donor_key,
         batch_key=batch_key,
-        n_seeds=n_seeds,
+        seeds=tuple(range(n_seeds)),
         crossed=crossed,
         budgets=tuple(budgets),
         regimes=tuple(regimes),

@@ -72,7 +72,7 @@ class OutcomeStore:
                 arrays = {name: content[name] for name in content.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{file} is damaged ({error}). Delete it, and the trial is run again.") from error
         head = json.loads(str(arrays["head"]))
         if head["format_version"] > FORMAT_VERSION:

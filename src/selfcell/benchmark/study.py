@@ -164,11 +164,11 @@ class Study:
             return {}
 
     def _trials(self) -> Iterator[Trial]:
-        n_models, n_seeds = len(self.models), self.plan.n_seeds
+        n_models = len(self.models)
         if self.plan.crossed:
-            pairs = [(model, seed) for model in range(n_models) for seed in range(n_seeds)]
+            pairs = [(model, seed) for model in range(n_models) for seed in self.plan.seeds]
         else:
-            pairs = [(seed % n_models, seed) for seed in range(n_seeds)]
+            pairs = [(place % n_models, seed) for place, seed in enumerate(self.plan.seeds)]
         for budget in self.plan.budgets:
             for model, seed in pairs:
                 labelled, settings = self._labelled(budget, seed), self._settings(budget)
@@ -215,13 +215,21 @@ class Study:
             test=digest_of(self.split.test),
             cells=self._cells_identity,
             precomputed=self._precomputed_identity(trial.method),
-            network=self._start_identity,
+            network=self.models[0].encoder.settings.model_dump(mode="json"),
+            pretext=self._pretext if self._takes_from_pretext(trial) else None,
             weights=self.models[trial.model].weights_digest if trial.needs_model else None,
             code=code_version(
                 {type(self.task).__module__, "selfcell.downstream.supervised"}
                 | (set() if trial.method in REGIMES else {module_of(self.plan.task, trial.method)})
             ),
         )
+
+    @functools.cached_property
+    def _pretext(self) -> list[Any]:
+        return [self.models[0].manifest.get(name) for name in ("pretext", "pretext_settings")]
+
+    def _takes_from_pretext(self, trial: Trial) -> bool:
+        return trial.needs_model or (trial.method in REGIMES and self.task.takes_from_pretext)
 
     @functools.cached_property
     def _cells_identity(self) -> dict[str, str | None]:
@@ -236,12 +244,6 @@ class Study:
 
     def _precomputed_identity(self, method: str) -> str | None:
         return digest_of(self.cells.obsm[method.removeprefix(PRECOMPUTED)]) if method.startswith(PRECOMPUTED) else None
-
-    @functools.cached_property
-    def _start_identity(self) -> dict[str, Any]:
-        """What an untrained network, or a baseline of its size, takes from the models: what they have in common."""
-        settings = self.models[0].manifest.get("pretext_settings")
-        return {"network": self.models[0].encoder.settings.model_dump(mode="json"), "pretext": settings}
 
     def _record(self, trial: Trial, outcome: Outcome | Failure) -> Record:
         """Give the rows of a trial."""
@@ -330,7 +332,7 @@ class Study:
                 for part, rows in parts.items()
             },
             "budgets": [self._budget_name(budget) for budget in self.plan.budgets],
-            "n_seeds": self.plan.n_seeds,
+            "n_seeds": len(self.plan.seeds),
             "pretrain_seeds": [model.manifest["seed"] for model in self.models],
             "pretraining": [model.manifest.get("fit") for model in self.models],
             "settings": {

@@ -42,10 +42,10 @@ class StudyPlan:
     donor_key: str | None = None
     batch_key: str | None = None
     task: str = "cell_type"
-    n_seeds: int = 3
-    """Seeds of fine-tuning."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of fine-tuning, and of the draw of labelled cells."""
     crossed: bool = False
-    """Fine-tune every pre-training with every seed; otherwise seed ``i`` has pre-training ``i``, in turn."""
+    """Fine-tune every pre-training with every seed; otherwise the seeds take the pre-trainings in turn."""
     budgets: tuple[LabelBudget, ...] = (LabelBudget(),)
     regimes: tuple[str, ...] = tuple(REGIMES)
     baselines: tuple[str, ...] = (USUAL,)
@@ -95,8 +95,10 @@ def check_plan(plan: StudyPlan) -> None:
         raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
     if plan.task_settings.training.patience:
         raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
-    if plan.n_seeds < 1:
-        raise InputError(f"At least one seed is needed, but {plan.n_seeds} are asked for.")
+    if not plan.seeds:
+        raise InputError("At least one seed of fine-tuning is needed.")
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise InputError(f"A seed is listed twice: {', '.join(map(str, plan.seeds))}.")
 
 
 def _check_baseline(name: str, task: str) -> None:

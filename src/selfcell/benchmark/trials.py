@@ -202,7 +202,7 @@ def _run_all(contest: Contest, groups: Sequence[list[Trial]], workplace: Workpla
     waiting = dict(enumerate(groups))
     try:
         yield from _in_processes(contest, waiting, workplace, jobs=workplace.n_jobs(len(groups)))
-    except _lost_worker(workplace) as error:
+    except lost_worker(workplace) as error:
         if not workplace.keep_going:
             raise InputError(f"{KILLED} Run fewer at a time: --jobs 1 (jobs=1).") from error
         logger.warning("A process was killed, perhaps for want of memory. What is left is run one at a time.")
@@ -214,13 +214,13 @@ def _one_at_a_time(contest: Contest, waiting: dict[int, list[Trial]], workplace:
     for trial in list(itertools.chain.from_iterable(waiting.values())):
         try:
             yield from _in_processes(contest, {0: [trial]}, workplace, jobs=1)
-        except _lost_worker(workplace):
+        except lost_worker(workplace):
             yield trial, Failure(KILLED, float("nan"))
 
 
 def _in_processes(contest: Contest, waiting: dict[int, list[Trial]], workplace: Workplace, *, jobs: int) -> Finished:
     """Run groups in other processes, give each as it is done, and take it from those that wait."""
-    with _engine(workplace, jobs):
+    with working_in(workplace, jobs):
         # joblib would run one process's work in this one, so there are two, of which one is idle.
         pool = joblib.Parallel(n_jobs=max(jobs, 2), return_as="generator_unordered", pre_dispatch=jobs)
         call = joblib.delayed(_run_in_worker)
@@ -229,10 +229,10 @@ def _in_processes(contest: Contest, waiting: dict[int, list[Trial]], workplace: 
             yield from zip(waiting.pop(place), outcomes, strict=True)
 
 
-def _lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
-    """Give the errors that say that a process is gone."""
+def lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
+    """Give the errors that say that a process of a workplace is gone."""
     if workplace.dask is None:
-        return (process_executor.BrokenProcessPool,)
+        return (process_executor.TerminatedWorkerError,)
     from distributed import KilledWorker  # noqa: PLC0415 - an extra
     from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
@@ -240,7 +240,7 @@ def _lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _engine(workplace: Workplace, jobs: int) -> Iterator[None]:
+def working_in(workplace: Workplace, jobs: int) -> Iterator[None]:
     """Have joblib work in processes of this machine, each on its share of the cores, or on a Dask cluster."""
     if workplace.dask is None:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):

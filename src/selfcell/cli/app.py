@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from selfcell.cli import about, atlas, data, judging, programs, training, using
+from selfcell.cli import about, atlas, benchmark, data, judging, programs, training, using
 from selfcell.core.errors import InputError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, function in COMMANDS.items():
     app.command(name)(function)
 app.add_typer(atlas.app, name="atlas")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 @app.callback()

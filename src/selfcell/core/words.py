@@ -20,6 +20,11 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def file_name(text: str) -> str:
+    """Give a name that any file system takes: what is no letter, digit, dot or dash becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
 def seconds_of(text: str, *, name: str) -> float:
     """Read a span of time: ``90s``, ``30m``, ``1.5h``, ``1h30m``, ``2d``.
 

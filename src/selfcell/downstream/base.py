@@ -83,6 +83,8 @@ class DownstreamTask(abc.ABC):
     headline: ClassVar[str]
     """The score that verdicts go by; larger is better."""
     settings: Any
+    takes_from_pretext: ClassVar[bool] = False
+    """Whether even training from scratch takes its loss or decoder from the settings of the pretext task."""
     answers_in_space: ClassVar[bool] = True
     """Whether there is an answer from any embedding alone (:meth:`answer_in_space`)."""
 

@@ -88,6 +88,7 @@ class IntegrationTask(DownstreamTask):
     name = "integration"
     Settings = IntegrationSettings
     headline = "total"
+    takes_from_pretext = True
 
     def __init__(
         self,

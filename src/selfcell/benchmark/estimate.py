@@ -1,0 +1,137 @@
+"""What a benchmark will take: trials, hours, memory, before it is run."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
+from selfcell.benchmark.pretrainings import Pretraining
+from selfcell.benchmark.run import Benchmark
+from selfcell.benchmark.study_plan import LabelBudget
+from selfcell.benchmark.trials import Workplace
+from selfcell.data.source import Cells
+from selfcell.downstream import REGIMES
+from selfcell.training.speed import measure_training_speed
+
+_SECONDS_OF_FIT = 3.0
+"""Of a method that trains no network, for 10,000 labelled cells of 1,000 genes, within a factor of 3."""
+_SECONDS_OF_VARIATIONAL = {"scvi": 250.0, "scanvi": 350.0, "totalvi": 600.0}
+"""As measured on two cores; they see a fixed number of cells, however many there are."""
+_GB_OF_PROCESS = 0.9
+"""Libraries, the network and its optimizer."""
+_COPIES = 4
+"""Of the counts, that a process holds at most: as they are, normalized, aligned, and a part."""
+_BYTES_PER_COUNT = 8
+_SECONDS_TO_MEASURE = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be run, and what it takes."""
+
+    table: pd.DataFrame
+    """One row a pre-training, or a method of a target: ``what``, ``n_runs``, ``n_done``, ``hours`` of one process."""
+    memory_gb: float
+    """Of one process, at most."""
+
+    def hours(self, jobs: int) -> float:
+        """Give the hours that so many processes take."""
+        return float(self.table["hours"].sum()) / jobs
+
+
+def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
+    """Estimate what is missing of a benchmark, from how fast this machine trains and from what was measured before.
+
+    Cells are read; nothing is written. Trials that several targets or encoders share are counted for each of them.
+    """
+    pretrainings = benchmark.pretrainings()
+    rows = [_of_pretrainings(benchmark, encoder, runs) for encoder, runs in pretrainings.items()]
+    measured = _measured(benchmark)
+    for planned in benchmark.studies():
+        rows += _of_study(benchmark, planned, measured)
+    largest = max((benchmark.cells[name] for name in benchmark.plan.cells), key=lambda cells: cells.counts.nnz)
+    memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * largest.counts.nnz / 1e9
+    # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
+    table = pd.DataFrame(rows)
+    table["hours"] *= workplace.n_jobs(len(rows))
+    return Estimate(table, memory)
+
+
+def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[Pretraining]) -> dict[str, object]:
+    cells, data, training = _corpus(benchmark, encoder), encoder.settings.data, encoder.settings.training
+    n_train = len(cells) * (1 - data.validation_fraction - data.test_fraction)
+    minibatch_size = 256 if training.minibatch_size == "auto" else training.minibatch_size
+    seconds = training.max_epochs * n_train / _speed(_n_genes(cells, encoder), minibatch_size)
+    n_done = sum(one.is_finished for one in runs)
+    what = f"pre-train {encoder.encoder} on {encoder.corpus}"
+    return {"what": what, "n_runs": len(runs), "n_done": n_done, "hours": (len(runs) - n_done) * seconds / 3600}
+
+
+def _of_study(
+    benchmark: Benchmark, planned: PlannedStudy, measured: Mapping[tuple[str, str], tuple[int, float]]
+) -> list[dict[str, object]]:
+    n_pairs = len(benchmark.plan.seeds.pretraining) * len(benchmark.plan.seeds.finetuning)
+    rows = []
+    for method in planned.plan.methods:
+        n_done, seconds_before = measured.get((planned.target, method), (0, float("nan")))
+        seconds = [_seconds(benchmark, planned, method, budget) for budget in planned.plan.budgets]
+        mean = seconds_before if seconds_before == seconds_before else sum(seconds) / len(seconds)
+        n_runs = n_pairs * len(seconds)
+        what = f"{planned.target}: {method} ({planned.encoder.encoder} on {planned.encoder.corpus})"
+        hours = max(n_runs - n_done, 0) * mean / 3600
+        rows.append({"what": what, "n_runs": n_runs, "n_done": min(n_done, n_runs), "hours": hours})
+    return rows
+
+
+def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget) -> float:
+    if method in _SECONDS_OF_VARIATIONAL:
+        return _SECONDS_OF_VARIATIONAL[method]
+    target = benchmark.plan.targets[planned.target]
+    cells = benchmark.cells[target.cells]
+    n_labelled = _n_labelled(cells, planned, budget, target.n_cells)
+    n_genes = _n_genes(cells, planned.encoder)
+    trains = method in {"fine_tuned", "from_scratch"} or (
+        method == "probe" and target.task in {"reconstruction", "integration"}
+    )
+    if not trains:
+        share = 0.1 if method in REGIMES else 1.0
+        return 0.2 + share * _SECONDS_OF_FIT * n_labelled / 10_000 * max(n_genes / 1_000, 1)
+    training = planned.plan.task_settings.training
+    epochs = budget.max_epochs or training.max_epochs
+    seconds: float = epochs * n_labelled / _speed(n_genes, training.minibatch_size)
+    return seconds
+
+
+def _n_labelled(cells: Cells, planned: PlannedStudy, budget: LabelBudget, n_cells: int | None) -> float:
+    n_trainable = (1 - (planned.plan.test_fraction or 0.3)) * min(n_cells or len(cells), len(cells))
+    if budget.fraction is not None:
+        return budget.fraction * n_trainable
+    if budget.n_donors is not None and planned.plan.donor_key is not None:
+        return n_trainable * min(budget.n_donors / int(cells.obs[planned.plan.donor_key].nunique()), 1.0)
+    return n_trainable
+
+
+def _corpus(benchmark: Benchmark, encoder: PlannedEncoder) -> Cells:
+    return benchmark.cells[benchmark.plan.corpora[encoder.corpus].cells]
+
+
+def _n_genes(cells: Cells, encoder: PlannedEncoder) -> int:
+    return min(encoder.settings.data.n_top_genes or len(cells.genes), len(cells.genes))
+
+
+@functools.cache
+def _speed(n_genes: int, minibatch_size: int) -> float:
+    return measure_training_speed(n_genes=n_genes, minibatch_size=minibatch_size, seconds=_SECONDS_TO_MEASURE)
+
+
+def _measured(benchmark: Benchmark) -> dict[tuple[str, str], tuple[int, float]]:
+    """Give by target and method how many trials are done, and the seconds that one took, from an earlier session."""
+    file = benchmark.out / "scores.parquet"
+    if not file.exists():
+        return {}
+    scores = pd.read_parquet(file)
+    trials = scores[scores["error"].isna()].drop_duplicates(["target", "trial_id"])
+    groups = trials.groupby(["target", "method"])["seconds"]
+    return {key: (len(seconds), float(seconds.mean())) for key, seconds in groups}

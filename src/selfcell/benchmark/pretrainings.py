@@ -1,0 +1,147 @@
+"""The pre-trainings of a benchmark: each is run once, whatever asks for it, and goes on where it was."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+from tqdm import tqdm
+
+from selfcell.benchmark.plan import PlannedEncoder
+from selfcell.benchmark.results import trial_id
+from selfcell.benchmark.trials import KILLED, Workplace, lost_worker, working_in
+from selfcell.core.atomic import write_json
+from selfcell.core.code_version import code_version
+from selfcell.core.errors import InputError
+from selfcell.core.words import file_name
+from selfcell.data.source import Cells
+from selfcell.pretext import PRETEXT_TASKS
+from selfcell.training.pretrain import pretrain
+from selfcell.training.run_folder import TrainedModel, load, read_manifest
+from selfcell.training.settings import PretrainSettings
+
+logger = logging.getLogger(__name__)
+
+
+class FailedPretraining(NamedTuple):
+    """A pre-training that came to nothing."""
+
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One run: an encoder on a corpus with a seed."""
+
+    encoder: PlannedEncoder
+    seed: int
+    fingerprint: str
+    """Of the corpus."""
+    folder: Path
+    """Of all runs."""
+
+    @property
+    def settings(self) -> PretrainSettings:
+        """The settings of the run."""
+        return self.encoder.with_seed(self.seed)
+
+    @property
+    def run_id(self) -> str:
+        """Hash of all that determines the run: cells, settings, code."""
+        task = PRETEXT_TASKS.entries[self.settings.pretext.name].target.partition(":")[0]
+        return trial_id(
+            cells=self.fingerprint,
+            settings=self.settings.model_dump(mode="json"),
+            code=code_version(["selfcell.training.pretrain", task]),
+        )
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        words = (self.encoder.corpus, self.encoder.encoder, f"seed {self.seed}", self.run_id[:8])
+        return self.folder / "-".join(map(file_name, words))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.path / "manifest.json").exists() and read_manifest(self.path)["status"] == "finished"
+
+    @property
+    def failure(self) -> FailedPretraining | None:
+        """What went wrong, if anything did."""
+        if not self._failed.exists():
+            return None
+        return FailedPretraining(self.seed, json.loads(self._failed.read_text(encoding="utf-8"))["error"])
+
+    @property
+    def _failed(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.failed.json")
+
+    def forget_failure(self) -> None:
+        """Have it tried again."""
+        self._failed.unlink(missing_ok=True)
+
+    def run(self, cells: Cells) -> None:
+        """Pre-train, from the last checkpoint if there is one; what goes wrong is taken down."""
+        begun = (self.path / "manifest.json").exists()
+        try:
+            pretrain(cells, self.settings, out=self.path, resume=begun, overwrite=not begun, show_progress=False)
+        except Exception as error:  # noqa: BLE001 - one run that fails must not end the others
+            write_json(self._failed, {"error": f"{type(error).__name__}: {error}"})
+
+    def result(self) -> TrainedModel | FailedPretraining:
+        """Load the encoder, or give what went wrong."""
+        return self.failure or load(self.path)
+
+
+def run_pretrainings(wanted: Sequence[Pretraining], cells_of: Callable[[str], Cells], workplace: Workplace) -> None:
+    """Run what is neither finished nor known to fail.
+
+    Parameters
+    ----------
+    wanted
+        All pre-trainings.
+    cells_of
+        Gives the cells of a corpus by its name.
+    workplace
+        Where.
+    """
+    waiting = [one for one in wanted if not one.is_finished and one.failure is None]
+    if not waiting:
+        return
+    logger.info("%d of %d pre-trainings are to be run.", len(waiting), len(wanted))
+    show_progress = workplace.show_progress
+    with tqdm(total=len(waiting), desc="Pre-training", unit=" runs", disable=None if show_progress else True) as bar:
+        for one in _run_all(waiting, cells_of, workplace):
+            bar.update()
+            bar.set_postfix_str(one.path.name)
+            if one.failure is not None:
+                logger.warning("Pre-training %s failed: %s", one.path.name, one.failure.error)
+            elif bar.disable and show_progress:
+                logger.info("Pre-trained %s.", one.path.name)
+
+
+def _run_all(
+    waiting: Sequence[Pretraining], cells_of: Callable[[str], Cells], workplace: Workplace
+) -> Iterator[Pretraining]:
+    jobs = workplace.n_jobs(len(waiting))
+    if jobs == 1 and workplace.dask is None:
+        for one in waiting:
+            one.run(cells_of(one.encoder.corpus))
+            yield one
+        return
+    try:
+        with working_in(workplace, jobs):
+            pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)
+            yield from pool(joblib.delayed(_run)(one, cells_of(one.encoder.corpus)) for one in waiting)
+    except lost_worker(workplace) as error:
+        raise InputError(f"{KILLED} Give the same command again to go on, with fewer --jobs.") from error
+
+
+def _run(one: Pretraining, cells: Cells) -> Pretraining:
+    one.run(cells)
+    return one

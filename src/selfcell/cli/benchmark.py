@@ -1,0 +1,94 @@
+"""``selfcell benchmark``: run a plan, and write one for cells of one's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from selfcell.cli.options import resumable
+
+if TYPE_CHECKING:
+    from selfcell.benchmark.trials import Workplace
+
+
+class _RunsPlans(TyperGroup):
+    """A group of commands of which ``run`` may be left out: ``selfcell benchmark PLAN.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["run", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+app = typer.Typer(
+    cls=_RunsPlans,
+    no_args_is_help=True,
+    help="Run a whole benchmark from a plan: selfcell benchmark PLAN.toml --out DIR. Safe to stop and to start again.",
+)
+
+PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="What to compare: a plan.")]
+
+
+@app.command("run")
+def run(
+    plan: PlanArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results, which it goes on with.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what is to be run, with hours and memory, and run nothing.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run what failed once more.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write the tables as CSV too, beside Parquet.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; the number of cores, but four at most, if left out.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="ADDRESS", help="Run on the workers of this Dask scheduler, who share DIR."),
+    ] = None,
+) -> None:
+    """Run what is missing of a plan; the word run may be left out.
+
+    Every trial that is done is kept at once. Stopped or killed, the same command goes on with what is missing. A trial
+    that fails is a row with its error.
+
+    Example: selfcell benchmark plans/demo.toml --out demo-benchmark
+    """
+    from selfcell.benchmark.trials import Workplace
+
+    workplace = Workplace(jobs=jobs, dask=dask, keep_going=True)
+    if dry_run:
+        _show_estimate(plan, out, workplace)
+        return
+    from selfcell.benchmark.run import run_benchmark
+
+    with resumable("What is done is kept: give the same command again to go on."):
+        scores = run_benchmark(plan, out=out, workplace=workplace, retry_failed=retry_failed, csv=csv)
+    n_failed = int(scores["error"].notna().sum())
+    n_trials = scores.loc[scores["error"].isna(), "trial_id"].nunique()
+    typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}.")
+    if n_failed:
+        typer.echo(f"{n_failed:,} failed: column error. Mend the cause, and try them again with --retry-failed.")
+
+
+def _show_estimate(plan: Path, out: Path, workplace: "Workplace") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from selfcell.benchmark.estimate import estimate
+    from selfcell.benchmark.run import Benchmark
+    from selfcell.core.words import in_words
+
+    benchmark = Benchmark.open(plan, out)
+    benchmark.check_cells()
+    found = estimate(benchmark, workplace)
+    table = Table("what", "runs", "done", "takes", title=benchmark.plan.title or benchmark.plan.name)
+    for row in found.table.itertuples():
+        table.add_row(str(row.what), str(row.n_runs), str(row.n_done), in_words(3600 * float(str(row.hours))))
+    Console().print(table)
+    jobs = workplace.n_jobs(len(found.table))
+    typer.echo(
+        f"About {in_words(3600 * found.hours(jobs))} on this machine with {jobs} processes of up to "
+        f"{found.memory_gb:.1f} GB each. Rough: within a factor of two or three."
+    )

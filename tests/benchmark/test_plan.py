@@ -1,0 +1,88 @@
+"""Plans: what is made of them, and what is refused before cells are read."""
+
+import pytest
+import tomli_w
+
+from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
+from selfcell.core.errors import InputError
+
+PLAN = {
+    "name": "small",
+    "seeds": {"pretraining": [0, 1], "finetuning": [0, 2]},
+    "cells": {"made": {"source": "made.h5ad", "label": "cell_type", "donor": "donor"}},
+    "corpora": {"made": {"cells": "made", "settings": {"data": {"donor_key": "donor"}, "training": {"max_epochs": 3}}}},
+    "encoders": {
+        "masks": {"grid": {"pretext.mask_fraction": [0.25, 0.5], "network.n_latent": [8, 16]}},
+        "byol": {"settings": {"pretext": {"name": "byol"}, "training": {"minibatch_size": 32}}},
+    },
+    "targets": {"types": {"cells": "made", "budgets": [{"donors": 2, "max_epochs": 5}, {}]}},
+}
+
+
+def plan_of(tmp_path, **changes):
+    """Write the plan with sections replaced, and read it."""
+    file = tmp_path / "plan.toml"
+    file.write_text(tomli_w.dumps({**PLAN, **changes}))
+    return read_plan(file)
+
+
+def test_a_grid_makes_every_combination_over_the_settings_of_the_corpus(tmp_path):
+    encoders = {one.encoder: one for one in planned_encoders(plan_of(tmp_path))}
+    assert list(encoders) == [
+        *(f"masks, mask_fraction {share}, n_latent {size}" for share in (0.25, 0.5) for size in (8, 16)),
+        "byol",
+    ]
+    assert encoders["masks, mask_fraction 0.25, n_latent 16"].settings.network.n_latent == 16
+    byol = encoders["byol"].with_seed(7)
+    assert byol.training.seed == 7 and byol.training.max_epochs == 3 and byol.training.minibatch_size == 32
+    assert byol.data.donor_key == "donor" and byol.pretext.name == "byol"
+
+
+def test_a_target_is_asked_of_the_encoders_it_names(tmp_path):
+    targets = {"all": {"cells": "made"}, "some": {"cells": "made", "encoders": ["masks"], "baselines": []}}
+    plan = plan_of(tmp_path, targets=targets)
+    studies = planned_studies(plan, planned_encoders(plan))
+    assert [study.target for study in studies] == ["all"] * 5 + ["some"] * 4
+    assert studies[0].plan.seeds == (0, 2) and studies[0].plan.crossed and studies[0].plan.label_key == "cell_type"
+    assert studies[-1].plan.methods == ("zero_shot", "probe", "fine_tuned", "from_scratch")
+
+
+def test_without_encoders_there_is_the_default_one(tmp_path):
+    assert [one.encoder for one in planned_encoders(plan_of(tmp_path, encoders={}))] == ["default"]
+
+
+CELLS = PLAN["cells"]["made"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targts": {}}, r"Unknown section 'targts'\. Did you mean 'targets'\?"),
+        ({"seeds": {"pretraining": [1, 1]}}, r"\[seeds\] pretraining: \[1, 1\] must be different seeds"),
+        ({"seeds": {"finetuning": []}}, r"\[seeds\] finetuning: \[\] must be different seeds, at least one"),
+        ({"targets": {}}, r"has no \[targets\.NAME\]"),
+        ({"targets": {"a": {"cells": "mde"}}}, r"\[targets\.a\] cells: there are no cells 'mde'\. Did you mean 'made'"),
+        ({"targets": {"a": {"cells": "made", "task": "cell_typ"}}}, r"task 'cell_typ': Did you mean 'cell_type'"),
+        ({"targets": {"a": {"cells": "made", "encoders": ["byl"]}}}, r"unknown 'byl'\. Did you mean 'byol'"),
+        ({"targets": {"a": {"cells": "made", "corpora": ["none"]}}}, r"\[targets\.a\] corpora: unknown 'none'"),
+        ({"targets": {"a": {"cells": "made", "baselines": ["pca_kn"]}}}, r"\[targets\.a\]: Unknown baseline"),
+        ({"targets": {"a": {"cells": "made", "query": "made", "test_where": "x"}}}, "not on both"),
+        ({"targets": {"a": {"cells": "made", "settings": {"n_neighbrs": 3}}}}, r"Did you mean 'n_neighbors'"),
+        ({"targets": {"a": {"cells": "made", "budgets": [{"donors": 0}]}}}, "donors"),
+        ({"corpora": {"a": {"cells": "made", "settings": {"trainin": {}}}}}, r"on a: Unknown section 'trainin'"),
+        ({"corpora": {"a": {"cells": "made", "preset": "paper-randm"}}}, r"Did you mean 'paper-random'"),
+        (
+            {"encoders": {"a": {"grid": {"mask_fraction": [0.5]}}}},
+            r'write "section\.name", such as "pretext\.mask_fraction"',
+        ),
+        (
+            {"encoders": {"a": {"grid": {"pretext.mask_fraction": [1.5]}}}},
+            r"Pre-training a, mask_fraction 1\.5 on",
+        ),
+        ({"cells": {"made": {**CELLS, "genes_of": "made"}}}, "must be of other cells"),
+        ({"cells": {"made": {"source": "made.h5ad"}}}, r"must name the column of types: label"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_with_its_place(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        plan_of(tmp_path, **changes)

@@ -1,0 +1,277 @@
+"""Benchmarks: run once whatever happens, and refused where results would be of something else."""
+
+import os
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+import anndata
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pytest
+import tomli_w
+
+from selfcell.benchmark import pretrainings, trials
+from selfcell.benchmark.estimate import estimate
+from selfcell.benchmark.run import PRETRAINING, Benchmark, run_benchmark
+from selfcell.benchmark.trials import Contest, Workplace
+from selfcell.core.errors import InputError
+from selfcell.data.simulate import simulate_cells
+
+PLAN = {
+    "name": "small",
+    "seeds": {"pretraining": [0, 1], "finetuning": [0, 1]},
+    "cells": {"made": {"source": "made.h5ad", "label": "cell_type", "donor": "donor", "batch": "batch"}},
+    "corpora": {
+        "made": {
+            "cells": "made",
+            "settings": {
+                "data": {"donor_key": "donor", "test_fraction": 0.3},
+                "training": {"max_epochs": 2, "minibatch_size": 32, "device": "cpu"},
+                "network": {"hidden_sizes": [16], "n_latent": 8},
+            },
+        }
+    },
+    "encoders": {"mae": {}, "byol": {"settings": {"pretext": {"name": "byol"}}}},
+    "targets": {
+        "types": {
+            "title": "Types",
+            "cells": "made",
+            "regimes": ["zero_shot", "fine_tuned", "from_scratch"],
+            "baselines": ["pca_knn"],
+            "budgets": [{"max_epochs": 1}],
+        }
+    },
+}
+QUIET = Workplace(jobs=1, keep_going=True, show_progress=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    simulate_cells(n_cells=240, n_genes=60, n_types=3, n_donors=6, seed=0).write_h5ad(tmp_path / "made.h5ad")
+    return tmp_path
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Run trials in this process, where they can be counted and hindered."""
+
+    def in_this_process(contest, waiting, workplace, *, jobs):
+        for place, group in list(waiting.items()):
+            yield from ((trial, contest.run_or_fail(trial)) for trial in group)
+            waiting.pop(place)
+
+    monkeypatch.setattr(trials, "_in_processes", in_this_process)
+    asked = []
+    run = Contest.run
+    monkeypatch.setattr(Contest, "run", lambda self, trial: asked.append(trial) or run(self, trial))
+    return asked
+
+
+def written(folder: Path, **changes) -> Path:
+    file = folder / "plan.toml"
+    file.write_text(tomli_w.dumps({**PLAN, **changes}))
+    return file
+
+
+def test_every_trial_is_run_once_and_the_tables_hold_all(folder, here):
+    plan = written(folder)
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET, csv=True)
+    # Of each encoder two seeds zero-shot and four fine-tunings; training from scratch and PCA are common to both.
+    assert len(here) == 2 * (2 * 2 + 4) + 2 + 1
+    assert set(scores["encoder"]) == {"mae", "byol"} and set(scores["target"]) == {"types"}
+    headline = scores[scores["metric"] == "macro_f1"]
+    assert len(headline) == 2 * 4 * 4 and headline["value"].notna().all() and headline["error"].isna().all()
+    assert (headline.groupby(["encoder", "method"]).size() == 4).all()
+    on_disk = pd.read_parquet(folder / "out" / "scores.parquet")
+    pd.testing.assert_frame_equal(on_disk, scores, check_dtype=False)
+    resamples = pd.read_parquet(folder / "out" / "resamples.parquet")
+    assert set(resamples["trial_id"]) == set(scores["trial_id"])
+    assert pd.read_csv(folder / "out" / "scores.csv").shape == scores.shape
+    confusion = pd.read_parquet(folder / "out" / "confusion.parquet")
+    assert (confusion.groupby("trial_id")["n_cells"].sum() % headline["n_cells"].iloc[0] == 0).all()
+    here.clear()
+    again = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert here == []
+    pd.testing.assert_frame_equal(again, scores, check_dtype=False)
+
+
+def test_what_is_added_to_a_plan_is_all_that_is_run(folder, here):
+    run_benchmark(written(folder, encoders={"mae": {}}), out=folder / "out", workplace=QUIET)
+    here.clear()
+    more = {"types": {**PLAN["targets"]["types"], "baselines": ["pca_knn", "logistic_regression"]}}
+    scores = run_benchmark(written(folder, encoders={"mae": {}}, targets=more), out=folder / "out", workplace=QUIET)
+    assert [trial.method for trial in here] == ["logistic_regression"]
+    assert "logistic_regression" in set(scores["method"])
+    # What is taken out of the plan is in no table, though it is kept.
+    scores = run_benchmark(written(folder, encoders={"mae": {}}), out=folder / "out", workplace=QUIET)
+    assert "logistic_regression" not in set(scores["method"]) and len(here) == 1
+
+
+def test_interrupted_it_goes_on_with_what_is_missing(folder, here, monkeypatch):
+    plan = written(folder)
+    run = Contest.run
+
+    def interrupted(self, trial):
+        if len(here) == 5:
+            raise KeyboardInterrupt
+        return run(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert not (folder / "out" / "scores.parquet").exists()
+    n_before = len(list((folder / "out" / "trials").iterdir()))
+    assert n_before == 5
+    here.clear()
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert len(here) == 19 - 5 and not scores["value"].isna().any()
+
+
+def test_a_trial_that_fails_is_a_row_and_is_tried_again_when_asked(folder, here, monkeypatch, caplog):
+    plan = written(folder, encoders={"mae": {}})
+    run = Contest.run
+
+    def failing(self, trial):
+        if trial.method == "fine_tuned" and trial.seed == 1:
+            raise RuntimeError("out of <luck>")
+        return run(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "run", failing)
+        scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    failed = scores[scores["error"].notna()]
+    assert set(failed["error"]) == {"RuntimeError: out of <luck>"} and len(failed) == 2
+    assert (
+        set(failed["method"]) == {"fine_tuned"} and set(failed["finetune_seed"]) == {1} and failed["value"].isna().all()
+    )
+    assert "fine_tuned, all donors, seed 1 failed: RuntimeError" in caplog.text
+    here.clear()
+    assert run_benchmark(plan, out=folder / "out", workplace=QUIET)["error"].notna().sum() == 2 and here == []
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET, retry_failed=True)
+    assert len(here) == 2 and scores["error"].isna().all()
+
+
+def test_a_pretraining_that_fails_is_a_row_and_the_others_go_on(folder, here, monkeypatch):
+    plan = written(folder, encoders={"mae": {}})
+    pretrain = pretrainings.pretrain
+
+    def failing(cells, settings, **options):
+        if settings.training.seed == 1:
+            raise InputError("The loss is not a number.")
+        return pretrain(cells, settings, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrainings, "pretrain", failing)
+        scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    failed = scores[scores["method"] == PRETRAINING]
+    assert failed["error"].tolist() == ["InputError: The loss is not a number."]
+    assert set(scores.loc[scores["method"] == "zero_shot", "pretrain_seed"]) == {0}
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET, retry_failed=True)
+    assert set(scores.loc[scores["method"] == "zero_shot", "pretrain_seed"]) == {0, 1}
+    assert scores["error"].isna().all()
+
+
+class _Deadly(Contest):
+    def run(self, trial):
+        if trial.method == "fine_tuned":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(trial)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_its_own_trial_alone(folder):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    plan = written(folder, encoders={"mae": {}}, seeds={"pretraining": [0], "finetuning": [0, 1]})
+    benchmark = Benchmark.open(plan, folder / "out")
+    (runs,) = benchmark.pretrainings().values()
+    for one in runs:
+        one.run(benchmark.cells["made"])
+    study = benchmark.study(benchmark.studies()[0], [one.result() for one in runs])
+    contest = _Deadly(**vars(study._contest(study.trials)))
+    outcomes = trials.run_trials(contest, study.trials, Workplace(jobs=2, keep_going=True, show_progress=False))
+    by_method = {trial.method: outcomes[trial.key] for trial in study.trials}
+    assert by_method.pop("fine_tuned").error == trials.KILLED
+    assert len(by_method) == 3
+    assert not [outcome.error for outcome in by_method.values() if isinstance(outcome, trials.Failure)]
+    with pytest.raises(InputError, match="killed, perhaps for want of memory"):
+        trials.run_trials(contest, study.trials, Workplace(jobs=2, show_progress=False))
+
+
+def test_a_dask_cluster_comes_to_the_same_scores(folder):
+    distributed = pytest.importorskip("distributed")
+    plan = written(folder, encoders={"mae": {}}, seeds={"pretraining": [0], "finetuning": [0]})
+    here = run_benchmark(plan, out=folder / "here", workplace=QUIET)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        workplace = Workplace(dask=cluster.scheduler_address, keep_going=True, show_progress=False)
+        there = run_benchmark(plan, out=folder / "there", workplace=workplace)
+    measured = ["seconds", "peak_memory_mb"]
+    pd.testing.assert_frame_equal(here.drop(columns=measured), there.drop(columns=measured))
+
+
+def test_changed_cells_are_refused_with_their_name_and_those_of_other_plans_too(folder, here):
+    plan = written(folder, encoders={"mae": {}})
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    adata = anndata.read_h5ad(folder / "made.h5ad")
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).to_numpy()[::-1]
+    adata.write_h5ad(folder / "made.h5ad")
+    with pytest.raises(InputError, match=r"The cells of made are not those that .* has results of"):
+        run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    with pytest.raises(InputError, match="has the results of the plan 'small', not of 'other'"):
+        run_benchmark(written(folder, name="other"), out=folder / "out", workplace=QUIET)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(InputError, match="holds something that is no benchmark"):
+        run_benchmark(plan, out=folder / "mine", workplace=QUIET)
+    assert tomllib.loads((folder / "out" / "plan.toml").read_text())["name"] == "small"
+
+
+def test_a_query_without_a_type_in_common_is_refused_before_any_training(folder, here):
+    other = simulate_cells(n_cells=60, n_genes=60, n_types=3, n_donors=3, seed=1)
+    other.obs["cell_type"] = "other " + other.obs["cell_type"].astype(str)
+    other.write_h5ad(folder / "other.h5ad")
+    cells = {**PLAN["cells"], "other": {"source": "other.h5ad", "label": "cell_type"}}
+    targets = {"unseen": {"cells": "made", "query": "other"}}
+    with pytest.raises(InputError, match=r"\[targets\.unseen\]: made and other have no cell type in common"):
+        run_benchmark(written(folder, cells=cells, targets=targets), out=folder / "out", workplace=QUIET)
+    assert not (folder / "out").exists()
+    (folder / "map.csv").write_text("from,to\n" + "".join(f"other type {i},type {i}\n" for i in range(3)))
+    cells["other"]["label_map"] = "map.csv"
+    plan = written(folder, cells=cells, targets={"unseen": {**PLAN["targets"]["types"], **targets["unseen"]}})
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert set(scores["n_cells"]) == {60} and set(scores["split"]) == {"by data set"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"source": "none.h5ad"}, "There is no file"),
+        ({"source": "pbmc3kk"}, r"neither a data set by name nor a file.*Did you mean 'pbmc3k'"),
+        ({"source": "made.h5ad", "donor": "dnor"}, "no column 'dnor' in obs"),
+        ({"source": "made.h5ad", "where": "donor == 'nobody'"}, "nobody"),
+        ({"source": "made.h5ad", "genes_with": "exist_*"}, r"no column of var is named 'exist_\*'"),
+    ],
+)
+def test_cells_that_cannot_be_had_are_named(folder, cells, message):
+    plan = written(folder, cells={"made": {"label": "cell_type", **cells}})
+    with pytest.raises(InputError, match=rf"\[cells\.made\].*{message}"):
+        run_benchmark(plan, out=folder / "out", workplace=QUIET)
+
+
+def test_a_dry_run_counts_what_is_left_and_writes_nothing(folder, here):
+    plan = written(folder)
+    found = estimate(Benchmark.open(plan, folder / "out"), QUIET)
+    assert not (folder / "out").exists()
+    rows = found.table.set_index("what")
+    assert rows.loc["pre-train mae on made", ["n_runs", "n_done"]].tolist() == [2, 0]
+    assert rows.loc["types: fine_tuned (byol on made)", "n_runs"] == 4
+    assert found.hours(1) > 0 and 0.5 < found.memory_gb < 2
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    left = estimate(Benchmark.open(plan, folder / "out"), QUIET)
+    assert left.table.loc[left.table["what"].str.startswith("pre-train"), "hours"].sum() == 0
+    assert np.isclose(left.hours(1), 0)
