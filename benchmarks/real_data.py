@@ -1,7 +1,7 @@
 """Judge encoders on real data: every task, regime and baseline, over seeds of pre-training and of fine-tuning.
 
-Run it again and it goes on with what is missing: pre-trainings resume from their checkpoints, and finished studies are
-not run twice.
+Run it again and it goes on with what is missing: pre-trainings resume from their checkpoints, and trials that are
+done are kept.
 
     python benchmarks/real_data.py --out real            # all studies, hours on two cores
     python benchmarks/real_data.py --out real --only types_liu proteins_liu
@@ -17,6 +17,7 @@ from real.corpora import CORPORA
 from real.studies import RealStudy, real_studies
 from real.tables import write_tables
 
+from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.trials import Workplace
 
 
@@ -45,7 +46,9 @@ def run(study: RealStudy, given: argparse.Namespace) -> None:
     started = time.perf_counter()
     corpus = CORPORA[study.corpus]
     models = corpus.models(given.out / "runs", n_seeds=given.pretraining_seeds, network={})
-    results = study.make(models, n_seeds=given.finetuning_seeds).run(Workplace(jobs=given.jobs))
+    results = study.make(models, n_seeds=given.finetuning_seeds).run(
+        Workplace(jobs=given.jobs), store=OutcomeStore(given.out / "trials")
+    )
     results.about.update(title=study.title, corpus=study.corpus)
     results.write(out)
     logging.info("%s: %.0f s", study.name, time.perf_counter() - started)
