@@ -18,7 +18,7 @@ from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import TrainedModel, load, read_manifest
 from selfcell.training.settings import PretrainSettings
 
-BLOOD_TYPES = read_label_map(Path(__file__).with_name("blood_types.csv"))
+BLOOD_TYPES = read_label_map(Path(__file__).parents[2] / "plans" / "blood_types.csv")
 STUDIES = ("Tritschler et al. 2022", "Fasolino et al. 2022", "Muraro et al. 2016", "Tosti et al. 2021")
 """The studies of ``pancreas_4_studies``."""
 _LABEL_KEYS = {"liu_covid_pbmc": "mergedcelltype", "pbmc3k": "louvain"}

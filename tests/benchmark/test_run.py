@@ -233,9 +233,9 @@ def test_changed_cells_are_refused_with_their_name_and_those_of_other_plans_too(
 
 def test_a_query_without_a_type_in_common_is_refused_before_any_training(folder, here):
     other = simulate_cells(n_cells=60, n_genes=60, n_types=3, n_donors=3, seed=1)
-    other.obs["cell_type"] = "other " + other.obs["cell_type"].astype(str)
+    other.obs["kind"] = "other " + other.obs.pop("cell_type").astype(str)
     other.write_h5ad(folder / "other.h5ad")
-    cells = {**PLAN["cells"], "other": {"source": "other.h5ad", "label": "cell_type"}}
+    cells = {**PLAN["cells"], "other": {"source": "other.h5ad", "label": "kind"}}
     targets = {"unseen": {"cells": "made", "query": "other"}}
     with pytest.raises(InputError, match=r"\[targets\.unseen\]: made and other have no cell type in common"):
         run_benchmark(written(folder, cells=cells, targets=targets), out=folder / "out", workplace=QUIET)

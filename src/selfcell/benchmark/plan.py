@@ -140,8 +140,8 @@ class Plan(Settings):
     """Cells by name."""
     corpora: dict[str, CorpusSettings]
     """What is pre-trained on, by name."""
-    encoders: dict[str, EncoderPlan]
-    """How, by name."""
+    encoders: dict[str, EncoderPlan] = Field(default_factory=dict)
+    """How, by name; in the default way alone if left out."""
     targets: dict[str, TargetPlan]
     """What is asked, by name."""
 

@@ -50,7 +50,7 @@ def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str
     InputError
         If there is no such column, or the reference's is not named.
     """
-    if query_label_key is None:
+    if query_label_key in (None, label_key):
         return cells
     if label_key is None:
         raise InputError("--query-label (query_label_key) needs the reference's column of labels too: --label.")

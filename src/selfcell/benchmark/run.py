@@ -27,7 +27,7 @@ from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.plan import Plan, PlannedEncoder, PlannedStudy, planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.plan_cells import PlanCells
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
-from selfcell.benchmark.query import joined_for_judging
+from selfcell.benchmark.query import joined_for_judging, with_label_renamed
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.trials import Failure, Workplace
@@ -135,7 +135,9 @@ class Benchmark:
         cells = self.cells.some(target.cells, target.n_cells)
         if target.query is None:
             return Study(planned.plan, cells, models)
-        query = self.cells[target.query]
+        query = with_label_renamed(
+            self.cells[target.query], planned.plan.label_key, self.plan.cells[target.query].label
+        )
         joined, split = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
         return Study(planned.plan, joined, models, split=split)
 
