@@ -4,8 +4,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from selfcell.baselines import SEEDLESS
 from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.run import Benchmark
@@ -24,7 +26,7 @@ _GB_OF_PROCESS = 0.9
 _COPIES = 4
 """Of the counts, that a process holds at most: as they are, normalized, aligned, and a part."""
 _BYTES_PER_COUNT = 8
-_SECONDS_TO_MEASURE = 2.0
+_SECONDS_TO_MEASURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,26 @@ def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[P
 def _of_study(
     benchmark: Benchmark, planned: PlannedStudy, measured: Mapping[tuple[str, str], tuple[int, float]]
 ) -> list[dict[str, object]]:
-    n_pairs = len(benchmark.plan.seeds.pretraining) * len(benchmark.plan.seeds.finetuning)
     rows = []
     for method in planned.plan.methods:
         n_done, seconds_before = measured.get((planned.target, method), (0, float("nan")))
+        runs = [_n_distinct(benchmark, method, budget) for budget in planned.plan.budgets]
         seconds = [_seconds(benchmark, planned, method, budget) for budget in planned.plan.budgets]
-        mean = seconds_before if seconds_before == seconds_before else sum(seconds) / len(seconds)
-        n_runs = n_pairs * len(seconds)
+        total = sum(n_runs * each for n_runs, each in zip(runs, seconds, strict=True))
+        mean = total / sum(runs) if np.isnan(seconds_before) else seconds_before
         what = f"{planned.target}: {method} ({planned.encoder.encoder} on {planned.encoder.corpus})"
-        hours = max(n_runs - n_done, 0) * mean / 3600
-        rows.append({"what": what, "n_runs": n_runs, "n_done": min(n_done, n_runs), "hours": hours})
+        hours = max(sum(runs) - n_done, 0) * mean / 3600
+        rows.append({"what": what, "n_runs": sum(runs), "n_done": min(n_done, sum(runs)), "hours": hours})
     return rows
+
+
+def _n_distinct(benchmark: Benchmark, method: str, budget: LabelBudget) -> int:
+    """Give how often a method is run: what does not depend on a model, or on a seed, is run once for all of them."""
+    seeds = benchmark.plan.seeds
+    if method in REGIMES and method != "from_scratch":
+        return len(seeds.pretraining) * len(seeds.finetuning)
+    draws_labels = budget.n_donors is not None or budget.fraction is not None
+    return 1 if method in SEEDLESS and not draws_labels else len(seeds.finetuning)
 
 
 def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget) -> float:
@@ -132,6 +143,6 @@ def _measured(benchmark: Benchmark) -> dict[tuple[str, str], tuple[int, float]]:
     if not file.exists():
         return {}
     scores = pd.read_parquet(file)
-    trials = scores[scores["error"].isna()].drop_duplicates(["target", "trial_id"])
-    groups = trials.groupby(["target", "method"])["seconds"]
+    ran = scores[scores["error"].isna()].drop_duplicates(["target", "method", "budget", "seconds"])
+    groups = ran.groupby(["target", "method"])["seconds"]
     return {key: (len(seconds), float(seconds.mean())) for key, seconds in groups}
