@@ -31,7 +31,7 @@ import torch
 from arms import Arm, as_markdown, cells_of, settings_of
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from selfcell.benchmark.statistics import CONFIDENCE
+from selfcell.benchmark.intervals import CONFIDENCE
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.benchmark.trials import Workplace

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.statistics import (
     Comparison,
     ConfusionStack,
-    Estimate,
     ScoreStack,
     answer_questions,
     summarize,

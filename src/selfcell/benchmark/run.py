@@ -9,6 +9,7 @@ studies/             the tables of each target and encoder; ``selfcell report`` 
 scores.parquet       every score of every trial, one row each
 resamples.parquet    each score on every draw of test donors
 confusion.parquet    cells by donor, true and predicted type
+verdicts.parquet     each question at each target and label budget: difference, interval, p, and what it says
 benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
 """
@@ -31,11 +32,13 @@ from selfcell.benchmark.query import joined_for_judging, with_label_renamed
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.trials import Failure, Workplace
+from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.atomic import atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError
 from selfcell.core.words import file_name
 from selfcell.data.source import obs_column
+from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
 logger = logging.getLogger(__name__)
@@ -202,6 +205,8 @@ def run_benchmark(
         for name, table in _tables_of(benchmark, planned, trained, workplace).items():
             tables[name].append(table)
     joined = {name: _joined(parts) for name, parts in tables.items()}
+    headlines = {name: DOWNSTREAM_TASKS[one.task].headline for name, one in benchmark.plan.targets.items()}
+    joined["verdicts"] = verdicts(joined["scores"], joined["resamples"], headlines)
     write_tables(joined, benchmark.out, csv=csv)
     write_json(benchmark.out / "benchmark.json", _about(benchmark, fingerprints, time.perf_counter() - started))
     return joined["scores"]

@@ -65,6 +65,9 @@ def run(
 
     with resumable("What is done is kept: give the same command again to go on."):
         scores = run_benchmark(plan, out=out, workplace=workplace, retry_failed=retry_failed, csv=csv)
+    from selfcell.reporting.verdicts import print_verdicts
+
+    print_verdicts(out)
     n_failed = int(scores["error"].notna().sum())
     n_trials = scores.loc[scores["error"].isna(), "trial_id"].nunique()
     typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}.")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -28,7 +28,7 @@ from selfcell.downstream.base import (
 from selfcell.downstream.classifier_confidence import ClassifierConfidence, learn_confidence
 from selfcell.downstream.confidence import Answer, Reference, confidence_table, leave_types_out
 from selfcell.downstream.labelled_reference import ALPHA
-from selfcell.downstream.metrics import classification_scores
+from selfcell.downstream.metrics import FEW_CELLS, classification_scores, macro_f1
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
 from selfcell.downstream.ontology_scores import corrected_confusion
 from selfcell.downstream.resampling import TestUnits
@@ -160,17 +160,23 @@ class CellTypeTask(DownstreamTask):
         ).label_code
 
     def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
-        """Compute macro and micro F1 and balanced accuracy.
+        """Compute macro and micro F1 and balanced accuracy, and ``macro_f1_frequent`` without types of few test cells.
 
         Where all types are of the Cell Ontology, ``macro_f1_ontology`` and ``micro_f1_ontology`` count a prediction
         that is a kind of the true type as right (:mod:`selfcell.downstream.ontology_scores`).
         """
         matrices = self._matrices(predicted, split, units).astype(float)
-        resampled = self._scores(np.tensordot(units.draws, matrices, axes=1))
-        return TaskScores({name: float(score) for name, score in self._scores(matrices.sum(axis=0)).items()}, resampled)
+        confusion = matrices.sum(axis=0)
+        frequent = confusion.sum(axis=1) >= FEW_CELLS
+        resampled = self._scores(np.tensordot(units.draws, matrices, axes=1), frequent)
+        return TaskScores({name: float(one) for name, one in self._scores(confusion, frequent).items()}, resampled)
 
-    def _scores(self, confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> dict[str, np.ndarray]:
+    def _scores(
+        self, confusion: Num[np.ndarray, "*studies n_classes n_classes"], frequent: Bool[np.ndarray, " n_classes"]
+    ) -> dict[str, np.ndarray]:
         scores = classification_scores(confusion)
+        if frequent.any():
+            scores["macro_f1_frequent"] = macro_f1(confusion, among=frequent)
         if self.in_ontology:
             lenient = classification_scores(corrected_confusion(confusion, classes=self.classes))
             scores |= {f"{name}_ontology": lenient[name] for name in ("macro_f1", "micro_f1")}

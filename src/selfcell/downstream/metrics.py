@@ -6,8 +6,10 @@ No torch here: reports and statistics compute from the same functions.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Bool, Int, Num
 
+FEW_CELLS = 30
+"""A class with fewer test cells is marked as rare: its F1 hangs on a few cells."""
 CLASSIFICATION_METRICS = ("macro_f1", "macro_f1_union", "micro_f1", "balanced_accuracy")
 
 
@@ -38,11 +40,22 @@ def per_class(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> Per
         return PerClass(f1=2 * hits / (n_true + n_predicted), recall=hits / n_true, n_cells=n_true)
 
 
-def macro_f1(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> np.ndarray:
-    """Mean F1 over the classes present in the truth, so that it does not depend on which others were predicted."""
+def macro_f1(
+    confusion: Num[np.ndarray, "*studies n_classes n_classes"], *, among: Bool[np.ndarray, " n_classes"] | None = None
+) -> np.ndarray:
+    """Mean F1 over the classes present in the truth, so that it does not depend on which others were predicted.
+
+    Parameters
+    ----------
+    confusion
+        One matrix, or a stack of them.
+    among
+        Average over these classes alone; NaN where none of them is present.
+    """
     scores = per_class(confusion)
-    present = scores.n_cells > 0
-    return np.asarray(np.where(present, np.nan_to_num(scores.f1), 0).sum(axis=-1) / present.sum(axis=-1))
+    counted = scores.n_cells > 0 if among is None else (scores.n_cells > 0) & among
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(counted, np.nan_to_num(scores.f1), 0).sum(axis=-1) / counted.sum(axis=-1))
 
 
 def classification_scores(confusion: Num[np.ndarray, "*studies n_classes n_classes"]) -> dict[str, np.ndarray]:

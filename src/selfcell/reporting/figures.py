@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from selfcell.benchmark.statistics import Comparison, Estimate
+from selfcell.benchmark.intervals import Estimate
+from selfcell.benchmark.statistics import Comparison
 from selfcell.downstream.metrics import PerClass
 
 # Okabe and Ito's palette: told apart with any kind of color vision; black last.

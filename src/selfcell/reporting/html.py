@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import (
     OVER_DONORS,
@@ -15,7 +16,6 @@ from selfcell.benchmark.statistics import (
     VERDICT_RULE,
     Comparison,
     ConfusionStack,
-    Estimate,
     ScoreStack,
     Stack,
     answer_questions,
@@ -24,14 +24,13 @@ from selfcell.benchmark.statistics import (
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
-from selfcell.downstream.metrics import per_class
+from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
 
 _NAMED = (("Label", "label_key"), ("Target", "target"), ("Donor", "donor_key"), ("Batch", "batch_key"))
-FEW_CELLS = 30
 """Classes with fewer test cells are marked."""
 
 
