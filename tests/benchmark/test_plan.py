@@ -1,10 +1,15 @@
 """Plans: what is made of them, and what is refused before cells are read."""
 
+from pathlib import Path
+
 import pytest
 import tomli_w
 
 from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
+from selfcell.benchmark.starter_plan import starter_plan
 from selfcell.core.errors import InputError
+from selfcell.data.dataset_table import DATASETS
+from selfcell.data.simulate import simulate_cells
 
 PLAN = {
     "name": "small",
@@ -86,3 +91,43 @@ CELLS = PLAN["cells"]["made"]
 def test_what_cannot_be_carried_out_is_refused_with_its_place(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         plan_of(tmp_path, **changes)
+
+
+def test_a_starter_plan_can_be_read_and_says_why(tmp_path):
+    cells = tmp_path / "my cells.h5ad"
+    simulate_cells(n_cells=120, n_genes=50, n_types=3, n_donors=9, seed=0).write_h5ad(cells)
+    text = starter_plan(cells, label_key="cell_type", donor_key="donor", batch_key="batch", beside=tmp_path)
+    (tmp_path / "plan.toml").write_text(text)
+    plan = read_plan(tmp_path / "plan.toml")
+    assert plan.cells["mine"].source == "my cells.h5ad" and plan.name == "my cells"
+    assert [budget.donors for budget in plan.targets["types"].budgets] == [2, 5, None]
+    assert "120 cells, 50 genes, 3 types, 9 donors." in text and "nothing is trained on them" in text
+    assert set(plan.encoders) == {"masked", "contrastive"}
+    (tmp_path / "plan.toml").write_text(starter_plan(cells, label_key="cell_type", beside=tmp_path / "elsewhere"))
+    plan = read_plan(tmp_path / "plan.toml")
+    assert plan.cells["mine"].source == str(cells) and plan.targets["types"].budgets[0].fraction == 0.05
+
+
+def test_a_starter_plan_needs_types_and_donors(tmp_path):
+    adata = simulate_cells(n_cells=60, n_genes=50, n_types=3, n_donors=2, seed=0)
+    adata.obs["one"] = "T cell"
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    for columns, message in (
+        ({"label_key": "one"}, r"obs\['one'\] has a single type, 'T cell'"),
+        ({"label_key": "cell_type", "donor_key": "donor"}, r"obs\['donor'\] has 2 donors, but three are needed"),
+        ({"label_key": "cell_typ"}, "Did you mean 'cell_type'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            starter_plan(tmp_path / "cells.h5ad", beside=tmp_path, **columns)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "plans").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_shipped_plans_can_be_carried_out(file):
+    plan = read_plan(file)
+    assert planned_studies(plan, planned_encoders(plan)) and plan.name == file.stem
+    for cells in plan.cells.values():
+        assert cells.label_map is None or (file.parent / cells.label_map).exists()
+        for source in [cells.source] if isinstance(cells.source, str) else cells.source:
+            assert source in DATASETS or file.stem == "paper"

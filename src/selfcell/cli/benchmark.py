@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from selfcell.cli.options import resumable
+from selfcell.cli.options import BatchOption, DonorOption, OverwriteOption, refuse_existing, resumable
 
 if TYPE_CHECKING:
     from selfcell.benchmark.trials import Workplace
@@ -73,6 +73,28 @@ def run(
     typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}.")
     if n_failed:
         typer.echo(f"{n_failed:,} failed: column error. Mend the cause, and try them again with --retry-failed.")
+
+
+@app.command("init")
+def init(
+    cells: Annotated[Path, typer.Argument(metavar="CELLS", help="A file of cells with raw counts.")],
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PLAN.toml", help="The plan to write.")],
+    donor: DonorOption = None,
+    batch: BatchOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a plan for cells of your own, with its choices explained.
+
+    Example: selfcell benchmark init cells.h5ad --label cell_type --donor donor_id --out plan.toml
+    """
+    from selfcell.benchmark.starter_plan import starter_plan
+    from selfcell.core.atomic import write_text
+
+    refuse_existing(out, overwrite=overwrite, kinds=(".toml",))
+    text = starter_plan(cells, label_key=label, donor_key=donor, batch_key=batch, beside=out.parent)
+    write_text(out, text)
+    typer.echo(f"Wrote {out}. What it would take: selfcell benchmark {out} --out DIR --dry-run")
 
 
 def _show_estimate(plan: Path, out: Path, workplace: "Workplace") -> None:

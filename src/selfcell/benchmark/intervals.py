@@ -1,0 +1,121 @@
+"""Means with intervals, from the scores of seeds and of draws of test donors.
+
+Cells of one donor are not independent, and three seeds are too few for a bootstrap over seeds. So the variance of a
+mean over seeds is put together from parts: the variance between seeds, divided by their number, and the variance over
+test donors, from a bootstrap that draws whole donors anew and recomputes the score. Where every pre-training is
+fine-tuned with every seed, pre-trainings and fine-tunings each give a part: the variance of the means over the other,
+divided by their number, which counts what is left of each pair twice, on the safe side. The interval is Student's, with
+the degrees of freedom of Welch and Satterthwaite. Differences are taken within each pair of seeds and each draw of
+donors.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+N_RESAMPLES = 2_000
+CONFIDENCE = 0.95
+POWER = 0.8
+_LEAST_DEGREES = 2
+"""Of freedom, where seeds alone vary: from two seeds that happen to agree no certainty follows."""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds with its 95 % interval."""
+
+    mean: float
+    low: float
+    """NaN where nothing was varied that an interval could be made of."""
+    high: float
+    by_seed: tuple[float, ...]
+    standard_error: float = float("nan")
+    """Of the mean."""
+    degrees: float = float("nan")
+    """Of freedom, of Student's t."""
+
+    def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.mean:.3f}"
+        low, high = (re.sub(r"^(-?)0\.", r"\1.", f"{bound:.3f}") for bound in (self.low, self.high))
+        return f"{self.mean:.3f} [{low}, {high}]"
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided probability of a mean as far from 0, by the same t as the interval; NaN where there is none."""
+        if not self.standard_error > 0:
+            return float("nan")
+        return float(2 * scipy.stats.t.sf(abs(self.mean) / self.standard_error, self.degrees))
+
+    @property
+    def detectable(self) -> float:
+        """The difference from 0 that an interval would exclude with a probability of 0.8, given this spread."""
+        if not self.standard_error > 0:
+            return float("nan")
+        return float(_least_distance(self.degrees) * self.standard_error)
+
+    def with_sign(self) -> str:
+        """Write it as a difference, with signs."""
+        return f"{self.mean:+.3f}" + ("" if np.isnan(self.low) else f" [{self.low:+.3f}, {self.high:+.3f}]")
+
+
+class Draws(NamedTuple):
+    """The score of one method at one budget: of each pair of seeds, and of each draw of test donors."""
+
+    seeds: tuple[tuple[int, int], ...]
+    """Seeds of pre-training and of fine-tuning."""
+    by_seed: Float[np.ndarray, " n_seeds"]
+    """Over all test cells."""
+    resampled: Float[np.ndarray, " n_draws"]
+    """Mean over seeds; empty where the score has no meaning on a draw of donors."""
+    n_units: int
+    """Test donors."""
+
+
+def estimate_of(draws: Draws) -> Estimate:
+    """Estimate a mean over seeds, or a difference of two, by the rule at the head of this file."""
+    parts = _variances_over_seeds(draws)
+    mean, by_seed = float(draws.by_seed.mean()), tuple(map(float, draws.by_seed))
+    # Draws on which the score has no meaning say nothing.
+    if draws.n_units > 1 and np.isfinite(draws.resampled).any():
+        # The bootstrap's variance is too small by (n - 1) / n.
+        parts.append((float(np.nanvar(draws.resampled)) * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
+    elif not any(part for part, _ in parts) or max(degrees for _, degrees in parts) < _LEAST_DEGREES:
+        # Only seeds could vary, and none of them matters, or two agree by chance: that is no certainty.
+        return Estimate(mean, np.nan, np.nan, by_seed)
+    variance = sum(part for part, _ in parts)
+    uncertainty = sum(part**2 / degrees for part, degrees in parts) + np.finfo(float).tiny
+    degrees, error = max(variance**2 / uncertainty, 1.0), float(np.sqrt(variance))
+    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error
+    return Estimate(mean, mean - half, mean + half, by_seed, error, float(degrees))
+
+
+def _least_distance(degrees: float) -> float:
+    """Give how many standard errors from 0 a mean must be to be told from it, with the power asked for."""
+    certain, likely = scipy.stats.t.ppf([(1 + CONFIDENCE) / 2, POWER], degrees)
+    return float(certain + likely)
+
+
+def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
+    """Give the parts of the variance of the mean that come from seeds, each with its degrees of freedom."""
+    pretraining, finetuning = (np.array(seeds) for seeds in zip(*draws.seeds, strict=True))
+    n_seeds = len(draws.by_seed)
+    if n_seeds == 1:
+        return []
+    if len(np.unique(pretraining)) * len(np.unique(finetuning)) != n_seeds:
+        # Each fine-tuning has a pre-training of its own, or several share one: a pre-training is what is independent,
+        # and one variance takes in both. A single one that all share cannot vary.
+        levels = np.unique(pretraining)
+        values = draws.by_seed
+        if 1 < len(levels) < n_seeds:
+            values = np.array([draws.by_seed[pretraining == level].mean() for level in levels])
+        return [(values.var(ddof=1) / len(values), len(values) - 1)]
+    parts = []
+    for factor in (pretraining, finetuning):
+        levels = np.unique(factor)
+        if len(levels) > 1:
+            means = np.array([draws.by_seed[factor == level].mean() for level in levels])
+            parts.append((float(means.var(ddof=1)) / len(levels), len(levels) - 1))
+    return parts

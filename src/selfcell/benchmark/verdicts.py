@@ -1,0 +1,131 @@
+"""The verdicts of a benchmark: every question, at every target, encoder and label budget, and over all targets."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from selfcell.benchmark.statistics import QUESTIONS, ScoreStack
+
+ONE = ("target", "corpus", "encoder")
+"""What a study is of."""
+COLUMNS = (
+    *ONE,
+    "budget",
+    "metric",
+    "question",
+    "method",
+    "against",
+    "difference",
+    "low",
+    "high",
+    "p_value",
+    "p_holm",
+    "effect_size",
+    "detectable",
+    "n_pairs",
+    "n_units",
+    "verdict",
+    "finding",
+)
+_FEW_TARGETS = 5
+"""With fewer, no signed-rank test can come below 0.05."""
+
+
+def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]) -> pd.DataFrame:
+    """Answer every question that was studied, with its uncertainty.
+
+    Parameters
+    ----------
+    scores, resamples
+        The tables of a benchmark.
+    headlines
+        The score that each target is judged by.
+
+    Returns
+    -------
+    One row a question, target, corpus, encoder and label budget, with the columns of :data:`COLUMNS`. ``p_holm`` is
+    corrected by Holm's method for all rows of a question. ``effect_size`` is the difference over its standard deviation
+    between pairs of seeds; ``detectable`` the difference that would have been found with a probability of 0.8.
+    """
+    rows = []
+    for which, of_study in scores[scores["value"].notna()].groupby(list(ONE), sort=False):
+        metric = headlines[which[0]]
+        stack = ScoreStack(of_study, resamples[_is_of(resamples, which)].drop(columns=list(ONE)), metric)
+        for method, against, question in QUESTIONS:
+            for budget in stack.budgets:
+                if stack.has(method, budget) and stack.has(against, budget):
+                    told = {"budget": budget, "metric": metric, "question": question}
+                    rows.append({**dict(zip(ONE, which, strict=True)), **told, **_row(stack, method, against, budget)})
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for _, of_question in table.groupby("question"):
+        table.loc[of_question.index, "p_holm"] = holm(of_question["p_value"].to_numpy(dtype=float))
+    return table
+
+
+def over_targets(table: pd.DataFrame) -> pd.DataFrame:
+    """Ask each question of all targets at once, by Wilcoxon's signed-rank test, as :cite:t:`demsar2006` advises.
+
+    Each target counts once, with the mean of its differences over corpora, encoders and budgets. Targets of one data
+    set are no independent ones, so read the result as a summary.
+
+    Parameters
+    ----------
+    table
+        What :func:`verdicts` gives.
+
+    Returns
+    -------
+    One row a question: number of targets, on how many the difference is above 0, its median, and p (NaN with fewer than
+    five targets, of which no test could make anything), corrected by Holm's method for all questions in ``p_holm``.
+    """
+    rows = []
+    for question, of_question in table.groupby("question", sort=False):
+        by_target = of_question.groupby("target")["difference"].mean().to_numpy(dtype=float)
+        enough = len(by_target) >= _FEW_TARGETS and bool(np.any(by_target))
+        rows.append(
+            {
+                "question": question,
+                "n_targets": len(by_target),
+                "n_above": int((by_target > 0).sum()),
+                "median_difference": float(np.median(by_target)),
+                "p_value": float(scipy.stats.wilcoxon(by_target).pvalue) if enough else float("nan"),
+            }
+        )
+    summary = pd.DataFrame(rows, columns=["question", "n_targets", "n_above", "median_difference", "p_value"])
+    return summary.assign(p_holm=holm(summary["p_value"].to_numpy(dtype=float)))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Correct p for the number of tests by Holm's step-down method :cite:p:`holm1979`; NaN stays and does not count."""
+    corrected = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return corrected
+
+
+def _row(stack: ScoreStack, method: str, against: str, budget: str) -> dict[str, object]:
+    comparison = stack.compare(method, against, budget)
+    difference = comparison.difference
+    spread = float(np.std(difference.by_seed, ddof=1)) if len(difference.by_seed) > 1 else 0.0
+    return {
+        "method": method,
+        "against": against,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p_value": difference.p_value,
+        "effect_size": difference.mean / spread if spread > 0 else float("nan"),
+        "detectable": difference.detectable,
+        "n_pairs": len(difference.by_seed),
+        "n_units": stack.draws(method, budget).n_units,
+        "verdict": comparison.verdict,
+        "finding": comparison.finding,
+    }
+
+
+def _is_of(table: pd.DataFrame, which: tuple[str, ...]) -> pd.Series:
+    return (table[list(ONE)] == list(which)).all(axis=1)

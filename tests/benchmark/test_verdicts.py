@@ -1,0 +1,114 @@
+"""Verdicts of a whole benchmark, against scipy and by simulation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfcell.benchmark.intervals import Draws, estimate_of
+from selfcell.benchmark.ranks import rank_methods
+from selfcell.benchmark.verdicts import COLUMNS, holm, over_targets, verdicts
+
+SEEDS = tuple((one, other) for one in range(3) for other in range(3))
+
+
+def tables_of(effect, *, targets=("a", "b"), n_draws=200, failed=()):
+    """Scores and draws of two methods at some targets; fine-tuning is better by an effect."""
+    rng = np.random.default_rng(0)
+    scores, resamples = [], []
+    for target in targets:
+        of_donors = rng.normal(0, 0.05, n_draws)
+        for pair in SEEDS:
+            for method in ("fine_tuned", "from_scratch"):
+                value = 0.6 + effect * (method == "fine_tuned") + rng.normal(0, 0.005)
+                trial = f"{target} {method} {pair}"
+                row = {"target": target, "corpus": "c", "encoder": "e", "method": method, "budget": "all donors"}
+                row |= {"metric": "macro_f1", "pretrain_seed": pair[0], "finetune_seed": pair[1], "trial_id": trial}
+                fails = (method, *pair) in failed
+                scores.append({**row, "n_units": 10, "value": np.nan if fails else value})
+                if not fails:
+                    draws = value + of_donors + rng.normal(0, 0.002, n_draws)
+                    told = {name: row[name] for name in ("target", "corpus", "encoder", "trial_id", "metric")}
+                    resamples.append({**told, **dict(enumerate(draws))})
+    return pd.DataFrame(scores), pd.DataFrame(resamples), dict.fromkeys(targets, "macro_f1")
+
+
+def test_an_effect_is_found_at_every_target_with_its_size():
+    table = verdicts(*tables_of(0.1))
+    assert list(table) == list(COLUMNS) and list(table["target"]) == ["a", "b"]
+    assert set(table["verdict"]) == {"helps"} and (table["p_holm"] < 0.001).all()
+    assert table["difference"].to_numpy() == pytest.approx(0.1, abs=0.01)
+    assert (table["detectable"] < 0.02).all() and (table["effect_size"] > 5).all() and set(table["n_pairs"]) == {9}
+
+
+def test_without_an_effect_there_is_no_evidence_and_the_power_is_told():
+    table = verdicts(*tables_of(0.0))
+    assert set(table["verdict"]) == {"no evidence"}
+    assert ((table["low"] < 0) & (table["high"] > 0)).all() and (table["detectable"] > 0.002).all()
+
+
+def test_what_failed_is_left_out_on_both_sides():
+    complete = verdicts(*tables_of(0.1, targets=("a",)))
+    table = verdicts(*tables_of(0.1, targets=("a",), failed={("fine_tuned", 0, 1), ("from_scratch", 2, 2)}))
+    assert table["n_pairs"].tolist() == [7] and complete["n_pairs"].tolist() == [9]
+    assert table["difference"].item() == pytest.approx(complete["difference"].item(), abs=0.01)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_the_written_out_procedure(p_values):
+    corrected = holm(np.array(p_values))
+    for alpha in (0.01, 0.05, 0.3):
+        rejected = set()
+        for step, place in enumerate(np.argsort(p_values, kind="stable")):
+            if p_values[place] * (len(p_values) - step) > alpha:
+                break
+            rejected.add(place)
+        assert set(np.flatnonzero(corrected <= alpha)) == rejected
+
+
+def test_holm_leaves_out_what_has_no_p():
+    assert holm(np.array([0.04, np.nan, 0.01])).tolist() == pytest.approx([0.04, np.nan, 0.02], nan_ok=True)
+    assert len(holm(np.array([]))) == 0 and np.isnan(holm(np.array([np.nan]))).all()
+
+
+def test_p_agrees_with_the_interval_and_with_scipys_t():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        values = rng.normal(0.02, 0.02, 5)
+        draws = Draws(tuple((seed, seed) for seed in range(5)), values, np.empty(0), 1)
+        found = estimate_of(draws)
+        assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
+        assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_the_difference_that_could_be_seen_is_seen_with_the_power_that_is_said():
+    rng = np.random.default_rng(2)
+    n_seeds, spread = 12, 0.02
+    effect = estimate_of(_seeds(np.tile([-1.0, 1.0], 6) * spread * np.sqrt(11 / 12))).detectable
+    found = [estimate_of(_seeds(effect + rng.normal(0, spread, n_seeds))) for _ in range(1500)]
+    assert np.mean([one.low > 0 for one in found]) == pytest.approx(0.8, abs=0.05)
+
+
+def _seeds(values):
+    return Draws(tuple((seed, seed) for seed in range(len(values))), values, np.empty(0), 1)
+
+
+def test_over_targets_is_wilcoxons_test():
+    differences = [0.03, -0.01, 0.02, 0.05, 0.04, 0.01]
+    table = pd.DataFrame({"target": list("abcdef"), "question": "q", "difference": differences})
+    summary = over_targets(table).iloc[0]
+    assert summary["p_value"] == pytest.approx(scipy.stats.wilcoxon(differences).pvalue)
+    assert summary["n_targets"] == 6 and summary["n_above"] == 5 and summary["p_holm"] == summary["p_value"]
+    assert np.isnan(over_targets(table[:4])["p_value"].item())
+
+
+def test_ranks_are_those_of_friedmans_test_and_nemenyis_difference():
+    rng = np.random.default_rng(3)
+    scores = pd.DataFrame(rng.normal(size=(8, 4)) + np.array([0.0, 2.0, 0.5, 0.0]), columns=list("wxyz"))
+    ranking = rank_methods(scores)
+    assert ranking.mean_rank.index[0] == "x" and ranking.mean_rank.sum() == pytest.approx(1 + 2 + 3 + 4)
+    assert ranking.p_value == pytest.approx(scipy.stats.friedmanchisquare(*scores.to_numpy().T).pvalue)
+    # Demsar's table: q at 0.05 for four methods is 2.569.
+    assert ranking.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 8)), abs=0.01)
