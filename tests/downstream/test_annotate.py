@@ -247,3 +247,15 @@ def test_the_cells_of_the_reference_are_not_annotated_by_themselves(halves, mode
         annotate(reference.copy(), model, reference=reference, label_key="cell_type")
     with pytest.raises(InputError, match="there is no reference"):
         annotate(query, model, donor_key="donor")
+
+
+def test_where_most_cells_are_far_from_the_reference_it_is_said_what_that_means(halves, model, caplog):
+    reference, query = halves
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        annotate(query, model, reference=reference, label_key="cell_type")
+    assert "farther from the reference" not in caplog.text
+    query.X = np.random.default_rng(0).permutation(query.X.toarray().T).T.copy()
+    with caplog.at_level(logging.WARNING, logger="selfcell"):
+        annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
+    assert query.obs["guess_is_unknown"].mean() > 0.5
+    assert "go by guess_confidence and guess_set rather than by guess_is_unknown" in caplog.text

@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -193,6 +194,8 @@ def _listed(kinds: tuple[str, ...]) -> str:
 @contextlib.contextmanager
 def resumable(hint: str = "Go on with the same command and --resume.") -> Iterator[None]:
     """Say how to go on when long work is interrupted."""
+    # joblib says so itself, in words that are for programmers.
+    warnings.filterwarnings("ignore", message=".*still being processed by the workers have been cancelled.*")
     try:
         yield
     except KeyboardInterrupt:

@@ -24,6 +24,8 @@ from selfcell.training.run_folder import TrainedModel
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+MOST = 0.5
+"""Share of cells that, if more are called unknown, tells of other data sets and not of other types."""
 BETWEEN_NAMES = " | "
 """Stands between the types of a prediction set."""
 
@@ -116,6 +118,7 @@ def annotate(
     if found.sets is not None:
         query.obs[f"{key_added}_set"] = _names_of_sets(found.sets, asked.classes)
     if found.familiarity is not None:
+        _warn_of_distance(found.is_unknown, key_added)
         query.obs[f"{key_added}_familiarity"] = found.familiarity.astype(np.float32)
     write_provenance(query, key_added, model, cells, **asked.how)
 
@@ -184,6 +187,20 @@ class _ByReference(NamedTuple):
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
         return _Found(
             assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther, assigned.sets
+        )
+
+
+def _warn_of_distance(is_unknown: np.ndarray, key_added: str) -> None:
+    """Say what it means if most cells are called unknown."""
+    if (share := float(is_unknown.mean())) > MOST:
+        logger.warning(
+            "%.0f %% of the cells are farther from the reference than its own cells are from one another. That is what "
+            "another technology or study looks like, more than types that are not known. Their types may be right all "
+            "the same: go by %s_confidence and %s_set rather than by %s_is_unknown.",
+            100 * share,
+            key_added,
+            key_added,
+            key_added,
         )
 
 
