@@ -56,6 +56,7 @@ def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
         before = pd.read_csv(file)
         ours = pd.MultiIndex.from_frame(rows[keys])
         rows = pd.concat([rows, before[~pd.MultiIndex.from_frame(before[keys]).isin(ours)]], ignore_index=True)
+        rows = rows[before.columns]
     order = {name: place for place, name in enumerate([*real_studies(), *METHOD_NAMES])}
     rows = rows[rows["study"].isin(real_studies())]
     rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
