@@ -51,7 +51,9 @@ def write_tables(out: Path) -> None:
 def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
     """Write the rows of all studies in their order, those of the file where a method of a study has no others."""
     keys = ["study", "method"] if file.name != "unseen_types.csv" else ["study"]
-    rows = pd.concat(of_studies, ignore_index=True) if of_studies else pd.DataFrame(columns=keys)
+    if not of_studies:
+        return
+    rows = pd.concat(of_studies, ignore_index=True)
     if file.exists():
         before = pd.read_csv(file)
         ours = pd.MultiIndex.from_frame(rows[keys])
