@@ -125,6 +125,12 @@ def read_results(folder: Path) -> StudyResults:
         If it is none, is of a newer format, or lacks a table.
     """
     file = folder / "study.json"
+    if not file.exists() and (studies := sorted(folder.glob("studies/*/*/study.json"))):
+        listed = ", ".join(str(study.parent) for study in studies[:3]) + (", ..." if len(studies) > 3 else "")
+        raise InputError(
+            f"{folder} is of a benchmark: verdicts.parquet and scores.parquet are its tables. A page can be made of "
+            f"each of its {len(studies)} studies: {listed}."
+        )
     if not file.exists():
         raise InputError(
             f"{folder} has no study.json, so it is not a results folder. Make one with `selfcell evaluate` or "

@@ -1,0 +1,37 @@
+"""A benchmark as a user types it: a plan for their own cells, what it takes, what it says."""
+
+import pandas as pd
+
+
+def test_from_a_plan_to_verdicts(run, file, tmp_path):
+    plan, out = tmp_path / "plan.toml", tmp_path / "bench"
+    code, said, _ = run("benchmark", "init", file, "--label", "cell_type", "--donor", "donor", "--out", plan)
+    assert code == 0 and f"selfcell benchmark {plan} --out DIR --dry-run" in said
+    assert run("benchmark", "init", file, "--label", "cell_type", "--out", plan)[0] == 1
+    text = plan.read_text().replace("[0, 1, 2]", "[0, 1]").replace("max_epochs = 40", "max_epochs = 1")
+    text = text.replace("  {},", "  { max_epochs = 1 },").replace('baselines = ["usual"]', 'baselines = ["pca_knn"]')
+    plan.write_text(text.replace('[encoders.contrastive]\nsettings = { pretext = { name = "byol" } }\n', ""))
+
+    code, said, _ = run("benchmark", plan, "--out", out, "--dry-run", "--jobs", "2")
+    assert code == 0 and "pre-train masked on mine" in said and "with 2 processes" in said and not out.exists()
+
+    code, said, _ = run("benchmark", plan, "--out", out, "--jobs", "1", "--csv")
+    assert code == 0 and "visible from" in said and "fine-tuned minus from scratch: Macro F1" in said
+    assert f"trials are in {out / 'scores.parquet'}" in said
+    verdicts = pd.read_parquet(out / "verdicts.parquet")
+    assert {"fine_tuned", "zero_shot"} <= set(verdicts["method"]) and (out / "verdicts.csv").exists()
+    assert set(verdicts["n_pairs"]) == {4}
+
+    code, _, errors = run("report", out)
+    study = out / "studies" / "types" / "masked_on_mine"
+    assert code == 1 and "is of a benchmark" in errors and str(study) in errors
+    assert run("report", study)[0] == 0 and (study / "report.html").exists()
+
+
+def test_what_a_plan_lacks_is_said_without_a_traceback(run, tmp_path):
+    code, _, errors = run("benchmark", tmp_path / "none.toml", "--out", tmp_path / "out")
+    assert code == 1 and "There is no settings file" in errors
+    (tmp_path / "plan.toml").write_text('name = "x"\n[sedes]\n')
+    code, _, errors = run("benchmark", "run", tmp_path / "plan.toml", "--out", tmp_path / "out")
+    assert code == 1 and "Unknown section 'sedes'. Did you mean 'seeds'?" in errors and "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
