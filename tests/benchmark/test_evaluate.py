@@ -170,7 +170,13 @@ def test_a_folder_without_results_is_refused(tmp_path, folder):
 
 def test_a_trial_id_is_a_function_of_what_determines_it():
     assert trial_id(a=1, b="x") == trial_id(b="x", a=1) != trial_id(a=2, b="x")
-    assert len(trial_id(a=np.int64(3))) == 12
+    assert len(trial_id(a=np.int64(3))) == 13
+
+
+def test_ids_of_trials_are_never_taken_for_numbers(tmp_path):
+    ids = [trial_id(place=place) for place in range(3_000)]
+    pd.DataFrame({"trial_id": ids}).to_csv(tmp_path / "ids.csv", index=False)
+    assert pd.read_csv(tmp_path / "ids.csv")["trial_id"].tolist() == ids
 
 
 def test_scores_on_draws_of_donors_are_kept(folder):

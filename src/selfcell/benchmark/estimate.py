@@ -143,6 +143,6 @@ def _measured(benchmark: Benchmark) -> dict[tuple[str, str], tuple[int, float]]:
     if not file.exists():
         return {}
     scores = pd.read_parquet(file)
-    ran = scores[scores["error"].isna()].drop_duplicates(["target", "method", "budget", "seconds"])
+    ran = scores[scores["error"].isna()].drop_duplicates(["target", "method", "work_id"])
     groups = ran.groupby(["target", "method"])["seconds"]
     return {key: (len(seconds), float(seconds.mean())) for key, seconds in groups}

@@ -50,11 +50,13 @@ SCORE_COLUMNS = (
     "seconds",
     "peak_memory_mb",
     "trial_id",
+    "work_id",
     "error",
 )
 """Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
 ``n_cells``, ``n_classes`` and ``n_units`` (donors, or blocks
 of cells that stand for them) are those of the test truth; ``peak_memory_mb`` is that of the process so far.
+What does not depend on the pre-training, or on a seed, is run once: its trials have the same ``work_id``.
 A trial that failed is one row with its ``error`` and without a ``value``."""
 
 CONFUSION_COLUMNS = (
@@ -69,6 +71,10 @@ CONFUSION_COLUMNS = (
     "n_cells",
 )
 """Columns of ``confusion.csv.gz``. ``donor`` is the unit that is resampled for intervals."""
+
+
+NAMES = ("donor", "truth", "predicted", "label", "batch", "class", "feature")
+"""Columns of names that come from data, and may look like numbers."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def read_results(folder: Path) -> StudyResults:
         raise InputError(
             f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
         )
-    text = dict.fromkeys(("donor", "truth", "predicted", "label", "batch", "class", "feature"), str)
+    text = dict.fromkeys(("trial_id", "work_id", *NAMES), str)
     try:
         tables = {
             name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
@@ -165,6 +171,9 @@ def read_results(folder: Path) -> StudyResults:
 
 
 def trial_id(**determinants: Any) -> str:
-    """Give a short hash of all that determines a trial."""
+    """Give a short hash of all that determines a trial.
+
+    It begins with a letter: readers of CSV take 4e6672730695 for a number, and pandas 2.3 crashes over it.
+    """
     text = json.dumps(determinants, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"t{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -264,8 +264,10 @@ class Study:
             "pretext": model.manifest.get("pretext"),
             "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
         }
-        one = trial_id(work=self.work_id(trial), pretrain_seed=model.manifest["seed"], finetune_seed=trial.seed)
-        return Record.of(outcome, {**facts, "trial_id": one}, headline=self.task.headline)
+        work = self.work_id(trial)
+        facts["work_id"] = work
+        facts["trial_id"] = trial_id(work=work, pretrain_seed=model.manifest["seed"], finetune_seed=trial.seed)
+        return Record.of(outcome, facts, headline=self.task.headline)
 
     @functools.cached_property
     def _fingerprint(self) -> str:
