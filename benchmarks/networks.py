@@ -18,7 +18,7 @@ from arms import WEIGHTS
 
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
-from selfcell.benchmark.study_split import ChosenSplit
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load
@@ -92,7 +92,7 @@ def scores_of(dataset: str, cells: Cells, name: str, seed: int) -> pd.DataFrame:
     )
     with tempfile.TemporaryDirectory() as folder:
         model = pretrain(cells, settings, out=Path(folder) / "run", show_progress=False)
-        scores = Study(plan, cells, [model], split=ChosenSplit(inside, has_seen=False)).run(show_progress=False).scores
+        scores = Study(plan, cells, [model], split=inside).run(Workplace(show_progress=False)).scores
     return scores[scores["metric"] == "macro_f1"].assign(network=name)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
-from selfcell.data.splits import PARTS, split_cells, split_from_json, split_of_donors, unnamed_donor_column
+from selfcell.data.splits import PARTS, split_cells, split_from_json, split_of_donors
 
 
 @given(
@@ -92,17 +92,3 @@ def test_a_split_of_other_cells_is_refused():
     saved = split_cells(50, None, validation_fraction=0.2, seed=0).to_json()
     with pytest.raises(InputError, match="The saved split is of other cells"):
         split_from_json(saved, 10, None)
-
-
-@pytest.mark.parametrize(
-    ("saved", "column"),
-    [
-        (None, None),
-        ({"unit": "cell", "positions": {"test": [1]}}, None),
-        ({"unit": "donor", "donors": {"test": []}}, None),
-        ({"unit": "patient", "donors": {"test": ["a"]}}, None),
-        ({"unit": "donor", "donors": {"test": ["a"]}}, "donor"),
-    ],
-)
-def test_a_donor_column_that_was_not_named_is_found(saved, column):
-    assert unnamed_donor_column(saved, pd.DataFrame({"donor": ["a"], "cell": ["x"]})) == column

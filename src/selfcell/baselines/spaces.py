@@ -6,6 +6,7 @@ import numpy as np
 
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.data.source import Cells
 from selfcell.downstream.embed import embed_counts
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.fit import seeded
@@ -27,15 +28,25 @@ def answer_by_precomputed(problem: Problem[Any], *, key: str) -> Any:
     Raises
     ------
     InputError
+        As :func:`precomputed_space`.
+    """
+    return problem.task.answer_in_space(precomputed_space(problem.compared.cells, key), problem.split)
+
+
+def precomputed_space(cells: Cells, key: str) -> np.ndarray:
+    """Give an embedding from ``obsm``.
+
+    Raises
+    ------
+    InputError
         If there is no such key, or it does not hold a finite vector for each cell.
     """
-    obsm = problem.compared.cells.obsm
-    if key not in obsm:
-        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(obsm))}")
-    space = np.asarray(obsm[key], dtype=np.float32)
+    if key not in cells.obsm:
+        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(cells.obsm))}")
+    space = np.asarray(cells.obsm[key], dtype=np.float32)
     if space.ndim != 2 or not np.isfinite(space).all():
         raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
-    return problem.task.answer_in_space(space, problem.split)
+    return space
 
 
 def untrained_embedding(compared: ComparedCells, *, seed: int) -> np.ndarray:

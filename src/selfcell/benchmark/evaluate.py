@@ -144,12 +144,12 @@ def evaluate(
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = with_labels_mapped(opened, label_key, label_map)
-    split = None
+    split, seen = None, None
     if query is not None:
         asked = with_labels_mapped(open_cells(query), query_label_key or label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
-        opened, split = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
-    study = Study(plan, opened, models, split=split, allow_low_overlap=allow_low_overlap)
+        opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
+    study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
     if out is not None:
         claim_folder(Path(out), overwrite=overwrite)
     store = None if out is None else OutcomeStore(Path(out) / UNFINISHED)

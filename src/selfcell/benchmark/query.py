@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import StudyPlan
-from selfcell.benchmark.study_split import ChosenSplit
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
+from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
@@ -61,7 +62,7 @@ def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str
 
 def joined_for_judging(
     cells: Cells, query: Cells, plan: StudyPlan, models: Sequence[TrainedModel], *, allow_low_overlap: bool
-) -> tuple[Cells, ChosenSplit]:
+) -> tuple[Cells, Split, Seen]:
     """Put the cells of a query behind those to learn from, with the split that judges on the query alone.
 
     Donors of the two are kept apart even where they bear the same name. A query without a donor column is one donor.
@@ -69,24 +70,28 @@ def joined_for_judging(
     Raises
     ------
     InputError
-        If genes or columns do not match, the query is the reference, or either lacks what the task predicts.
+        If genes or columns do not match, the query has cells of the reference, or either lacks what the task predicts.
     """
-    of_query = query.fingerprint()
-    if of_query == cells.fingerprint():
-        raise InputError(
-            f"{query.origin} has the very cells of {cells.origin}: judge on cells that are not learned from. "
-            "Without --query, some of the cells are set aside for that."
-        )
-    has_seen = any(model.manifest["data"]["fingerprint"] == of_query for model in models)
-    if has_seen:
-        logger.warning("The model was pre-trained on the cells of %s, though not on their labels.", query.origin)
     parts = [
         _ready_to_join(part, which, plan, models[0], allow_low_overlap=allow_low_overlap)
         for which, part in (("reference", cells), ("query", query))
     ]
-    joined = join_cells(*parts)
+    _refuse_common_cells(*parts)
+    # The columns of donors are renamed in what is joined.
+    as_they_are = dataclasses.replace(parts[1], obs=query.obs)
+    seen = what_was_seen(models, as_they_are, np.arange(len(query)), other_set=True)
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
-    return joined, ChosenSplit(Split(train, np.array([], dtype=np.int64), test, unit="data set"), has_seen)
+    return join_cells(*parts), Split(train, np.array([], dtype=np.int64), test, unit="data set"), seen
+
+
+def _refuse_common_cells(cells: Cells, query: Cells) -> None:
+    common = CellHashes.of(query).found_in(CellHashes.of(cells))
+    if common.any():
+        raise InputError(
+            f"{int(common.sum()):,} of the {len(query):,} cells of {query.origin} are in {cells.origin} too: judge on "
+            "cells that are not learned from. Without --query, some of the cells are set aside for that, or those that "
+            "--test-where names."
+        )
 
 
 def _ready_to_join(cells: Cells, which: str, plan: StudyPlan, model: TrainedModel, *, allow_low_overlap: bool) -> Cells:

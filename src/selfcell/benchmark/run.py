@@ -141,8 +141,8 @@ class Benchmark:
         query = with_label_renamed(
             self.cells[target.query], planned.plan.label_key, self.plan.cells[target.query].label
         )
-        joined, split = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
-        return Study(planned.plan, joined, models, split=split)
+        joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
+        return Study(planned.plan, joined, models, split=split, seen=seen)
 
 
 def run_benchmark(

@@ -13,24 +13,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import SEEDLESS, SHARED
+from selfcell.baselines import SHARED
 from selfcell.baselines.base import ComparedCells
-from selfcell.baselines.find import PRECOMPUTED, module_of
+from selfcell.baselines.find import PRECOMPUTED
+from selfcell.baselines.spaces import precomputed_space
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.records import Record, feature_means, in_tables
 from selfcell.benchmark.results import StudyResults, trial_id
+from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
-from selfcell.benchmark.study_split import ChosenSplit, choose_split
+from selfcell.benchmark.study_split import choose_split
 from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, run_trials
-from selfcell.core.code_version import code_version
+from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
-from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
-from selfcell.data.splits import PARTS
-from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
+from selfcell.data.splits import PARTS, Split
+from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import EncodedCells, SupervisedSettings
 from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
@@ -51,6 +52,8 @@ class Study:
         Pre-trained models that differ in their seed alone.
     split
         Which cells to train and judge on, instead of what :func:`choose_split` chooses.
+    seen
+        What the models have seen of the latter, instead of what :func:`what_was_seen` finds.
     allow_low_overlap
         Go on where the cells have under half of the encoder's genes.
     """
@@ -61,7 +64,8 @@ class Study:
         cells: Cells,
         models: Sequence[TrainedModel],
         *,
-        split: ChosenSplit | None = None,
+        split: Split | None = None,
+        seen: Seen | None = None,
         allow_low_overlap: bool = False,
     ) -> None:
         check_plan(plan)
@@ -71,15 +75,13 @@ class Study:
         cells, self.batch_names = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        chosen = choose_split(plan, cells, self.models, self.donors) if split is None else split
-        self.split, self.has_seen = chosen
-        for model in self.models[1:]:
-            if model.genes != self.models[0].genes:
-                raise InputError(f"{model.path} and {self.models[0].path} were trained on different genes.")
+        self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
+        _refuse_other_genes(self.models)
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
-        for model in self.models:
-            for regime in plan.regimes:
-                self.task.check(model, self.cells, regime=regime)
+        self.seen = what_was_seen(self.models, self.cells, self.split.test) if seen is None else seen
+        if (said := self.seen.sentence()) is not None:
+            logger.warning("%s", said)
+        self._check_methods()
         self.trainable = np.sort(np.concatenate([self.split.train, self.split.validation]))
         if not len(self.trainable) or not len(self.split.test):
             raise InputError(
@@ -97,6 +99,15 @@ class Study:
         )
         self.trials = list(self._trials())
 
+    def _check_methods(self) -> None:
+        """Refuse what some method could not work with, before any is run."""
+        for model in self.models:
+            for regime in self.plan.regimes:
+                self.task.check(model, self.cells, regime=regime)
+        for method in self.plan.methods:
+            if method.startswith(PRECOMPUTED):
+                precomputed_space(self.cells, method.removeprefix(PRECOMPUTED))
+
     def run(self, workplace: Workplace | None = None, *, store: OutcomeStore | None = None) -> StudyResults:
         """Run all trials.
 
@@ -110,12 +121,11 @@ class Study:
         started = time.perf_counter()
         outcomes = self._outcomes(workplace or Workplace(), store)
         records = [self._record(trial, outcomes[trial.key]) for trial in self.trials]
-        first = EncodedCells.of(self.models[0], self.cells)
         return StudyResults(
             **in_tables(records),
             curves=self._curves(),
-            cell_map=self._map(first.embedding),
-            details=self._examine(first) | feature_means(self.trials, outcomes),
+            cell_map=self._map(self._encoded[0].embedding),
+            details=self._examine(self._encoded[0]) | feature_means(self.trials, outcomes),
             about=self._about(seconds=time.perf_counter() - started),
         )
 
@@ -144,7 +154,7 @@ class Study:
         contest = Contest(
             task=self.task,
             compared=self.compared,
-            encoded=tuple(EncodedCells.of(model, self.cells) for model in self.models),
+            encoded=self._encoded,
             test=self.split.test,
             units=self._units,
         )
@@ -153,6 +163,10 @@ class Study:
         for shared in {SHARED[trial.method] for trial in waiting if trial.method in SHARED}:
             getattr(self.compared, shared)
         return contest
+
+    @functools.cached_property
+    def _encoded(self) -> tuple[EncodedCells, ...]:
+        return tuple(EncodedCells.of(model, self.cells) for model in self.models)
 
     def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
@@ -205,45 +219,12 @@ class Study:
         return settings.model_copy(update={"training": training})
 
     def work_id(self, trial: Trial) -> str:
-        """Give the hash of all that determines the outcome of a trial: settings, cells, truth, weights, code."""
-        return trial_id(
-            task=self.plan.task,
-            method=trial.method,
-            seed=None if trial.method in SEEDLESS else trial.seed,
-            settings=trial.settings.model_dump(mode="json"),
-            labelled=digest_of(trial.labelled),
-            test=digest_of(self.split.test),
-            cells=self._cells_identity,
-            precomputed=self._precomputed_identity(trial.method),
-            network=self.models[0].encoder.settings.model_dump(mode="json"),
-            pretext=self._pretext if self._takes_from_pretext(trial) else None,
-            weights=self.models[trial.model].weights_digest if trial.needs_model else None,
-            code=code_version(
-                {type(self.task).__module__, "selfcell.downstream.supervised"}
-                | (set() if trial.method in REGIMES else {module_of(self.plan.task, trial.method)})
-            ),
-        )
+        """Give the hash of all that determines the outcome of a trial."""
+        return self._work_ids.of(trial)
 
     @functools.cached_property
-    def _pretext(self) -> list[Any]:
-        return [self.models[0].manifest.get(name) for name in ("pretext", "pretext_settings")]
-
-    def _takes_from_pretext(self, trial: Trial) -> bool:
-        return trial.needs_model or (trial.method in REGIMES and self.task.takes_from_pretext)
-
-    @functools.cached_property
-    def _cells_identity(self) -> dict[str, str | None]:
-        """Hash counts, truth, and what else is known of the cells and used."""
-        named = {role: self.cells.obs[key] for role, key in self.plan.columns._asdict().items() if key is not None}
-        named |= {key: self.cells.obsm[key] for key in self.task.obsm_keys(self.plan.task_settings)}
-        return {
-            "counts": self._fingerprint,
-            "unlabelled": digest_of(self.trainable),
-            **{name: digest_of(values) for name, values in named.items()},
-        }
-
-    def _precomputed_identity(self, method: str) -> str | None:
-        return digest_of(self.cells.obsm[method.removeprefix(PRECOMPUTED)]) if method.startswith(PRECOMPUTED) else None
+    def _work_ids(self) -> WorkIds:
+        return WorkIds(self.plan, self.task, self.cells, self.models, trainable=self.trainable, test=self.split.test)
 
     def _record(self, trial: Trial, outcome: Outcome | Failure) -> Record:
         """Give the rows of a trial."""
@@ -268,10 +249,6 @@ class Study:
         facts["work_id"] = work
         facts["trial_id"] = trial_id(work=work, pretrain_seed=model.manifest["seed"], finetune_seed=trial.seed)
         return Record.of(outcome, facts, headline=self.task.headline)
-
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return self.cells.fingerprint()
 
     @functools.cached_property
     def _units(self) -> TestUnits:
@@ -322,7 +299,9 @@ class Study:
             "label_key": self.plan.label_key,
             "donor_key": self.plan.donor_key,
             "is_query": self.split.unit == "data set",
-            "has_seen": self.has_seen,
+            "has_seen": self.seen.any,
+            "seen": dataclasses.asdict(self.seen),
+            "seen_note": self.seen.sentence(),
             "left_out": self._types_left_out(),
             "batch_key": self.plan.batch_key,
             "target": getattr(self.plan.task_settings, "target", None),
@@ -361,6 +340,12 @@ def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
                 f"{model.path} was fine-tuned for {model.manifest['task']}, perhaps on the test cells. Evaluate the "
                 "pre-trained run that it began from."
             )
+
+
+def _refuse_other_genes(models: Sequence[TrainedModel]) -> None:
+    for model in models[1:]:
+        if model.genes != models[0].genes:
+            raise InputError(f"{model.path} and {models[0].path} were trained on different genes.")
 
 
 def _text_of(path: Path) -> str:

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 WARN_OVERLAP = 0.8
 REFUSE_OVERLAP = 0.5
+WARN_COUNTS = 0.1
 
 _ENSEMBL = re.compile(r"^(ENS(?P<species>[A-Z]{0,6})G\d{11})(\.\d+(_PAR_Y)?)?$")
 _SPECIES = {"": "human", "MUS": "mouse", "RNO": "rat", "DAR": "zebrafish", "MMU": "macaque", "SSC": "pig"}
@@ -212,6 +213,12 @@ def _judge(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable
         logger.warning("%s; missing genes count as zero. Missing, for example: %s.", facts, shown)
     elif share < 1:
         logger.info("%s.", facts)
+    if alignment.share_of_counts < WARN_COUNTS:
+        logger.warning(
+            "Only %.1f %% of the cells' counts lie in the encoder's genes, as where it was trained on another tissue: "
+            "it sees little of what these cells are.",
+            100 * alignment.share_of_counts,
+        )
 
 
 def _likely_cause(alignment: Alignment, cell_genes: GeneTable, encoder_genes: GeneTable) -> str:

@@ -46,22 +46,6 @@ class Split:
         write_json(path, self.to_json())
 
 
-def unnamed_donor_column(saved: dict[str, Any] | None, obs: pd.DataFrame) -> str | None:
-    """Give the column by which a run set donors aside to be judged on, if these cells have it; None otherwise.
-
-    Parameters
-    ----------
-    saved
-        What ``split.json`` of the run holds.
-    obs
-        Of cells for which no donor column was named.
-    """
-    if saved is None or saved["unit"] == "cell" or not saved["donors"]["test"]:
-        return None
-    unit: str = saved["unit"]
-    return unit if unit in obs else None
-
-
 def split_cells(
     n_cells: int, donors: pd.Series | None, *, validation_fraction: float, test_fraction: float = 0.0, seed: int
 ) -> Split:

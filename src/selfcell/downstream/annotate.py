@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, speaking_of
+from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import label_classes
@@ -103,11 +104,7 @@ def annotate(
         asked = _ByClassifier.of(model, alpha)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
-    if asked.of_cells is not None and cells.fingerprint() == asked.of_cells:
-        raise InputError(
-            f"{cells.origin} has the very cells of the reference: each would be its own nearest neighbor, and "
-            "confidence would say nothing. Annotate other cells."
-        )
+    _check_that_new(cells, asked.known, is_reference=reference is not None)
     found = asked.answer(model, cells)
     names = np.array([*asked.classes, UNKNOWN], dtype=object)
     code = np.where(found.is_unknown, len(asked.classes), found.label_code) if mark_unknown else found.label_code
@@ -143,8 +140,8 @@ class _ByReference(NamedTuple):
 
     reference: LabelledReference
     classes: tuple[str, ...]
-    of_cells: str
-    """Fingerprint of the reference."""
+    known: CellHashes
+    """Of the reference."""
     how: dict[str, Any]
 
     @classmethod
@@ -181,12 +178,35 @@ class _ByReference(NamedTuple):
         )
         how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
         how |= {"donor": donor_key or "", "temperature": reference.temperature}
-        return cls(reference, classes, cells.fingerprint(), how)
+        return cls(reference, classes, CellHashes.of(cells), how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
         return _Found(
             assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther, assigned.sets
+        )
+
+
+def _check_that_new(cells: Cells, known: CellHashes | None, *, is_reference: bool) -> None:
+    """Warn of cells of which the type is known already, and refuse where it is of all, from a reference.
+
+    Raises
+    ------
+    InputError
+        If all cells are in the reference.
+    """
+    n_known = 0 if known is None else int(CellHashes.of(cells).found_in(known).sum())
+    if n_known == len(cells) and is_reference:
+        raise InputError(
+            f"All cells of {cells.origin} are in the reference: each would be its own nearest neighbor, and "
+            "confidence would say nothing. Annotate other cells."
+        )
+    if n_known:
+        logger.warning(
+            "%s of the %s cells are %s, so their confidence is too high: it is meant for new cells.",
+            f"{n_known:,}",
+            f"{len(cells):,}",
+            "in the reference too" if is_reference else "among those that the classifier was trained on",
         )
 
 
@@ -219,8 +239,9 @@ class _ByClassifier(NamedTuple):
 
     classes: tuple[str, ...]
     confidence: ClassifierConfidence
+    known: CellHashes | None
+    """Of the cells that it was trained on, if its run has kept them."""
     how: dict[str, Any]
-    of_cells: None = None
 
     @classmethod
     def of(cls, model: TrainedModel, alpha: float) -> "_ByClassifier":
@@ -235,8 +256,14 @@ class _ByClassifier(NamedTuple):
                 "The classifier was trained without cells held out, so its confidence is not calibrated and no cell is "
                 "called unknown. Fine-tune with --validation-fraction 0.15 for that."
             )
+        else:
+            logger.info(
+                "A classifier calls unknown what it is not sure of. How far a cell is from all that is known it cannot "
+                "tell: a labelled reference can (--reference)."
+            )
+        known = None if model.known_cells is None else model.known_cells.learned_from
         how = {"by": "classifier", "temperature": confidence.temperature, "alpha": alpha}
-        return cls(model.labels, confidence, how)
+        return cls(model.labels, confidence, known, how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         head = classifier_head(model.encoder, n_classes=len(self.classes))

@@ -11,14 +11,16 @@ import pydantic
 from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, read_toml, to_toml
 from selfcell.core.errors import InputError
+from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
-from selfcell.data.splits import Split, split_cells, unnamed_donor_column
+from selfcell.data.splits import Split, split_cells
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.embed import as_model
 from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.network.encoder import EncoderSettings
+from selfcell.training.known_cells import write_known_cells
 from selfcell.training.pretrain import write_finished_run
 from selfcell.training.processes import refuse_several
 from selfcell.training.resume import check_resumable, why_finished
@@ -75,8 +77,8 @@ def finetune(
     label_key, batch_key
         Columns of ``obs`` with the type and the batch, for tasks that need them.
     donor_key
-        Column of ``obs`` with the donor. Validation cells are then of other donors, and donors that pre-training set
-        aside (``data.test_fraction``) are left out, so that they can still be judged on.
+        Column of ``obs`` with the donor. Validation cells are then of other donors. What pre-training set aside
+        (``data.test_fraction``), donors or cells, is left out in any case, so that it can still be judged on.
     settings
         Settings of the task, or those that differ from the defaults. With ``resume`` they may be left out.
     task
@@ -110,15 +112,14 @@ def finetune(
         raise InputError(f"validation_fraction must lie between 0 and 1, but is {validation_fraction}.")
     check_folder(out, resume=resume, overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
-    opened = _without_held_out(opened, model, donor_key)
     if task == "cell_type" and label_key is not None:
         opened = opened.with_value_in(label_key, role="label")
-    question = task_class.of(settings, opened, Columns(label_key, donor_key, batch_key))
-    donors = None if donor_key is None else obs_column(opened.obs, donor_key, role="donor")
-    seed = settings.training.seed
-    split = split_cells(len(opened), donors, validation_fraction=validation_fraction, seed=seed)
-    split = _with_held_out(split, model, donor_key)
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    rows = _not_held_out(aligned, model)
+    opened, aligned = opened.subset(rows), aligned.subset(rows)
+    question = task_class.of(settings, opened, Columns(label_key, donor_key, batch_key))
+    seed = settings.training.seed
+    split = _split(opened, model, donor_key, validation_fraction=validation_fraction, seed=seed)
     question.check(model, aligned, regime="from_scratch" if from_scratch else "fine_tuned")
     about = {
         "kind": "fine-tuned",
@@ -139,6 +140,7 @@ def finetune(
     write_text(out / "config.toml", to_toml(config))
     write_genes(out / "genes.csv", model.genes)
     split.write(out / "split.json")
+    write_known_cells(out, aligned, split, before=model.known_cells)
     write_manifest(out, {**about, "status": "training"})
     _say_what_begins(split, task)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
@@ -158,30 +160,34 @@ def _say_what_begins(split: Split, task: str) -> None:
         )
 
 
-def _with_held_out(split: Split, model: TrainedModel, donor_key: str | None) -> Split:
-    """Name the donors that the model's run set aside, so that what is trained from this run leaves them out too."""
+def _split(cells: Cells, model: TrainedModel, donor_key: str | None, *, validation_fraction: float, seed: int) -> Split:
+    """Split the cells, and name the donors that the model's run set aside, so that what begins here leaves them out."""
+    donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
+    split = split_cells(len(cells), donors, validation_fraction=validation_fraction, seed=seed)
     if donor_key is None or model.split is None or model.split["unit"] != donor_key:
         return split
     return dataclasses.replace(split, donors={**split.donors, "test": tuple(model.split["donors"]["test"])})
 
 
-def _without_held_out(cells: Cells, model: TrainedModel, donor_key: str | None) -> Cells:
-    """Leave out the donors that the model's run set aside, where they go by the same column."""
-    if donor_key is None and (column := unnamed_donor_column(model.split, cells.obs)) is not None:
-        logger.warning(
-            "Pre-training set donors of obs[%r] aside to be judged on. Name the column (--donor, donor_key) to leave "
-            "them out here too; now they are trained on.",
-            column,
-        )
-    if donor_key is None or model.split is None or model.split["unit"] != donor_key:
-        return cells
-    held_out = obs_column(cells.obs, donor_key, role="donor").isin(model.split["donors"]["test"]).to_numpy()
-    if not held_out.any():
-        return cells
-    logger.info(
-        "%s cells of donors that pre-training set aside are left out, so that they can be judged on.",
-        f"{int(held_out.sum()):,}",
-    )
+def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
+    """Give the positions of the cells that the model's run did not set aside to be judged on.
+
+    What it set aside are donors, by the column that it was split by, and the very cells, wherever they are now.
+    """
+    held_out = np.zeros(len(cells), dtype=bool)
+    if model.split is not None and (column := model.split["unit"]) in cells.obs:
+        held_out |= cells.obs[column].astype(str).isin(model.split["donors"]["test"]).to_numpy()
+    if model.known_cells is not None:
+        held_out |= CellHashes.of(cells).found_in(model.known_cells.set_aside)
     if held_out.all():
-        raise InputError("All of these cells are of donors that pre-training set aside to be judged on.")
-    return cells.subset(np.flatnonzero(~held_out))
+        raise InputError(
+            "All of these cells were set aside by pre-training, themselves or their donors, to be judged on."
+        )
+    if held_out.any():
+        logger.info(
+            "%s of %s cells were set aside by pre-training, themselves or their donors, to be judged on: they are left "
+            "out.",
+            f"{int(held_out.sum()):,}",
+            f"{len(cells):,}",
+        )
+    return np.flatnonzero(~held_out)

@@ -245,17 +245,19 @@ def caveats(results: StudyResults) -> list[str]:
         found.append(
             "Two seeds say little of how much seeds matter, so intervals are very wide; give more with --seeds."
         )
-    if about.get("has_seen"):
-        found.append(
-            "The encoder was pre-trained on test cells, or on cells of their donors, though not on labels: expect less "
-            "on others. Set donors aside when pre-training: --set data.test_fraction=0.3."
-        )
+    if about.get("seen_note"):
+        found.append(about["seen_note"])
     # Cells of another data set are of other donors, named or not.
     if about["donor_key"] is None and not about.get("is_query"):
         found.append(
-            "No donor column was named, so test cells come from donors seen in training: expect less on new donors."
+            "No donor column was named, so test cells may be of donors that have cells in training too: expect less on "
+            "new donors."
         )
     return found
+
+
+_SEEN = {True: ", seen without labels in pre-training", False: ", never seen before", None: ""}
+"""By whether pre-training has seen test cells; None where nothing tells."""
 
 
 def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
@@ -269,8 +271,7 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     left_out = (
         f"; {sum(types.values()):,} more are of types that no labelled cell has: {', '.join(types)}" if types else ""
     )
-    judged = "To judge, seen without labels in pre-training" if about.get("has_seen") else "To judge, never seen before"
-
+    judged = "To judge" + _SEEN[about.get("has_seen")]
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
         ("Task", about["task"]),

@@ -20,7 +20,7 @@ def print_results(folder: Path) -> None:
     task = str(results.about["task"])
     estimates = summarize(stack)
     n_cells = results.about["split"]["test"]["n_cells"]
-    judged = "test cells" if results.about.get("has_seen") else "unseen cells"
+    judged = "unseen cells" if results.about.get("has_seen") is False else "test cells"
     table = Table(
         "method",
         *stack.budgets,

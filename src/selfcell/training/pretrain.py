@@ -10,6 +10,7 @@ from selfcell.core.atomic import write_text
 from selfcell.core.config import build, read_toml, to_toml
 from selfcell.data.genes import GeneTable
 from selfcell.data.programs import GenePrograms, write_programs
+from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 from selfcell.data.stream import AnyCells
 from selfcell.data.stream_split import StreamSplit
@@ -27,6 +28,7 @@ from selfcell.training.inputs import (
     open_training_cells,
     task_loaders,
 )
+from selfcell.training.known_cells import write_known_cells
 from selfcell.training.minibatch_size import with_minibatch_size
 from selfcell.training.processes import check_processes, check_shares, is_first_process, mute_others, wait_for_all
 from selfcell.training.resume import check_resumable, why_finished
@@ -225,6 +227,8 @@ def _begin(
     write_text(out / "config.toml", to_toml(settings))
     write_genes(out / "genes.csv", cells.genes)
     split.write(out / "split.json")
+    if isinstance(cells, Cells) and isinstance(split, Split):
+        write_known_cells(out, cells, split)
     if programs is not None:
         write_programs(out / "programs.csv", programs, cells.genes)
     write_manifest(out, {**about, "status": "training"})

@@ -7,6 +7,7 @@ heads.safetensors    weights of what was trained beside it
 genes.csv            id and symbol of each gene, in the order of the encoder's input
 manifest.json        format version, kind, status, package versions, data, seed, machine, seconds
 split.json           which donors (or cells) were for training, validation and test
+cells.npz            hashes of the cells, by which one is known again; not of cells streamed from disk
 log.csv              one row an epoch
 checkpoints/         what ``resume`` continues from
 tensorboard/         the same curves for TensorBoard
@@ -34,6 +35,7 @@ from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
+from selfcell.training.known_cells import KnownCells, read_known_cells
 
 FORMAT_VERSION = 1
 
@@ -62,6 +64,11 @@ class TrainedModel:
         return (
             f"TrainedModel({what}, {len(self.genes):,} genes to {self.encoder.n_latent} dimensions, {str(self.path)!r})"
         )
+
+    @functools.cached_property
+    def known_cells(self) -> KnownCells | None:
+        """The cells of the run, for one to be known again; None where the run has kept no list."""
+        return read_known_cells(self.path)
 
     @functools.cached_property
     def weights_digest(self) -> str:

@@ -1,0 +1,71 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from selfcell import evaluate, pretrain
+from selfcell.benchmark.seen import what_was_seen
+from selfcell.data.simulate import simulate_cells
+from selfcell.data.source import open_cells
+from selfcell.training.known_cells import FILE
+
+ONE = {"label_key": "cell_type", "n_seeds": 1, "regimes": ("zero_shot",), "baselines": (), "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def split_by_cell(whole, small_settings, tmp_path_factory):
+    data = {"validation_fraction": 0.1, "test_fraction": 0.3, "donor_key": None}
+    settings = small_settings.model_copy(update={"data": small_settings.data.model_copy(update=data)})
+    return pretrain(whole, settings, out=tmp_path_factory.mktemp("by cell") / "run", show_progress=False)
+
+
+def seen_of(model, adata):
+    cells = open_cells(adata).aligned_to(model.genes)
+    return what_was_seen([model], cells, np.arange(len(cells)))
+
+
+def test_a_part_of_the_file_is_known_by_its_cells(whole, split_by_cell):
+    learned_from = np.setdiff1d(np.arange(300), split_by_cell.split["positions"]["test"])
+    part = whole[[*learned_from[:30], *split_by_cell.split["positions"]["test"][:20]]].copy()
+    seen = seen_of(split_by_cell, part)
+    assert (seen.n_cells, seen.n_test, seen.any) == (30, 50, True)
+    assert "on 30 of the 50 test cells" in seen.sentence() and "give the very cells of the run" in seen.sentence()
+
+
+def test_donors_are_known_by_the_column_of_the_run(whole, model):
+    others = simulate_cells(n_cells=40, n_genes=60, n_types=3, n_donors=5, seed=3)
+    learned_from = [*model.split["donors"]["train"], *model.split["donors"]["validation"]]
+    seen = seen_of(model, others)
+    assert seen.n_cells == 0 and set(seen.donors) == set(learned_from) and seen.any
+    assert f"on cells of {len(learned_from)} test donors" in seen.sentence() and "--donor donor" in seen.sentence()
+    aside = others[others.obs["donor"].isin(model.split["donors"]["test"])].copy()
+    assert seen_of(model, aside).any is False and seen_of(model, aside).sentence() is None
+
+
+def test_without_list_and_column_nothing_is_claimed(whole, model, tmp_path):
+    unlisted = dataclasses.replace(model, path=tmp_path)
+    other = simulate_cells(n_cells=40, n_genes=60, n_types=3, n_donors=5, seed=3)
+    other.obs = other.obs.rename(columns={"donor": "patient"})
+    seen = seen_of(unlisted, other)
+    assert seen.any is None and "is not known" in seen.sentence()
+    assert (model.path / FILE).exists() and seen_of(model, other).any is False
+
+
+def test_test_where_and_query_are_asked_the_same(whole, model, split_by_cell, caplog):
+    donor = model.split["donors"]["train"][0]
+    evaluate(model, whole, test_where=f"donor == '{donor}'", **ONE)
+    assert f"on cells of 1 test donor ({donor})" in caplog.text
+    caplog.clear()
+    rest = simulate_cells(n_cells=80, n_genes=60, n_types=3, n_donors=5, seed=4)
+    evaluate(model, rest, query=whole[whole.obs["donor"] == donor].copy(), donor_key="donor", **ONE)
+    assert f"on cells of 1 test donor ({donor})" in caplog.text
+    caplog.clear()
+    evaluate(model, rest, query=simulate_cells(n_cells=80, n_genes=60, n_types=3, n_donors=5, seed=5), **ONE)
+    assert "pre-trained on" not in caplog.text
+    evaluate(split_by_cell, whole, **ONE)
+    assert "pre-trained on" not in caplog.text
