@@ -15,6 +15,11 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name():
         build(PretrainSettings, {"pretext": {"mask_ratio": 0.3}})
 
 
+def test_a_setting_of_a_section_below_is_found():
+    with pytest.raises(InputError, match=r"Unknown section 'max_epochs'\. Did you mean 'training.max_epochs'\?"):
+        build(CellTypeSettings, {"max_epochs": 3})
+
+
 def test_an_unknown_section_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match=r"Unknown section 'trainning'\. Did you mean 'training'\?"):
         build(PretrainSettings, {"trainning": {}})

@@ -70,6 +70,13 @@ def test_cells_without_a_value_are_refused(adata):
         obs_column(adata.obs, "donor", role="donor")
 
 
+@pytest.mark.parametrize("role", ["batch", "donor"])
+def test_a_value_for_each_cell_groups_none(adata, role):
+    adata.obs["depth"] = np.linspace(0, 1, adata.n_obs)
+    with pytest.raises(InputError, match=rf"obs\['depth'\] has 300 different values .* cannot be used as {role}"):
+        obs_column(adata.obs, "depth", role=role)
+
+
 def test_values_are_encoded_by_their_place_among_the_classes():
     assert encode(pd.Series(["b", "a", "c"]), ("a", "b")).tolist() == [1, 0, -1]
 

@@ -53,6 +53,17 @@ def test_what_has_no_names_is_numbered(both, caplog):
     assert "obsm['spatial'] has no names in uns['spatial_names']: its columns are numbered" in caplog.text
 
 
+@pytest.mark.parametrize(("key", "kind"), [("ADT", "protein_counts"), ("X_atac", "chromatin_counts")])
+def test_whole_numbers_are_counts_whatever_the_key_is_called(both, key, kind, caplog):
+    both.obsm[key] = both.obsm["protein_counts"]
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        assert read_targets(both, key).kind == kind
+    assert f"obsm['{key}'] has whole numbers, so they are taken for counts (kind={kind})" in caplog.text
+    both.obsm["categories"] = np.eye(6)[:, :2]
+    both.obsm["fractions"] = both.obsm["protein_counts"] / 3
+    assert read_targets(both, "categories").kind == read_targets(both, "fractions").kind == "values"
+
+
 def test_cells_and_targets_can_be_chosen(both):
     for key in ("protein_counts", "atac_counts"):
         targets = read_targets(both, key)

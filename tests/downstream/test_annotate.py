@@ -97,7 +97,7 @@ def test_donors_that_pre_training_set_aside_are_left_out_of_fine_tuning(adata, m
 
 def test_a_column_with_a_value_for_each_cell_is_no_label(halves, model, tmp_path):
     halves[0].obs["depth"] = np.arange(200) / 7
-    with pytest.raises(InputError, match=r"obs\['depth'\] has 200 different values for 200 cells"):
+    with pytest.raises(InputError, match=r"obs\['depth'\] has 157 different values for 157 cells"):
         finetune(model, halves[0], label_key="depth", out=tmp_path / "run")
 
 
@@ -221,7 +221,8 @@ def test_cells_without_a_label_are_left_out_and_told(halves, model, tmp_path, ca
     annotate(again, model, reference=kept, label_key="cell_type")
     np.testing.assert_array_equal(query.obs["predicted_type_confidence"], again.obs["predicted_type_confidence"])
     tuned = finetune(model, partly, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
-    assert tuned.manifest["data"]["n_cells"] == 180
+    n_aside = int(kept.obs["donor"].isin(model.split["donors"]["test"]).sum())
+    assert tuned.manifest["data"]["n_cells"] == 180 - n_aside
     partly.obs["cell_type"] = None
     with pytest.raises(InputError, match=r"adata: No cell has a value in obs\['cell_type'\], used as label"):
         annotate(query, model, reference=partly, label_key="cell_type")
@@ -243,10 +244,39 @@ def test_what_makes_confidence_too_high_is_told(halves, model, tmp_path, caplog)
 
 def test_the_cells_of_the_reference_are_not_annotated_by_themselves(halves, model):
     reference, query = halves
-    with pytest.raises(InputError, match="has the very cells of the reference"):
-        annotate(reference.copy(), model, reference=reference, label_key="cell_type")
+    with pytest.raises(InputError, match="All cells of adata are in the reference"):
+        annotate(reference[50:90].copy(), model, reference=reference, label_key="cell_type")
     with pytest.raises(InputError, match="there is no reference"):
         annotate(query, model, donor_key="donor")
+
+
+def test_cells_that_are_known_already_are_told(halves, adata, model, tmp_path, caplog):
+    reference, _ = halves
+    annotate(adata[180:260].copy(), model, reference=reference, label_key="cell_type")
+    assert "20 of the 80 cells are in the reference too, so their confidence is too high" in caplog.text
+    tuned = finetune(model, reference, label_key="cell_type", settings=QUICK, out=tmp_path / "run", show_progress=False)
+    caplog.clear()
+    annotate(adata.copy(), tuned)
+    n_trained = tuned.manifest["data"]["n_cells"]
+    assert f"{n_trained} of the 300 cells are among those that the classifier was trained on" in caplog.text
+
+
+def test_neighbors_are_not_asked_for_without_a_reference(halves, model):
+    with pytest.raises(InputError, match=r"leave n_neighbors and weights .* out"):
+        annotate(halves[1], model, n_neighbors=3)
+
+
+def test_what_was_set_aside_is_left_out_whatever_donor_column_is_named(adata, model, small_settings, tmp_path):
+    aside = adata.obs["donor"].isin(model.split["donors"]["test"]).to_numpy()
+    arguments = {"label_key": "cell_type", "settings": QUICK, "show_progress": False}
+    tuned = finetune(model, adata, donor_key="batch", out=tmp_path / "run", **arguments)
+    assert tuned.manifest["data"]["n_cells"] == (~aside).sum()
+    renamed = adata.copy()
+    renamed.obs = renamed.obs.rename(columns={"donor": "patient"})
+    again = finetune(tuned, renamed, out=tmp_path / "again", **arguments)
+    assert again.manifest["data"]["n_cells"] == (~aside).sum()
+    with pytest.raises(InputError, match="All of these cells were set aside by pre-training"):
+        finetune(model, renamed[aside].copy(), out=tmp_path / "none", **arguments)
 
 
 def test_where_most_cells_are_far_from_the_reference_it_is_said_what_that_means(halves, model, caplog):

@@ -1,3 +1,5 @@
+import logging
+
 import anndata
 import numpy as np
 import pytest
@@ -94,6 +96,21 @@ def test_named_genes_alone_are_written_in_their_order(adata, model, file, tmp_pa
     written = anndata.read_h5ad(tmp_path / "some.h5ad")
     assert list(written.var_names) == ["GENE7", "GENE2"]
     np.testing.assert_allclose(written.layers["imputed"], adata.layers["imputed"][:, [7, 2]], atol=1e-5)
+
+
+def test_genes_are_found_by_the_symbols_of_the_file(adata, model, tmp_path, caplog):
+    adata.var["symbol"] = adata.var_names
+    adata.var_names = [f"ENSG{place:011}" for place in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "ensembl.h5ad")
+    impute_to_file(tmp_path / "ensembl.h5ad", model, tmp_path / "one.h5ad", genes=["GENE7"])
+    assert list(anndata.read_h5ad(tmp_path / "one.h5ad").var_names) == ["ENSG00000000007"]
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        adata.var["symbol"] = [f"X{name}" if name == "GENE7" else name for name in adata.var["symbol"]]
+        impute(adata, model)
+    assert "1 of 60 genes are not among the encoder's: they are NaN" in caplog.text
+    adata.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(InputError, match="XGENE7 is not among the 60 genes of"):
+        impute_to_file(tmp_path / "other.h5ad", model, tmp_path / "two.h5ad", genes=["XGENE7"])
 
 
 def test_an_interrupted_file_leaves_nothing(model, file, tmp_path, monkeypatch):

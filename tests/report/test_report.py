@@ -168,6 +168,22 @@ def test_an_incomplete_or_foreign_folder_is_refused(folder, tmp_path):
         write_report(tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "resamples.csv.gz", "study.json"])
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_a_damaged_folder_is_refused_with_words(folder, name, share):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match="is damaged"):
+        write_report(folder)
+
+
+def test_a_file_or_a_folder_of_folders_leads_to_the_right_one(folder):
+    with pytest.raises(InputError, match=r"is a file\. Give the folder that it is in"):
+        write_report(folder / "scores.csv")
+    with pytest.raises(InputError, match=rf"is neither results nor a run, but has such in it\. Name one: {folder}"):
+        write_report(folder.parent)
+
+
 def test_results_survive_a_round_trip(folder):
     results = read_results(folder)
     results.write(folder.parent / "again")

@@ -138,6 +138,8 @@ def evaluate(
         raise InputError(
             "Judge on the cells of --query (query), or on those of --test-where (test_where), not on both."
         )
+    if query is not None and test_fraction is not None:
+        raise InputError("With --query (query) its cells are judged on: leave --test-fraction (test_fraction) out.")
     if query is None and query_label_key is not None:
         raise InputError("--query-label (query_label_key) names a column of the cells of --query, which are not given.")
     if out is not None:

@@ -6,6 +6,7 @@ machines are merged by putting their files together.
 
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from selfcell.benchmark.trials import Failure, Outcome
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
 from selfcell.downstream.base import TaskScores
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SUFFIX = ".npz"
@@ -58,12 +61,12 @@ class OutcomeStore:
             np.savez_compressed(temporary, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type]
 
     def read(self, work_id: str) -> Outcome | Failure | None:
-        """Give an outcome, or None if there is none.
+        """Give an outcome, or None if there is none, or it is damaged: then its trial is run again.
 
         Raises
         ------
         InputError
-            If the file is damaged or of a newer format.
+            If the file is of a newer format.
         """
         file = self._file(work_id)
         try:
@@ -73,7 +76,8 @@ class OutcomeStore:
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is damaged ({error}). Delete it, and the trial is run again.") from error
+            logger.warning("%s is damaged (%s): its trial is run again.", file, error)
+            return None
         head = json.loads(str(arrays["head"]))
         if head["format_version"] > FORMAT_VERSION:
             raise InputError(f"{file} was written by a newer selfcell. Upgrade it.")

@@ -1,6 +1,5 @@
 """The pre-trainings of a benchmark: each is run once, whatever asks for it, and goes on where it was."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from selfcell.benchmark.trials import KILLED, Workplace, lost_worker, working_in
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.data.source import Cells
 from selfcell.pretext import PRETEXT_TASKS
@@ -75,7 +75,7 @@ class Pretraining:
         """What went wrong, if anything did."""
         if not self._failed.exists():
             return None
-        return FailedPretraining(self.seed, json.loads(self._failed.read_text(encoding="utf-8"))["error"])
+        return FailedPretraining(self.seed, read_json(self._failed)["error"])
 
     @property
     def _failed(self) -> Path:

@@ -27,6 +27,7 @@ import pandas as pd
 
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json, read_table
 
 FORMAT_VERSION = 2
 
@@ -109,6 +110,7 @@ class StudyResults:
             with atomic_path(folder / name) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
         about = {**self.about, "details": list(self.details)}
+        about["n_rows"] = {name: len(getattr(self, name)) for name in ("scores", "resamples", "confusion")}
         write_json(folder / "study.json", {"format_version": FORMAT_VERSION, **about})
 
     def _tables(self) -> dict[str, pd.DataFrame]:
@@ -128,7 +130,7 @@ def read_results(folder: Path) -> StudyResults:
     Raises
     ------
     InputError
-        If it is none, is of a newer format, or lacks a table.
+        If it is none, is of a newer format, or a table is missing or damaged.
     """
     file = folder / "study.json"
     if not file.exists() and (studies := sorted(folder.glob("studies/*/*/study.json"))):
@@ -142,7 +144,7 @@ def read_results(folder: Path) -> StudyResults:
             f"{folder} has no study.json, so it is not a results folder. Make one with `selfcell evaluate` or "
             "`selfcell demo`."
         )
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = read_json(file)
     if about["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."
@@ -152,20 +154,23 @@ def read_results(folder: Path) -> StudyResults:
             f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
         )
     text = dict.fromkeys(("trial_id", "work_id", *NAMES), str)
-    try:
-        tables = {
-            name: pd.read_csv(folder / file, dtype=text, keep_default_na=False, na_values=[""])
-            for name, file in (
-                ("scores", "scores.csv"),
-                ("resamples", "resamples.csv.gz"),
-                ("confusion", "confusion.csv.gz"),
-                ("curves", "curves.csv"),
-                ("cell_map", "map.csv.gz"),
-                *((name, f"{name}.csv.gz") for name in about.get("details", ())),
+    tables = {
+        name: read_table(folder / file, dtype=text, keep_default_na=False, na_values=[""])
+        for name, file in (
+            ("scores", "scores.csv"),
+            ("resamples", "resamples.csv.gz"),
+            ("confusion", "confusion.csv.gz"),
+            ("curves", "curves.csv"),
+            ("cell_map", "map.csv.gz"),
+            *((name, f"{name}.csv.gz") for name in about.get("details", ())),
+        )
+    }
+    for name, n_rows in about.get("n_rows", {}).items():
+        if len(tables[name]) != n_rows:
+            raise InputError(
+                f"{folder} is damaged: its table of {name} has {len(tables[name]):,} rows, but was written with "
+                f"{n_rows:,}. Copy it again, or run the comparison again."
             )
-        }
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} is incomplete: {Path(str(error.filename)).name} is missing.") from error
     details = {name: tables.pop(name) for name in about.pop("details", ())}
     return StudyResults(**tables, details=details, about=about)
 

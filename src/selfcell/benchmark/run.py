@@ -14,7 +14,6 @@ benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.atomic import atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.data.source import obs_column
 from selfcell.downstream import DOWNSTREAM_TASKS
@@ -114,7 +114,7 @@ class Benchmark:
                 self._check_labels(name, target.cells, target.query)
         file = self.out / "cells.json"
         if file.exists():
-            _refuse_changed(json.loads(file.read_text(encoding="utf-8")), fingerprints, self.out)
+            _refuse_changed(read_json(file), fingerprints, self.out)
         return fingerprints
 
     def _check_labels(self, target: str, cells: str, query: str) -> None:
@@ -265,7 +265,7 @@ def _results_of(
             return results
     results = study.run(workplace, store=benchmark.store)
     title = benchmark.plan.targets[planned.target].title or planned.target
-    results.about.update(title=title, target=planned.target, corpus=planned.encoder.corpus, identity=identity)
+    results.about.update(title=title, planned_target=planned.target, corpus=planned.encoder.corpus, identity=identity)
     results.about.update(encoder=planned.encoder.encoder)
     results.write(folder)
     return results
@@ -292,7 +292,7 @@ def _refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> N
 
 def _claim(benchmark: Benchmark, plan: Path, fingerprints: dict[str, str]) -> None:
     file = benchmark.out / "cells.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    before = read_json(file) if file.exists() else {}
     write_json(file, before | fingerprints)
     write_text(benchmark.out / "plan.toml", plan.read_text(encoding="utf-8"))
 

@@ -96,7 +96,8 @@ class Stack(abc.ABC):
             one.resampled - other.resampled if len(one.resampled) == len(other.resampled) else np.empty(0),
             one.n_units,
         )
-        return Comparison(method, against, budget, estimate_of(difference))
+        least, most = self.bounds
+        return Comparison(method, against, budget, within(estimate_of(difference), (least - most, most - least)))
 
 
 class ConfusionStack(Stack):

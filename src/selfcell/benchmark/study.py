@@ -28,6 +28,7 @@ from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplac
 from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_table
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import PARTS, Split
@@ -139,6 +140,9 @@ class Study:
         ids = {trial.key: self.work_id(trial) for trial in self.trials} if store is not None else {}
         known = {key: outcome for key, one in ids.items() if store and (outcome := store.read(one)) is not None}
         waiting = [trial for trial in self.trials if trial.key not in known]
+        if known:
+            n_left = len({trial.key for trial in waiting})
+            logger.info("%s of %s trials are done already.", f"{len(known):,}", f"{len(known) + n_left:,}")
         if not waiting:
             return known
 
@@ -263,7 +267,7 @@ class Study:
         for model in self.models:
             path = model.path / "log.csv"
             if path.exists():
-                logs.append(pd.read_csv(path).assign(pretrain_seed=model.manifest["seed"]))
+                logs.append(read_table(path).assign(pretrain_seed=model.manifest["seed"]))
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame({"epoch": [], "pretrain_seed": []})
 
     def _types_left_out(self) -> dict[str, int]:
@@ -304,7 +308,7 @@ class Study:
             "seen_note": self.seen.sentence(),
             "left_out": self._types_left_out(),
             "batch_key": self.plan.batch_key,
-            "target": getattr(self.plan.task_settings, "target", None),
+            **{name: told for name, told in self.task.about().items() if isinstance(told, str)},
             "split": {
                 part: {
                     "n_cells": len(rows),

@@ -179,6 +179,7 @@ def impute(
     Example: selfcell impute runs/mae cells.h5ad --gene CD3E --gene CD19 --out imputed.h5ad
     """
     refuse_existing(out, overwrite=overwrite)
+    from selfcell.core.words import counted
     from selfcell.downstream.impute import impute_to_file
 
     n_cells, n_genes = impute_to_file(
@@ -195,7 +196,7 @@ def impute(
         allow_low_overlap=allow_low_overlap,
     )
     values = "counts" if as_counts else "log1p of counts per 10,000"
-    typer.echo(f"Wrote {out} ({n_cells:,} cells x {n_genes:,} genes).")
+    typer.echo(f"Wrote {out} ({counted(n_cells, 'cell')} x {counted(n_genes, 'gene')}).")
     typer.echo(f'What is expected is in layers["{layer_added}"]: {values}.')
 
 
@@ -222,6 +223,7 @@ def predict(
     Example: selfcell predict runs/proteins new.h5ad --out predicted.h5ad --only CD3 --only CD19
     """
     refuse_existing(out, overwrite=overwrite)
+    from selfcell.core.words import counted
     from selfcell.data.source import read_adata
     from selfcell.downstream.predict_modality import predict_modality
     from selfcell.training.run_folder import load
@@ -240,5 +242,5 @@ def predict(
     write_adata(adata, out)
     n_targets, transform = adata.obsm[key].shape[1], loaded.manifest["transform"]
     typer.echo(
-        f'{n_targets:,} targets, on the scale {transform}, are in obsm["{key}"], their names in uns["{key}_names"].'
+        f'{counted(n_targets, "target")}, on the scale {transform}: obsm["{key}"], with names in uns["{key}_names"].'
     )

@@ -36,7 +36,13 @@ class Settings(pydantic.BaseModel):
         unknown = [str(name) for name in values if name not in cls.model_fields] if isinstance(values, Mapping) else []
         if unknown:
             raise PydanticCustomError(
-                "unknown_names", "unknown names", {"unknown": unknown, "known": list(cls.model_fields)}
+                "unknown_names",
+                "unknown names",
+                {
+                    "unknown": unknown,
+                    "known": list(cls.model_fields),
+                    "below": [line.address for line in describe(cls)],
+                },
             )
         return values
 
@@ -187,13 +193,20 @@ def _read_value(text: str) -> Any:
         return text
 
 
+def _near(name: str, known: list[str], below: list[str]) -> str:
+    """Name the nearest setting; one of the very name in a section below rather than a similar one."""
+    same = [address for address in below if address.endswith(f".{name}")]
+    return f"Did you mean {same[0]!r}? Known: {', '.join(known)}." if same else did_you_mean(name, known)
+
+
 def _explain(problem: Any) -> str:
     place = [str(part) for part in problem["loc"] if not isinstance(part, int)]
     if problem["type"] == "unknown_names":
         what, where = ("setting", f" in [{'.'.join(place)}]") if place else ("section", "")
         known = problem["ctx"]["known"]
         unknown = problem["ctx"]["unknown"]
-        return "\n".join(f"Unknown {what} {name!r}{where}. {did_you_mean(name, known)}" for name in unknown)
+        below = problem["ctx"]["below"]
+        return "\n".join(f"Unknown {what} {name!r}{where}. {_near(name, known, below)}" for name in unknown)
     *sections, name = place or [""]
     where = f"[{'.'.join(sections)}] " if sections else ""
     if problem["type"] == "missing":

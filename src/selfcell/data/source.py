@@ -224,6 +224,8 @@ def refuse_empty_cells(cells: Cells) -> None:
         )
 
 
+_MOST_OF_FEW = 50
+"""Groups that even few cells may be in, as where each of a few cells is of its own donor."""
 NO_VALUE = "(no value)"
 """The category of cells that have no value in a column, where they may have one of their own."""
 
@@ -247,11 +249,17 @@ def obs_column(
     Raises
     ------
     InputError
-        If there is no such column (with the nearest names) or some cells have no value in it, and may not.
+        If there is no such column (with the nearest names), some cells have no value in it, and may not, or batches or
+        donors have one cell each.
     """
     if key not in obs.columns:
         raise InputError(f"There is no column {key!r} in obs to use as {role}. {did_you_mean(key, list(obs.columns))}")
     column = obs[key]
+    if role in {"batch", "donor"} and column.nunique() > max(len(column) // 2, _MOST_OF_FEW):
+        raise InputError(
+            f"obs[{key!r}] has {column.nunique():,} different values for {len(column):,} cells, so it looks like a "
+            f"measurement or a name of each cell, and cannot be used as {role}. Give a column that groups cells."
+        )
     n_missing = int(column.isna().sum())
     if n_missing and missing == "own category":
         logger.warning(

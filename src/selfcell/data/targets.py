@@ -22,6 +22,8 @@ TargetKind = Literal["protein_counts", "chromatin_counts", "values"]
 """Counts of proteins, counts in peaks or genes of chromatin, or any numbers."""
 
 _CHROMATIN = ("atac", "chromatin", "peak")
+_SMALLEST_COUNTS = 2
+"""The least that whole numbers must reach to be taken for counts: 0 and 1 may be categories."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def read_targets(
         ``_names`` for ``_counts``, as the data sets of :func:`selfcell.data.datasets.load` have them; else targets are
         numbered, and a line says so.
     kind
-        What they are. By default a key that ends in ``_counts`` has counts, of chromatin where it speaks of atac,
-        chromatin or peaks and else of proteins, and any other key has values.
+        What they are. By default a key that ends in ``_counts`` has counts, and so has one with whole numbers that are
+        none below zero and not all 0 or 1, which is said; any other key has values. Counts are of chromatin where the
+        key speaks of atac, chromatin or peaks, and else of proteins.
 
     Raises
     ------
@@ -76,20 +79,33 @@ def read_targets(
     if key not in adata.obsm:
         raise InputError(f"There is nothing in obsm[{key!r}] to predict. {did_you_mean(key, list(adata.obsm))}")
     found, origin = adata.obsm[key], f"obsm[{key!r}]"
-    kind = kind or _kind_of(key)
-    matrix = _as_float32(found, origin, dense=kind == "protein_counts")
+    matrix = _as_float32(found, origin)
+    kind = kind or _kind_of(key, matrix)
+    if kind == "protein_counts" and not isinstance(matrix, np.ndarray):
+        matrix = matrix.toarray()
     _refuse_faults(matrix, kind, origin)
     names = _names(found, adata.uns, key, names_key, n_targets=matrix.shape[1])
     return Targets(matrix, names, kind, origin)
 
 
-def _kind_of(key: str) -> TargetKind:
-    if not key.endswith("_counts"):
+def _kind_of(key: str, matrix: np.ndarray | sp.csr_matrix) -> TargetKind:
+    counts: TargetKind = "protein_counts"
+    if any(word in key.lower() for word in _CHROMATIN):
+        counts = "chromatin_counts"
+    if key.endswith("_counts"):
+        return counts
+    stored = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    if find_fault(stored.ravel()) is not None or not stored.size or stored.max() < _SMALLEST_COUNTS:
         return "values"
-    return "chromatin_counts" if any(word in key.lower() for word in _CHROMATIN) else "protein_counts"
+    logger.info(
+        "obsm[%r] has whole numbers, so they are taken for counts (kind=%s). To predict them as they are: kind=values.",
+        key,
+        counts,
+    )
+    return counts
 
 
-def _as_float32(found: Any, origin: str, *, dense: bool) -> np.ndarray | sp.csr_matrix:
+def _as_float32(found: Any, origin: str) -> np.ndarray | sp.csr_matrix:
     if isinstance(found, pd.DataFrame):
         words = [str(name) for name, dtype in found.dtypes.items() if not pd.api.types.is_numeric_dtype(dtype)]
         if words:
@@ -97,9 +113,9 @@ def _as_float32(found: Any, origin: str, *, dense: bool) -> np.ndarray | sp.csr_
                 f"Column {words[0]!r} of {origin} has no numbers. Drop it, or keep what is known of cells in obs."
             )
         found = found.to_numpy()
-    if sp.issparse(found) and not dense:
+    if sp.issparse(found):
         return sp.csr_matrix(found, dtype=np.float32)
-    matrix = np.asarray(found.toarray() if sp.issparse(found) else found, dtype=np.float32)
+    matrix = np.asarray(found, dtype=np.float32)
     return matrix[:, None] if matrix.ndim == 1 else matrix
 
 

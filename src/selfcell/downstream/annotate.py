@@ -95,6 +95,11 @@ def annotate(
         raise InputError("A reference and its label column go together: give both reference and label_key, or neither.")
     if reference is None and donor_key is not None:
         raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
+    if reference is None and (n_neighbors, weights) != (N_NEIGHBORS, "uniform"):
+        raise InputError(
+            "Neighbors vote where there is a reference: leave n_neighbors and weights (--n-neighbors, --weights) out, "
+            "or give one."
+        )
     refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
     asked: _ByReference | _ByClassifier

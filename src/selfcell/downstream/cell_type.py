@@ -115,8 +115,8 @@ class CellTypeTask(DownstreamTask):
             raise InputError(
                 "No type of the cells to judge on is among those of the labelled cells "
                 f"({_listed(self.classes, self.label_code[rows])} against "
-                f"{_listed(self.classes, self.label_code[reference])}). Make the names agree, with a map of labels if "
-                "they are of different sources."
+                f"{_listed(self.classes, self.label_code[reference])}). Make the names agree: --label-map FILE.csv "
+                "(label_map), if they are of different sources."
             )
         if not known.all():
             logger.warning(

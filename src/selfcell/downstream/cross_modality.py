@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from selfcell.core.errors import InputError
+from selfcell.core.words import counted
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
 from selfcell.data.targets import TargetKind, Targets, read_targets
@@ -122,8 +123,8 @@ class CrossModalityTask(DownstreamTask):
         targets = read_targets(cells, settings.target, names_key=settings.names_key, kind=settings.kind)
         if len(targets.names) < 2:
             raise InputError(
-                f"{targets.origin} has {len(targets.names)} column(s), but at least 2 targets are needed: scores are "
-                "correlations across them."
+                f"{targets.origin} has {counted(len(targets.names), 'column')}, but at least 2 targets are needed: "
+                "scores are correlations across them."
             )
         donor_code = None
         if columns.donor is not None:

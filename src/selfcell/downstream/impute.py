@@ -1,5 +1,6 @@
 """Impute: cells and a model with a decoder in, the expression that it expects of each gene of each cell out."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from tqdm import tqdm
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.counts import Scale
+from selfcell.data.genes import GeneTable
 from selfcell.data.source import Cells, open_cells, read_adata
 from selfcell.downstream.decoding import expected_counts, expected_expression, load_autoencoder, require_decoder
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.reconstruction_scores import ENTRIES_AT_ONCE
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoder
 from selfcell.training.run_folder import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 ImputedValues = Literal["log1p", "counts"]
 """What is written: ``log1p`` of counts per 10,000, or counts at each cell's own depth."""
@@ -77,6 +81,7 @@ def impute(
     _refuse_key(adata, layer_added)
     cells = _open(adata, model, layer=layer, scale=scale, gene_column=gene_column, allow_low_overlap=allow_low_overlap)
     imputation = Imputation.of(model, cells, as_counts=as_counts)
+    imputation.say_what_is_unknown()
     imputed = np.empty((adata.n_obs, adata.n_vars), dtype=np.float32)
     for block, values in imputation.blocks(cells_at_once):
         imputed[block] = values
@@ -128,9 +133,10 @@ def impute_to_file(
     cells = _open(adata, model, layer=layer, scale=scale, gene_column=gene_column, allow_low_overlap=allow_low_overlap)
     imputation = Imputation.of(model, cells, as_counts=as_counts)
     if genes is not None:
-        columns = _columns_of(genes, adata, model, imputation)
+        columns = _columns_of(genes, adata, model, imputation, gene_column=gene_column)
         imputation = imputation.of_columns(columns)
         adata = adata[:, columns].copy()
+    imputation.say_what_is_unknown()
     adata.layers.pop(layer_added, None)
     write_provenance(adata, layer_added, model, cells, values=imputation.values)
     with atomic_path(Path(out)) as temporary:
@@ -168,6 +174,15 @@ class Imputation:
     def values(self) -> ImputedValues:
         """What is given."""
         return "counts" if self.as_counts else "log1p"
+
+    def say_what_is_unknown(self) -> None:
+        """Say how many columns will be NaN."""
+        if n_unknown := int((self.gene_of_column < 0).sum()):
+            logger.info(
+                "%s of %s genes are not among the encoder's: they are NaN in what is written.",
+                f"{n_unknown:,}",
+                f"{len(self.gene_of_column):,}",
+            )
 
     def of_columns(self, columns: Int[np.ndarray, " n_chosen"]) -> "Imputation":
         """Give some of the columns alone."""
@@ -217,19 +232,25 @@ def _open(adata: anndata.AnnData, model: TrainedModel, *, allow_low_overlap: boo
 
 
 def _columns_of(
-    genes: Sequence[str], adata: anndata.AnnData, model: TrainedModel, imputation: Imputation
+    genes: Sequence[str],
+    adata: anndata.AnnData,
+    model: TrainedModel,
+    imputation: Imputation,
+    *,
+    gene_column: str | None,
 ) -> Int[np.ndarray, " n_chosen"]:
     """Find genes by name: those of the file, or what the model calls the gene in a column."""
     place = {name: column for column, name in enumerate(adata.var_names)}
-    for column, gene in enumerate(imputation.gene_of_column):
-        if gene >= 0:
-            place.setdefault(model.genes.symbols[gene], column)
-            place.setdefault(model.genes.ids[gene], column)
+    own = GeneTable.from_var(adata.var, gene_column=gene_column)
+    for column, (gene, *names) in enumerate(zip(imputation.gene_of_column, own.symbols, own.ids, strict=True)):
+        known = [model.genes.symbols[gene], model.genes.ids[gene]] if gene >= 0 else []
+        for name in filter(None, [*names, *known]):
+            place.setdefault(name, column)
     by_lower = {name.lower(): column for name, column in place.items()}
-    for gene in genes:
-        place.setdefault(gene, by_lower.get(gene.lower(), -1))
-        if place[gene] < 0:
-            raise InputError(f"There is no gene {gene!r} in the cells. {did_you_mean(gene, list(adata.var_names))}")
-        if imputation.gene_of_column[place[gene]] < 0:
+    found = {gene: place.get(gene, by_lower.get(gene.lower(), -1)) for gene in genes}
+    for gene, column in found.items():
+        if column < 0:
+            raise InputError(f"There is no gene {gene!r} in the cells. {did_you_mean(gene, list(place))}")
+        if imputation.gene_of_column[column] < 0:
             raise InputError(f"{gene} is not among the {len(model.genes):,} genes of {model.path}: leave it out.")
-    return np.array(list(dict.fromkeys(place[gene] for gene in genes)), dtype=np.int64)
+    return np.array(list(dict.fromkeys(found.values())), dtype=np.int64)

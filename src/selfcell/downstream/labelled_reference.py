@@ -119,7 +119,9 @@ def calibrated_reference(
     known = np.zeros(len(asked), dtype=bool)
     for one in np.unique(fold):
         rest, here = fold != one, fold[asked] == one
-        neighbors = find_neighbors(embedding[rest], embedding[asked[here]], n_neighbors=n_neighbors)
+        # That a small reference has fewer neighbors is said of it, not of each fold.
+        n_found = min(n_neighbors, int(rest.sum()))
+        neighbors = find_neighbors(embedding[rest], embedding[asked[here]], n_neighbors=n_found)
         logits[here] = _logits(neighbors, label_code[rest], n_classes, weights)
         distance[here] = neighbors.distances.mean(axis=1)
         given[here] = count_votes(neighbors, label_code[rest], weights=weights).label_code

@@ -1,6 +1,5 @@
 """Write the page."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from selfcell.benchmark.statistics import (
 )
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json, read_table
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
@@ -30,7 +30,14 @@ from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
 
-_NAMED = (("Label", "label_key"), ("Target", "target"), ("Donor", "donor_key"), ("Batch", "batch_key"))
+_NAMED = (
+    ("Label", "label_key"),
+    ("Target", "target"),
+    ("Taken for", "target_kind"),
+    ("Predicted as", "transform"),
+    ("Donor", "donor_key"),
+    ("Batch", "batch_key"),
+)
 """Classes with fewer test cells are marked."""
 
 
@@ -55,8 +62,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     """
     folder = Path(folder)
     path = Path(out) if out is not None else folder / "report.html"
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {str(folder)!r}.")
+    _refuse_no_folder(folder)
     if (folder / "manifest.json").exists() and not (folder / "study.json").exists():
         content = _run_content(folder)
     else:
@@ -66,6 +72,19 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     )
     write_text(path, environment.get_template("template.html.j2").render(**content))
     return path
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file. Give the folder that it is in: {folder.parent}")
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}.")
+    below = sorted(file.parent for name in ("study.json", "manifest.json") for file in folder.glob(f"*/{name}"))
+    if below and not any((folder / name).exists() for name in ("study.json", "manifest.json", "benchmark.json")):
+        raise InputError(
+            f"{folder} is neither results nor a run, but has such in it. Name one: {', '.join(map(str, below[:3]))}"
+            + (", ..." if len(below) > 3 else ".")
+        )
 
 
 def stack_of(results: StudyResults) -> Stack:
@@ -96,7 +115,7 @@ def second_opinion(results: StudyResults) -> list[str]:
     if metric is None or metric not in set(results.scores["metric"]):
         return []
     answers = answer_questions(ScoreStack(results.scores, results.resamples, metric))
-    return [f"By {metric_name(metric).lower()}: {text}" for text in verdict_sentences(answers, task=task)[:3]]
+    return [f"By {_in_a_sentence(metric_name(metric))}: {text}" for text in verdict_sentences(answers, task=task)[:3]]
 
 
 def headline(answers: list[tuple[str, list[Comparison]]], *, task: str) -> str:
@@ -228,6 +247,11 @@ def _score_table(stack: Stack, estimates: dict[tuple[str, str], Estimate]) -> li
     ]
 
 
+def _in_a_sentence(name: str) -> str:
+    """Write a name of a score as within a sentence; what is named after people keeps its capital."""
+    return name if name.startswith(("Pearson", "Spearman")) else name[0].lower() + name[1:]
+
+
 def caveats(results: StudyResults) -> list[str]:
     """Say what a reader must know before judging by these results."""
     about = results.about
@@ -243,7 +267,7 @@ def caveats(results: StudyResults) -> list[str]:
         found.append("A single seed allows no verdict; give more with --seeds.")
     if about["n_seeds"] == 2:
         found.append(
-            "Two seeds say little of how much seeds matter, so intervals are very wide; give more with --seeds."
+            "Two seeds say little of how much seeds matter, so alone they allow no verdict; give more with --seeds."
         )
     if about.get("seen_note"):
         found.append(about["seen_note"])
@@ -301,20 +325,31 @@ def _is_plain(value: Any) -> bool:
     return value not in (None, "") and not isinstance(value, dict | list)
 
 
+_RUN_FACTS = {
+    "cells": "Cells trained on, again in each epoch",
+    "kept_epoch": "Epoch whose weights were kept",
+    "label_key": "Label",
+    "origin": "Cells from",
+    "seconds": "Seconds of training",
+}
+
+
 def _run_fact(name: str, value: Any) -> tuple[str, str]:
-    called = name.removeprefix("n_").replace("_", " ").capitalize()
+    called = _RUN_FACTS.get(name, name.removeprefix("n_").replace("_", " ").capitalize())
     if isinstance(value, float):
         return called, f"{value:.4g}"
     return called, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _run_content(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(folder / "manifest.json")
     if not (folder / "log.csv").exists():
         raise InputError(f"{folder} has no log.csv: the run has not finished an epoch yet.")
-    curves = pd.read_csv(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
+    curves = read_table(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
     outcome = manifest.get("fit", {})
     facts = [("Status", manifest["status"]), ("Kind", manifest["kind"])]
+    named = {name: manifest.get(name) for name in ("task", "start", "label_key", "target", "transform", "pretext")}
+    facts += [_run_fact(name, value) for name, value in named.items() if _is_plain(value)]
     facts += [_run_fact(name, value) for name, value in {**manifest["data"], **outcome}.items() if _is_plain(value)]
     return {
         "title": f"Training run {folder.name}",

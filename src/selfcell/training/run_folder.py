@@ -17,7 +17,6 @@ tensorboard/         the same curves for TensorBoard
 import functools
 import hashlib
 import importlib.metadata
-import json
 import platform
 import shutil
 import sys
@@ -25,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
@@ -33,6 +31,7 @@ from torch import nn
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json, read_table
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
 from selfcell.training.known_cells import KnownCells, read_known_cells
@@ -186,7 +185,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a run folder: it has no manifest.json. Give the folder that was named as --out."
         )
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = read_json(file)
     found = manifest.get("format_version", 0)
     if found > FORMAT_VERSION:
         maker = manifest.get("versions", {}).get("selfcell", "a newer version")
@@ -214,7 +213,7 @@ def load(path: str | Path) -> TrainedModel:
     manifest = read_manifest(path)
     if manifest["status"] != "finished":
         raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
-    genes = GeneTable.from_frame(pd.read_csv(path / "genes.csv", keep_default_na=False))
+    genes = GeneTable.from_frame(read_table(path / "genes.csv", keep_default_na=False))
     network = build(EncoderSettings, read_toml(path / "config.toml")["network"])
     with torch.random.fork_rng():
         encoder = MlpEncoder(network, n_genes=len(genes))
@@ -225,7 +224,7 @@ def load(path: str | Path) -> TrainedModel:
         genes=genes,
         manifest=manifest,
         path=path,
-        split=json.loads(split_file.read_text(encoding="utf-8")) if split_file.exists() else None,
+        split=read_json(split_file) if split_file.exists() else None,
         head_state=_read_weights(path / "heads.safetensors"),
     )
 
