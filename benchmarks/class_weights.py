@@ -2,7 +2,7 @@
 
 Judged on the validation donors of ``liu_covid_pbmc``, never on its test donors, and on two other data sets.
 
-    python benchmarks/class_weights.py --out real        # pre-trainings are those of benchmarks/real_data.py
+    python benchmarks/class_weights.py --out real    # a folder of plans/real.toml; it pre-trains if need be
 """
 
 import argparse
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from real.corpora import CORPORA, cells_of
 
-from selfcell.benchmark.query import joined_for_judging
+from selfcell.benchmark.pretrainings import run_pretrainings
+from selfcell.benchmark.query import joined_for_judging, with_label_renamed
+from selfcell.benchmark.run import Benchmark
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
-from selfcell.benchmark.study_split import ChosenSplit
 from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split, split_from_json
 from selfcell.downstream.cell_type import CellTypeSettings
-from selfcell.training.run_folder import TrainedModel
+from selfcell.training.run_folder import TrainedModel, load
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
 N_SEEDS = 2
@@ -32,7 +32,8 @@ VARIANTS = {
     f"{weights}{', smoothed' if smoothing else ''}": {"class_weights": weights, "label_smoothing": smoothing}
     for weights, smoothing in itertools.product(("balanced", "root", "none"), (0.0, 0.1))
 }
-JUDGED = ("validation donors", "kang_ifnb", "pbmc3k")
+JUDGED = ("validation donors", "kang_common", "pbmc3k")
+PLAN = Path(__file__).parent.parent / "plans" / "real.toml"
 METRICS = ("macro_f1", "micro_f1", "balanced_accuracy")
 
 
@@ -43,10 +44,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    models = CORPORA["liu"].models(given.out / "runs", n_seeds=N_SEEDS, network={})
+    benchmark = Benchmark.open(PLAN, given.out, only=["types_liu"])
+    runs = next(iter(benchmark.pretrainings().values()))[:N_SEEDS]
+    run_pretrainings(runs, benchmark.corpus_cells, Workplace(jobs=given.jobs))
+    models = [load(run.path) for run in runs]
     parts = []
     for judged, (name, settings) in itertools.product(JUDGED, VARIANTS.items()):
-        scores = study(judged, models, settings).run(Workplace(jobs=given.jobs)).scores
+        scores = study(benchmark, judged, models, settings).run(Workplace(jobs=given.jobs)).scores
         scores = scores[scores["metric"].isin(METRICS)]
         means = scores.groupby(["budget", "method", "metric"], sort=False)["value"].mean().unstack()
         parts.append(means.reset_index().assign(judged_on=judged, variant=name))
@@ -54,13 +58,12 @@ def main() -> None:
     pd.concat(parts)[columns].to_csv(DOCS / "class_weights.csv", index=False, float_format="%.3f")
 
 
-def study(judged: str, models: list[TrainedModel], settings: dict[str, Any]) -> Study:
+def study(benchmark: Benchmark, judged: str, models: list[TrainedModel], settings: dict[str, Any]) -> Study:
     """Make the comparison of one variant."""
-    liu = cells_of("liu_covid_pbmc")
     is_own = judged == JUDGED[0]
     task = {**settings} if is_own else {**settings, "training": {"max_epochs": 8}}
     plan = StudyPlan(
-        label_key="mergedcelltype" if is_own else "blood_type",
+        label_key="mergedcelltype",
         donor_key="Donor" if is_own else None,
         seeds=tuple(range(N_SEEDS)),
         budgets=(LabelBudget(2, 40), LabelBudget(None, 8)) if is_own else (LabelBudget(),),
@@ -69,18 +72,17 @@ def study(judged: str, models: list[TrainedModel], settings: dict[str, Any]) -> 
         settings=build(CellTypeSettings, task),
         n_mapped=0,
     )
-    cells, split = _own(liu, models[0]) if is_own else _other(liu, cells_of(judged), plan, models)
-    return Study(plan, cells, models, split=split)
+    known = benchmark.cells
+    if is_own:
+        return Study(plan, known["liu"], models, split=_validation_donors(known["liu"], models[0]))
+    query = with_label_renamed(known[judged], plan.label_key, benchmark.plan.cells[judged].label)
+    cells, split, seen = joined_for_judging(known["liu_common"], query, plan, models, allow_low_overlap=True)
+    return Study(plan, cells, models, split=split, seen=seen)
 
 
-def _own(cells: Cells, model: TrainedModel) -> tuple[Cells, ChosenSplit]:
+def _validation_donors(cells: Cells, model: TrainedModel) -> Split:
     split = split_from_json(model.split or {}, len(cells), cells.obs["Donor"].astype(str))
-    nobody = np.array([], dtype=np.int64)
-    return cells, ChosenSplit(Split(split.train, nobody, split.validation, unit="Donor"), has_seen=False)
-
-
-def _other(cells: Cells, query: Cells, plan: StudyPlan, models: list[TrainedModel]) -> tuple[Cells, ChosenSplit]:
-    return joined_for_judging(cells, query, plan, models, allow_low_overlap=True)
+    return Split(split.train, np.array([], dtype=np.int64), split.validation, unit="Donor")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""The tables of ``docs/results/``, from the folders of finished studies."""
+"""The tables of ``docs/results/``, from the studies of a benchmark of ``plans/real.toml``."""
 
 from pathlib import Path
 
 import pandas as pd
 from real.page import write_page
-from real.studies import real_studies
 
+from selfcell.benchmark.plan import read_plan
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.downstream.confidence_scores import confidence_scores
 from selfcell.reporting.names import METHOD_NAMES
 
-DOCS = Path(__file__).parents[2] / "docs" / "results"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "results"
+TARGETS = read_plan(ROOT / "plans" / "real.toml").targets
 KEPT_METRICS = {
     "cell_type": ("macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
     "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
@@ -30,13 +32,10 @@ KEPT_METRICS = {
 def write_tables(out: Path) -> None:
     """Write one table a task: mean and interval of each method in each study, and seconds and memory.
 
-    Studies that are not finished in ``out`` keep the rows that they have.
+    Targets that are not finished in ``out`` keep the rows that they have.
     """
-    finished = {
-        name: read_results(out / "studies" / name)
-        for name in real_studies()
-        if (out / "studies" / name / "study.json").exists()
-    }
+    files = {name: sorted((out / "studies" / name).glob("*/study.json")) for name in TARGETS}
+    finished = {name: read_results(found[0].parent) for name, found in files.items() if found}
     scores = [_scores(name, results) for name, results in finished.items()]
     examined = {name: results.details for name, results in finished.items() if "confidence" in results.details}
     confidence = [confidence_scores(details["confidence"]).assign(study=name) for name, details in examined.items()]
@@ -59,10 +58,10 @@ def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
         ours = pd.MultiIndex.from_frame(rows[keys])
         rows = pd.concat([rows, before[~pd.MultiIndex.from_frame(before[keys]).isin(ours)]], ignore_index=True)
         rows = rows[before.columns]
-    order = {name: place for place, name in enumerate([*real_studies(), *METHOD_NAMES])}
-    rows = rows[rows["study"].isin(real_studies())]
+    order = {name: place for place, name in enumerate([*TARGETS, *METHOD_NAMES])}
+    rows = rows[rows["study"].isin(TARGETS)]
     rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
-    rows = rows.assign(title=[real_studies()[name].title for name in rows["study"]])
+    rows = rows.assign(title=[TARGETS[name].title for name in rows["study"]])
     rows.to_csv(file, index=False, float_format="%.4g")
 
 

@@ -263,6 +263,20 @@ def test_cells_that_cannot_be_had_are_named(folder, cells, message):
         run_benchmark(plan, out=folder / "out", workplace=QUIET)
 
 
+def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here):
+    targets = {name: {**PLAN["targets"]["types"], "encoders": ["mae"]} for name in ("first", "second")}
+    plan = written(folder, targets=targets)
+    first = run_benchmark(plan, out=folder / "out", only=["first"], workplace=QUIET)
+    assert set(first["target"]) == {"first"} and not list((folder / "out" / "runs").glob("*byol*"))
+    both = run_benchmark(plan, out=folder / "out", only=["second"], workplace=QUIET)
+    pd.testing.assert_frame_equal(
+        both[both["target"] == "first"].reset_index(drop=True), first.reset_index(drop=True), check_dtype=False
+    )
+    assert set(pd.read_parquet(folder / "out" / "verdicts.parquet")["target"]) == {"first", "second"}
+    with pytest.raises(InputError, match=r"The plan has no target 'frist'\. Did you mean 'first'\?"):
+        run_benchmark(plan, out=folder / "out", only=["frist"], workplace=QUIET)
+
+
 def test_a_dry_run_counts_what_is_left_and_writes_nothing(folder, here):
     plan = written(folder)
     found = estimate(Benchmark.open(plan, folder / "out"), QUIET)

@@ -99,6 +99,8 @@ def test_a_run_in_two_sessions_comes_to_the_same_weights(adata, small_settings, 
 
 INTERRUPTED = """
     import os, signal, sys
+    # A shell that runs tests in the background has them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import lightning.pytorch as pl
     from selfcell.core.config import build
     from selfcell.data.simulate import simulate_cells

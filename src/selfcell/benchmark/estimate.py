@@ -53,7 +53,9 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
     measured = _measured(benchmark)
     for planned in benchmark.studies():
         rows += _of_study(benchmark, planned, measured)
-    largest = max((benchmark.cells[name] for name in benchmark.plan.cells), key=lambda cells: cells.counts.nnz)
+    used = [benchmark.cells[benchmark.plan.targets[name].cells] for name in benchmark.targets]
+    used += [benchmark.corpus_cells(encoder.corpus) for encoder in pretrainings]
+    largest = max(used, key=lambda cells: cells.counts.nnz)
     memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * largest.counts.nnz / 1e9
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
     table = pd.DataFrame(rows)
@@ -62,12 +64,12 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
 
 
 def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[Pretraining]) -> dict[str, object]:
-    cells, data, training = _corpus(benchmark, encoder), encoder.settings.data, encoder.settings.training
+    cells, data, training = benchmark.corpus_cells(encoder.corpus), encoder.settings.data, encoder.settings.training
     n_train = len(cells) * (1 - data.validation_fraction - data.test_fraction)
     minibatch_size = 256 if training.minibatch_size == "auto" else training.minibatch_size
     seconds = training.max_epochs * n_train / _speed(_n_genes(cells, encoder), minibatch_size)
     n_done = sum(one.is_finished for one in runs)
-    what = f"pre-train {encoder.encoder} on {encoder.corpus}"
+    what = f"pre-train {encoder.title}"
     return {"what": what, "n_runs": len(runs), "n_done": n_done, "hours": (len(runs) - n_done) * seconds / 3600}
 
 
@@ -81,7 +83,7 @@ def _of_study(
         seconds = [_seconds(benchmark, planned, method, budget) for budget in planned.plan.budgets]
         total = sum(n_runs * each for n_runs, each in zip(runs, seconds, strict=True))
         mean = total / sum(runs) if np.isnan(seconds_before) else seconds_before
-        what = f"{planned.target}: {method} ({planned.encoder.encoder} on {planned.encoder.corpus})"
+        what = f"{planned.target}: {method} ({planned.encoder.title})"
         hours = max(sum(runs) - n_done, 0) * mean / 3600
         rows.append({"what": what, "n_runs": sum(runs), "n_done": min(n_done, sum(runs)), "hours": hours})
     return rows
@@ -122,10 +124,6 @@ def _n_labelled(cells: Cells, planned: PlannedStudy, budget: LabelBudget, n_cell
     if budget.n_donors is not None and planned.plan.donor_key is not None:
         return n_trainable * min(budget.n_donors / int(cells.obs[planned.plan.donor_key].nunique()), 1.0)
     return n_trainable
-
-
-def _corpus(benchmark: Benchmark, encoder: PlannedEncoder) -> Cells:
-    return benchmark.cells[benchmark.plan.corpora[encoder.corpus].cells]
 
 
 def _n_genes(cells: Cells, encoder: PlannedEncoder) -> int:

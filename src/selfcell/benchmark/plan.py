@@ -154,6 +154,11 @@ class PlannedEncoder(NamedTuple):
     settings: PretrainSettings
     """But for the seed."""
 
+    @property
+    def title(self) -> str:
+        """What tables and logs call it."""
+        return f"{self.encoder} on {self.corpus}"
+
     def with_seed(self, seed: int) -> PretrainSettings:
         """Give the settings of the run of a seed."""
         training = self.settings.training.model_copy(update={"seed": seed})

@@ -41,6 +41,7 @@ class PlanCells:
         self._settings = plan.cells
         self._folder = folder
         self._read = functools.lru_cache(maxsize=_HELD)(self._read_anew)
+        self._fingerprints: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> Cells:
         """Read and check the cells of a name.
@@ -54,9 +55,12 @@ class PlanCells:
 
     def fingerprint(self, name: str) -> str:
         """Hash counts and all columns of ``obs`` that the plan names."""
-        cells, settings = self[name], self._settings[name]
-        named = [key for key in (settings.label, settings.donor, settings.batch) if key is not None]
-        return digest_of(np.array([cells.fingerprint(), *(digest_of(cells.obs[key]) for key in named)]))
+        if name not in self._fingerprints:
+            cells, settings = self[name], self._settings[name]
+            named = [key for key in (settings.label, settings.donor, settings.batch) if key is not None]
+            hashes = [cells.fingerprint(), *(digest_of(cells.obs[key]) for key in named)]
+            self._fingerprints[name] = digest_of(np.array(hashes))
+        return self._fingerprints[name]
 
     def some(self, name: str, n_cells: int | None) -> Cells:
         """Give cells of a name, drawn at random if fewer are asked for than there are."""

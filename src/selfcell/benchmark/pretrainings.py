@@ -1,5 +1,6 @@
 """The pre-trainings of a benchmark: each is run once, whatever asks for it, and goes on where it was."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Pretraining:
         """The settings of the run."""
         return self.encoder.with_seed(self.seed)
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Hash of all that determines the run: cells, settings, code."""
         task = PRETEXT_TASKS.entries[self.settings.pretext.name].target.partition(":")[0]
@@ -62,7 +63,7 @@ class Pretraining:
     @property
     def path(self) -> Path:
         """The run folder."""
-        words = (self.encoder.corpus, self.encoder.encoder, f"seed {self.seed}", self.run_id[:8])
+        words = (self.encoder.corpus, self.encoder.encoder, f"seed {self.seed}", self.run_id)
         return self.folder / "-".join(map(file_name, words))
 
     @property

@@ -34,10 +34,10 @@ from selfcell.benchmark.trials import Failure, Workplace
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.atomic import atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
-from selfcell.core.errors import InputError
+from selfcell.core.errors import InputError, did_you_mean
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
-from selfcell.data.source import obs_column
+from selfcell.data.source import Cells, obs_column
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
@@ -58,19 +58,33 @@ class Benchmark:
     plan: Plan
     cells: PlanCells
     out: Path
+    targets: tuple[str, ...]
+    """Names of those that are asked now."""
 
     @classmethod
-    def open(cls, file: Path, out: Path) -> "Benchmark":
+    def open(cls, file: Path, out: Path, *, only: Sequence[str] = ()) -> "Benchmark":
         """Read a plan, and make sure that the folder is of no other.
+
+        Parameters
+        ----------
+        file
+            The plan.
+        out
+            Folder of the results.
+        only
+            Names of targets to ask; all if left out.
 
         Raises
         ------
         InputError
-            If the plan cannot be carried out, or the folder is of another one.
+            If the plan cannot be carried out, it has no such target, or the folder is of another plan.
         """
         plan = read_plan(file)
+        for name in only:
+            if name not in plan.targets:
+                raise InputError(f"The plan has no target {name!r}. {did_you_mean(name, list(plan.targets))}")
         _refuse_other_plan(plan, out)
-        return cls(plan, PlanCells(plan, file.parent), out)
+        return cls(plan, PlanCells(plan, file.parent), out, tuple(only) or tuple(plan.targets))
 
     @property
     def store(self) -> OutcomeStore:
@@ -78,26 +92,28 @@ class Benchmark:
         return OutcomeStore(self.out / "trials")
 
     def studies(self) -> list[PlannedStudy]:
-        """Give every target with every encoder that is asked."""
-        return planned_studies(self.plan, planned_encoders(self.plan))
+        """Give every target that is asked now, with every encoder."""
+        every = planned_studies(self.plan, planned_encoders(self.plan))
+        return [study for study in every if study.target in self.targets]
 
     def pretrainings(self) -> dict[PlannedEncoder, list[Pretraining]]:
         """Give the runs of every encoder that a target asks."""
         return {
             encoder: [
                 Pretraining(
-                    encoder, seed, self.cells.fingerprint(self._corpus_cells(encoder.corpus)), self.out / "runs"
+                    encoder, seed, self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells), self.out / "runs"
                 )
                 for seed in self.plan.seeds.pretraining
             ]
             for encoder in dict.fromkeys(study.encoder for study in self.studies())
         }
 
-    def _corpus_cells(self, corpus: str) -> str:
-        return self.plan.corpora[corpus].cells
+    def corpus_cells(self, corpus: str) -> Cells:
+        """Give the cells that a corpus is of."""
+        return self.cells[self.plan.corpora[corpus].cells]
 
     def check_cells(self) -> dict[str, str]:
-        """Read all cells, and refuse what cannot work, before hours are spent.
+        """Read the cells of what is asked, and refuse what cannot work, before hours are spent.
 
         Returns
         -------
@@ -108,8 +124,11 @@ class Benchmark:
         InputError
             If cells cannot be read, were changed under results that are there, or share no type with their query.
         """
-        fingerprints = {name: self.cells.fingerprint(name) for name in self.plan.cells}
-        for name, target in self.plan.targets.items():
+        asked = {name: target for name, target in self.plan.targets.items() if name in self.targets}
+        used = {name for target in asked.values() for name in (target.cells, target.query)}
+        used |= {self.plan.corpora[study.encoder.corpus].cells for study in self.studies()}
+        fingerprints = {name: self.cells.fingerprint(name) for name in self.plan.cells if name in used}
+        for name, target in asked.items():
             if target.query is not None and target.task == "cell_type":
                 self._check_labels(name, target.cells, target.query)
         file = self.out / "cells.json"
@@ -149,6 +168,7 @@ def run_benchmark(
     plan: str | Path,
     *,
     out: str | Path,
+    only: Sequence[str] = (),
     workplace: Workplace | None = None,
     retry_failed: bool = False,
     csv: bool = False,
@@ -161,6 +181,8 @@ def run_benchmark(
         A TOML file; see :mod:`selfcell.benchmark.plan`.
     out
         Folder of the results. What is there already of this plan is not run again.
+    only
+        Names of targets to run; all if left out. Of others the tables keep what they have.
     workplace
         Where trials are run. One that fails is a row with its error.
     retry_failed
@@ -178,7 +200,7 @@ def run_benchmark(
         If the plan, its cells or the folder cannot be worked with; before any training.
     """
     started = time.perf_counter()
-    benchmark = Benchmark.open(Path(plan), Path(out))
+    benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
     _claim(benchmark, Path(plan), fingerprints)
@@ -187,33 +209,22 @@ def run_benchmark(
         _forget_failures(benchmark, pretrainings)
     run_pretrainings(
         [one for of_encoder in pretrainings.values() for one in of_encoder],
-        lambda corpus: benchmark.cells[benchmark.plan.corpora[corpus].cells],
+        benchmark.corpus_cells,
         workplace,
     )
     studies = benchmark.studies()
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for place, planned in enumerate(studies, start=1):
-        logger.info(
-            "%d of %d: %s, %s on %s.",
-            place,
-            len(studies),
-            planned.target,
-            planned.encoder.encoder,
-            planned.encoder.corpus,
-        )
+        logger.info("%d of %d: %s, %s.", place, len(studies), planned.target, planned.encoder.title)
         trained = [one.result() for one in pretrainings[planned.encoder]]
         for name, table in _tables_of(benchmark, planned, trained, workplace).items():
             tables[name].append(table)
-    joined = {name: _joined(parts) for name, parts in tables.items()}
+    joined = {name: _joined([*parts, _of_others(benchmark, name)]) for name, parts in tables.items()}
     headlines = {name: DOWNSTREAM_TASKS[one.task].headline for name, one in benchmark.plan.targets.items()}
     joined["verdicts"] = verdicts(joined["scores"], joined["resamples"], headlines)
     write_tables(joined, benchmark.out, csv=csv)
     write_json(benchmark.out / "benchmark.json", _about(benchmark, fingerprints, time.perf_counter() - started))
     return joined["scores"]
-
-
-def _with_encoder(planned: PlannedStudy) -> str:
-    return f"{planned.encoder.encoder} on {planned.encoder.corpus}"
 
 
 def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> None:
@@ -224,6 +235,16 @@ def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> No
         if csv:
             with atomic_path(out / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
+
+
+def _of_others(benchmark: Benchmark, table: str) -> pd.DataFrame:
+    """Give the rows that a table has of targets that are not asked now."""
+    file = benchmark.out / f"{table}.parquet"
+    if not file.exists():
+        return pd.DataFrame()
+    rows = pd.read_parquet(file)
+    others = set(benchmark.plan.targets) - set(benchmark.targets)
+    return rows[rows["target"].isin(others)]
 
 
 def _tables_of(
@@ -256,7 +277,7 @@ def _results_of(
     benchmark: Benchmark, planned: PlannedStudy, models: list[TrainedModel], workplace: Workplace
 ) -> StudyResults:
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
-    folder = benchmark.out / "studies" / file_name(planned.target) / file_name(_with_encoder(planned))
+    folder = benchmark.out / "studies" / file_name(planned.target) / file_name(planned.encoder.title)
     study = benchmark.study(planned, models)
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials])
     if (folder / "study.json").exists() and not study.missing(benchmark.store):

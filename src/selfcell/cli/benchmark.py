@@ -1,5 +1,6 @@
 """``selfcell benchmark``: run a plan, and write one for cells of one's own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,10 @@ PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="What to
 def run(
     plan: PlanArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results, which it goes on with.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="TARGET", help="Run this target of the plan; give as often as needed."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what is to be run, with hours and memory, and run nothing.")
     ] = False,
@@ -59,12 +64,12 @@ def run(
 
     workplace = Workplace(jobs=jobs, dask=dask, keep_going=True)
     if dry_run:
-        _show_estimate(plan, out, workplace)
+        _show_estimate(plan, out, only or (), workplace)
         return
     from selfcell.benchmark.run import run_benchmark
 
     with resumable("What is done is kept: give the same command again to go on."):
-        scores = run_benchmark(plan, out=out, workplace=workplace, retry_failed=retry_failed, csv=csv)
+        scores = run_benchmark(plan, out=out, only=only or (), workplace=workplace, retry_failed=retry_failed, csv=csv)
     from selfcell.reporting.verdicts import print_verdicts
 
     print_verdicts(out)
@@ -97,7 +102,7 @@ def init(
     typer.echo(f"Wrote {out}. What it would take: selfcell benchmark {out} --out DIR --dry-run")
 
 
-def _show_estimate(plan: Path, out: Path, workplace: "Workplace") -> None:
+def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workplace") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -105,7 +110,7 @@ def _show_estimate(plan: Path, out: Path, workplace: "Workplace") -> None:
     from selfcell.benchmark.run import Benchmark
     from selfcell.core.words import in_words
 
-    benchmark = Benchmark.open(plan, out)
+    benchmark = Benchmark.open(plan, out, only=only)
     benchmark.check_cells()
     found = estimate(benchmark, workplace)
     table = Table("what", "runs", "done", "takes", title=benchmark.plan.title or benchmark.plan.name)

@@ -41,7 +41,7 @@ class Settings(pydantic.BaseModel):
                 {
                     "unknown": unknown,
                     "known": list(cls.model_fields),
-                    "below": [line.address for line in describe(cls)],
+                    "below": _addresses_below(cls),
                 },
             )
         return values
@@ -191,6 +191,12 @@ def _read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _addresses_below(settings_class: type[Settings]) -> list[str]:
+    """Give the settings of the sections of a class."""
+    sections = {name: _settings_class_of(field) for name, field in settings_class.model_fields.items()}
+    return [f"{section}.{name}" for section, nested in sections.items() if nested for name in nested.model_fields]
 
 
 def _near(name: str, known: list[str], below: list[str]) -> str:
