@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.pretrainings import run_pretrainings
 from selfcell.benchmark.query import joined_for_judging, with_label_renamed
-from selfcell.benchmark.run import Benchmark
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.benchmark.trials import Workplace

@@ -15,7 +15,8 @@ import tomli_w
 
 from selfcell.benchmark import pretrainings, trials
 from selfcell.benchmark.estimate import estimate
-from selfcell.benchmark.run import PRETRAINING, Benchmark, run_benchmark
+from selfcell.benchmark.opened import Benchmark
+from selfcell.benchmark.run import PRETRAINING, run_benchmark
 from selfcell.benchmark.trials import Contest, Workplace
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells

@@ -22,10 +22,14 @@ def test_from_a_plan_to_verdicts(run, file, tmp_path):
     assert {"fine_tuned", "zero_shot"} <= set(verdicts["method"]) and (out / "verdicts.csv").exists()
     assert set(verdicts["n_pairs"]) == {4}
 
-    code, _, errors = run("report", out)
+    assert f"The report is {out / 'report.html'}" in said
+    page = (out / "report.html").read_text()
+    assert run("report", out)[0] == 0 and (out / "report.html").read_text() == page
     study = out / "studies" / "types" / "masked_on_mine"
-    assert code == 1 and "is of a benchmark" in errors and str(study) in errors
     assert run("report", study)[0] == 0 and (study / "report.html").exists()
+    (out / "benchmark.json").unlink()
+    code, _, errors = run("report", out)
+    assert code == 1 and "is of a benchmark that is not finished" in errors and str(study) in errors
 
 
 def test_what_a_plan_lacks_is_said_without_a_traceback(run, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from selfcell.baselines import SEEDLESS
+from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
-from selfcell.benchmark.run import Benchmark
 from selfcell.benchmark.study_plan import LabelBudget
 from selfcell.benchmark.trials import Workplace
 from selfcell.data.source import Cells

@@ -136,8 +136,7 @@ def read_results(folder: Path) -> StudyResults:
     if not file.exists() and (studies := sorted(folder.glob("studies/*/*/study.json"))):
         listed = ", ".join(str(study.parent) for study in studies[:3]) + (", ..." if len(studies) > 3 else "")
         raise InputError(
-            f"{folder} is of a benchmark: verdicts.parquet and scores.parquet are its tables. A page can be made of "
-            f"each of its {len(studies)} studies: {listed}."
+            f"{folder} is of a benchmark that is not finished: go on with it. A page can be made of what is: {listed}."
         )
     if not file.exists():
         raise InputError(

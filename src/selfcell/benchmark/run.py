@@ -9,6 +9,8 @@ studies/             the tables of each target and encoder; ``selfcell report`` 
 scores.parquet       every score of every trial, one row each
 resamples.parquet    each score on every draw of test donors
 confusion.parquet    cells by donor, true and predicted type
+estimates.parquet    mean and interval of every method, seconds and memory
+pairs.parquet        each encoder (corpus) against the first that a target was asked of
 verdicts.parquet     each question at each target and label budget: difference, interval, p, and what it says
 benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
@@ -17,29 +19,23 @@ benchmark.json       what it is, and by what it was made; written last
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.plan import Plan, PlannedEncoder, PlannedStudy, planned_encoders, planned_studies, read_plan
-from selfcell.benchmark.plan_cells import PlanCells
+from selfcell.benchmark.opened import Benchmark
+from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
-from selfcell.benchmark.query import joined_for_judging, with_label_renamed
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
-from selfcell.benchmark.study import Study
+from selfcell.benchmark.summaries import PAIR_COLUMNS, between, estimates
 from selfcell.benchmark.trials import Failure, Workplace
 from selfcell.benchmark.verdicts import verdicts
-from selfcell.core.atomic import atomic_path, write_json, write_text
-from selfcell.core.config import read_toml
-from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
-from selfcell.data.source import Cells, obs_column
 from selfcell.downstream import DOWNSTREAM_TASKS
-from selfcell.training.run_folder import TrainedModel, describe_environment
+from selfcell.training.run_folder import TrainedModel, describe_environment, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -49,119 +45,6 @@ WHICH = ("target", "corpus", "encoder")
 """Columns that come first in every table."""
 PRETRAINING = "pretraining"
 """The ``method`` of a row that tells of a pre-training that failed."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A plan, its cells, and the folder of its results."""
-
-    plan: Plan
-    cells: PlanCells
-    out: Path
-    targets: tuple[str, ...]
-    """Names of those that are asked now."""
-
-    @classmethod
-    def open(cls, file: Path, out: Path, *, only: Sequence[str] = ()) -> "Benchmark":
-        """Read a plan, and make sure that the folder is of no other.
-
-        Parameters
-        ----------
-        file
-            The plan.
-        out
-            Folder of the results.
-        only
-            Names of targets to ask; all if left out.
-
-        Raises
-        ------
-        InputError
-            If the plan cannot be carried out, it has no such target, or the folder is of another plan.
-        """
-        plan = read_plan(file)
-        for name in only:
-            if name not in plan.targets:
-                raise InputError(f"The plan has no target {name!r}. {did_you_mean(name, list(plan.targets))}")
-        _refuse_other_plan(plan, out)
-        return cls(plan, PlanCells(plan, file.parent), out, tuple(only) or tuple(plan.targets))
-
-    @property
-    def store(self) -> OutcomeStore:
-        """The outcomes of trials."""
-        return OutcomeStore(self.out / "trials")
-
-    def studies(self) -> list[PlannedStudy]:
-        """Give every target that is asked now, with every encoder."""
-        every = planned_studies(self.plan, planned_encoders(self.plan))
-        return [study for study in every if study.target in self.targets]
-
-    def pretrainings(self) -> dict[PlannedEncoder, list[Pretraining]]:
-        """Give the runs of every encoder that a target asks."""
-        return {
-            encoder: [
-                Pretraining(
-                    encoder, seed, self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells), self.out / "runs"
-                )
-                for seed in self.plan.seeds.pretraining
-            ]
-            for encoder in dict.fromkeys(study.encoder for study in self.studies())
-        }
-
-    def corpus_cells(self, corpus: str) -> Cells:
-        """Give the cells that a corpus is of."""
-        return self.cells[self.plan.corpora[corpus].cells]
-
-    def check_cells(self) -> dict[str, str]:
-        """Read the cells of what is asked, and refuse what cannot work, before hours are spent.
-
-        Returns
-        -------
-        The hash of each.
-
-        Raises
-        ------
-        InputError
-            If cells cannot be read, were changed under results that are there, or share no type with their query.
-        """
-        asked = {name: target for name, target in self.plan.targets.items() if name in self.targets}
-        used = {name for target in asked.values() for name in (target.cells, target.query)}
-        used |= {self.plan.corpora[study.encoder.corpus].cells for study in self.studies()}
-        fingerprints = {name: self.cells.fingerprint(name) for name in self.plan.cells if name in used}
-        for name, target in asked.items():
-            if target.query is not None and target.task == "cell_type":
-                self._check_labels(name, target.cells, target.query)
-        file = self.out / "cells.json"
-        if file.exists():
-            _refuse_changed(read_json(file), fingerprints, self.out)
-        return fingerprints
-
-    def _check_labels(self, target: str, cells: str, query: str) -> None:
-        named = {name: self._labels(name) for name in (cells, query)}
-        if not set(named[cells]) & set(named[query]):
-            listed = "; ".join(f"{name}: {', '.join(sorted(labels)[:5])} ..." for name, labels in named.items())
-            raise InputError(
-                f"[targets.{target}]: {cells} and {query} have no cell type in common ({listed}). Give either a "
-                "label_map."
-            )
-
-    def _labels(self, name: str) -> set[str]:
-        label = self.plan.cells[name].label
-        if label is None:
-            raise InputError(f"[cells.{name}] must name the column of types: label.")
-        return set(obs_column(self.cells[name].obs, label, role="label"))
-
-    def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
-        """Make the study of a target for the encoders that were trained."""
-        target = self.plan.targets[planned.target]
-        cells = self.cells.some(target.cells, target.n_cells)
-        if target.query is None:
-            return Study(planned.plan, cells, models)
-        query = with_label_renamed(
-            self.cells[target.query], planned.plan.label_key, self.plan.cells[target.query].label
-        )
-        joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
-        return Study(planned.plan, joined, models, split=split, seen=seen)
 
 
 def run_benchmark(
@@ -203,7 +86,7 @@ def run_benchmark(
     benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
-    _claim(benchmark, Path(plan), fingerprints)
+    benchmark.claim(Path(plan), fingerprints)
     pretrainings = benchmark.pretrainings()
     if retry_failed:
         _forget_failures(benchmark, pretrainings)
@@ -221,9 +104,14 @@ def run_benchmark(
             tables[name].append(table)
     joined = {name: _joined([*parts, _of_others(benchmark, name)]) for name, parts in tables.items()}
     headlines = {name: DOWNSTREAM_TASKS[one.task].headline for name, one in benchmark.plan.targets.items()}
-    joined["verdicts"] = verdicts(joined["scores"], joined["resamples"], headlines)
+    of_all = joined["scores"], joined["resamples"], headlines
+    joined["verdicts"] = verdicts(*of_all)
+    joined["estimates"] = estimates(*of_all)
+    joined["pairs"] = _joined([between("encoder", *of_all), between("corpus", *of_all)], columns=PAIR_COLUMNS)
     write_tables(joined, benchmark.out, csv=csv)
-    write_json(benchmark.out / "benchmark.json", _about(benchmark, fingerprints, time.perf_counter() - started))
+    about = _about(benchmark, fingerprints, pretrainings)
+    about["seconds_of_this_session"] = round(time.perf_counter() - started, 1)
+    write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
 
 
@@ -292,32 +180,6 @@ def _results_of(
     return results
 
 
-def _refuse_other_plan(plan: Plan, out: Path) -> None:
-    if (out / "plan.toml").exists():
-        other = read_toml(out / "plan.toml").get("name")
-        if other != plan.name:
-            raise InputError(f"{out} has the results of the plan {other!r}, not of {plan.name!r}. Name another folder.")
-    elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
-        raise InputError(f"{out} holds something that is no benchmark. Name another folder.")
-
-
-def _refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> None:
-    changed = [name for name, fingerprint in now.items() if before.get(name, fingerprint) != fingerprint]
-    if changed:
-        raise InputError(
-            f"The cells of {', '.join(changed)} are not those that {out} has results of: counts, cell names or the "
-            "columns that the plan names were changed, or the plan prepares them otherwise. Put back what they were, "
-            "or name another folder."
-        )
-
-
-def _claim(benchmark: Benchmark, plan: Path, fingerprints: dict[str, str]) -> None:
-    file = benchmark.out / "cells.json"
-    before = read_json(file) if file.exists() else {}
-    write_json(file, before | fingerprints)
-    write_text(benchmark.out / "plan.toml", plan.read_text(encoding="utf-8"))
-
-
 def _forget_failures(benchmark: Benchmark, pretrainings: dict[PlannedEncoder, list[Pretraining]]) -> None:
     for one in (one for of_encoder in pretrainings.values() for one in of_encoder):
         one.forget_failure()
@@ -326,18 +188,36 @@ def _forget_failures(benchmark: Benchmark, pretrainings: dict[PlannedEncoder, li
             benchmark.store.forget(work_id)
 
 
-def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _joined(parts: Sequence[pd.DataFrame], *, columns: Sequence[str] = (*WHICH, *SCORE_COLUMNS)) -> pd.DataFrame:
     filled = [part for part in parts if not part.empty]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=[*WHICH, *SCORE_COLUMNS])
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
 
 
-def _about(benchmark: Benchmark, fingerprints: dict[str, str], seconds: float) -> dict[str, Any]:
+def _about(
+    benchmark: Benchmark,
+    fingerprints: dict[str, str],
+    pretrainings: dict[PlannedEncoder, list[Pretraining]],
+) -> dict[str, Any]:
+    runs = [one for of_encoder in pretrainings.values() for one in of_encoder if one.is_finished]
     return {
         "format_version": FORMAT_VERSION,
         "name": benchmark.plan.name,
         "title": benchmark.plan.title or benchmark.plan.name,
         "plan": benchmark.plan.model_dump(mode="json"),
         "cells": fingerprints,
-        "seconds_of_this_session": round(seconds, 1),
+        "pretrainings": _facts_of_runs(runs, benchmark.out / "benchmark.json"),
         **describe_environment(),
     }
+
+
+def _facts_of_runs(runs: Sequence[Pretraining], file: Path) -> list[dict[str, Any]]:
+    """Give what the page says of pre-trainings: of these, and of others that a file tells of already."""
+    facts = {}
+    for row in read_json(file)["pretrainings"] if file.exists() else []:
+        facts[row["corpus"], row["encoder"], row["seed"]] = row
+    for run in runs:
+        manifest = read_manifest(run.path)
+        row = {"corpus": run.encoder.corpus, "encoder": run.encoder.encoder, "seed": run.seed}
+        row |= {"n_train": manifest["data"]["n_train"], "seconds": manifest["fit"]["seconds"]}
+        facts[run.encoder.corpus, run.encoder.encoder, run.seed] = row
+    return list(facts.values())

@@ -70,9 +70,11 @@ def run(
 
     with resumable("What is done is kept: give the same command again to go on."):
         scores = run_benchmark(plan, out=out, only=only or (), workplace=workplace, retry_failed=retry_failed, csv=csv)
+    from selfcell.reporting.html import write_report
     from selfcell.reporting.verdicts import print_verdicts
 
     print_verdicts(out)
+    typer.echo(f"The report is {write_report(out)}")
     n_failed = int(scores["error"].notna().sum())
     n_trials = scores.loc[scores["error"].isna(), "trial_id"].nunique()
     typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}.")
@@ -107,7 +109,7 @@ def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workp
     from rich.table import Table
 
     from selfcell.benchmark.estimate import estimate
-    from selfcell.benchmark.run import Benchmark
+    from selfcell.benchmark.opened import Benchmark
     from selfcell.core.words import in_words
 
     benchmark = Benchmark.open(plan, out, only=only)

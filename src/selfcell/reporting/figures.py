@@ -1,5 +1,6 @@
 """Figures as SVG strings. Every distinction shown by color is shown by shape, place or text as well."""
 
+import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -176,4 +177,4 @@ def as_svg(figure: Figure, description: str) -> str:
         figure.savefig(stream, format="svg", dpi=150, metadata={"Date": None})
     drawing = stream.getvalue()
     element = drawing[drawing.index("<svg") :]
-    return element.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)

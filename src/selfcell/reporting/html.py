@@ -26,6 +26,7 @@ from selfcell.core.reading import read_json, read_table
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
+from selfcell.reporting.benchmark_page import write_benchmark_page
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
@@ -47,7 +48,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     Parameters
     ----------
     folder
-        What ``selfcell demo`` or ``evaluate`` wrote, or a run folder of ``pretrain`` or ``finetune``.
+        What ``selfcell demo``, ``evaluate`` or ``benchmark`` wrote, or a run folder of ``pretrain`` or ``finetune``.
     out
         The file; ``report.html`` in the folder if left out.
 
@@ -63,6 +64,8 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     folder = Path(folder)
     path = Path(out) if out is not None else folder / "report.html"
     _refuse_no_folder(folder)
+    if (folder / "benchmark.json").exists():
+        return write_benchmark_page(folder, path)
     if (folder / "manifest.json").exists() and not (folder / "study.json").exists():
         content = _run_content(folder)
     else:

@@ -1,0 +1,157 @@
+"""A benchmark that is about to be run: its plan, its cells, its folder; refused where they do not go together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfcell.benchmark.outcome_store import OutcomeStore
+from selfcell.benchmark.plan import Plan, PlannedEncoder, PlannedStudy, planned_encoders, planned_studies, read_plan
+from selfcell.benchmark.plan_cells import PlanCells
+from selfcell.benchmark.pretrainings import Pretraining
+from selfcell.benchmark.query import joined_for_judging, with_label_renamed
+from selfcell.benchmark.study import Study
+from selfcell.core.atomic import write_json, write_text
+from selfcell.core.config import read_toml
+from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.reading import read_json
+from selfcell.data.source import Cells, obs_column
+from selfcell.training.run_folder import TrainedModel
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A plan, its cells, and the folder of its results."""
+
+    plan: Plan
+    cells: PlanCells
+    out: Path
+    targets: tuple[str, ...]
+    """Names of those that are asked now."""
+
+    @classmethod
+    def open(cls, file: Path, out: Path, *, only: Sequence[str] = ()) -> "Benchmark":
+        """Read a plan, and make sure that the folder is of no other.
+
+        Parameters
+        ----------
+        file
+            The plan.
+        out
+            Folder of the results.
+        only
+            Names of targets to ask; all if left out.
+
+        Raises
+        ------
+        InputError
+            If the plan cannot be carried out, it has no such target, or the folder is of another plan.
+        """
+        plan = read_plan(file)
+        for name in only:
+            if name not in plan.targets:
+                raise InputError(f"The plan has no target {name!r}. {did_you_mean(name, list(plan.targets))}")
+        _refuse_other_plan(plan, out)
+        return cls(plan, PlanCells(plan, file.parent), out, tuple(only) or tuple(plan.targets))
+
+    @property
+    def store(self) -> OutcomeStore:
+        """The outcomes of trials."""
+        return OutcomeStore(self.out / "trials")
+
+    def studies(self) -> list[PlannedStudy]:
+        """Give every target that is asked now, with every encoder."""
+        every = planned_studies(self.plan, planned_encoders(self.plan))
+        return [study for study in every if study.target in self.targets]
+
+    def pretrainings(self) -> dict[PlannedEncoder, list[Pretraining]]:
+        """Give the runs of every encoder that a target asks."""
+        return {
+            encoder: [
+                Pretraining(
+                    encoder, seed, self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells), self.out / "runs"
+                )
+                for seed in self.plan.seeds.pretraining
+            ]
+            for encoder in dict.fromkeys(study.encoder for study in self.studies())
+        }
+
+    def corpus_cells(self, corpus: str) -> Cells:
+        """Give the cells that a corpus is of."""
+        return self.cells[self.plan.corpora[corpus].cells]
+
+    def check_cells(self) -> dict[str, str]:
+        """Read the cells of what is asked, and refuse what cannot work, before hours are spent.
+
+        Returns
+        -------
+        The hash of each.
+
+        Raises
+        ------
+        InputError
+            If cells cannot be read, were changed under results that are there, or share no type with their query.
+        """
+        asked = {name: target for name, target in self.plan.targets.items() if name in self.targets}
+        used = {name for target in asked.values() for name in (target.cells, target.query)}
+        used |= {self.plan.corpora[study.encoder.corpus].cells for study in self.studies()}
+        fingerprints = {name: self.cells.fingerprint(name) for name in self.plan.cells if name in used}
+        for name, target in asked.items():
+            if target.query is not None and target.task == "cell_type":
+                self._check_labels(name, target.cells, target.query)
+        file = self.out / "cells.json"
+        if file.exists():
+            _refuse_changed(read_json(file), fingerprints, self.out)
+        return fingerprints
+
+    def _check_labels(self, target: str, cells: str, query: str) -> None:
+        named = {name: self._labels(name) for name in (cells, query)}
+        if not set(named[cells]) & set(named[query]):
+            listed = "; ".join(f"{name}: {', '.join(sorted(labels)[:5])} ..." for name, labels in named.items())
+            raise InputError(
+                f"[targets.{target}]: {cells} and {query} have no cell type in common ({listed}). Give either a "
+                "label_map."
+            )
+
+    def _labels(self, name: str) -> set[str]:
+        label = self.plan.cells[name].label
+        if label is None:
+            raise InputError(f"[cells.{name}] must name the column of types: label.")
+        return set(obs_column(self.cells[name].obs, label, role="label"))
+
+    def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
+        """Make the study of a target for the encoders that were trained."""
+        target = self.plan.targets[planned.target]
+        cells = self.cells.some(target.cells, target.n_cells)
+        if target.query is None:
+            return Study(planned.plan, cells, models)
+        query = with_label_renamed(
+            self.cells[target.query], planned.plan.label_key, self.plan.cells[target.query].label
+        )
+        joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
+        return Study(planned.plan, joined, models, split=split, seen=seen)
+
+    def claim(self, plan: Path, fingerprints: dict[str, str]) -> None:
+        """Write what the folder is of: the plan, and the hashes of the cells."""
+        file = self.out / "cells.json"
+        before = read_json(file) if file.exists() else {}
+        write_json(file, before | fingerprints)
+        write_text(self.out / "plan.toml", plan.read_text(encoding="utf-8"))
+
+
+def _refuse_other_plan(plan: Plan, out: Path) -> None:
+    if (out / "plan.toml").exists():
+        other = read_toml(out / "plan.toml").get("name")
+        if other != plan.name:
+            raise InputError(f"{out} has the results of the plan {other!r}, not of {plan.name!r}. Name another folder.")
+    elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
+        raise InputError(f"{out} holds something that is no benchmark. Name another folder.")
+
+
+def _refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> None:
+    changed = [name for name, fingerprint in now.items() if before.get(name, fingerprint) != fingerprint]
+    if changed:
+        raise InputError(
+            f"The cells of {', '.join(changed)} are not those that {out} has results of: counts, cell names or the "
+            "columns that the plan names were changed, or the plan prepares them otherwise. Put back what they were, "
+            "or name another folder."
+        )

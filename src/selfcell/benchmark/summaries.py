@@ -1,0 +1,134 @@
+"""Means with intervals of a benchmark: of every method, and between encoders or corpora that a target was asked of."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pandas as pd
+
+from selfcell.benchmark.statistics import ScoreStack
+from selfcell.benchmark.verdicts import ONE, holm
+
+ESTIMATE_COLUMNS = (
+    *ONE,
+    "method",
+    "budget",
+    "metric",
+    "mean",
+    "low",
+    "high",
+    "n_labelled_cells",
+    "n_cells",
+    "n_units",
+    "seconds",
+    "peak_memory_mb",
+)
+PAIR_COLUMNS = (
+    "varied",
+    *ONE,
+    "against",
+    "method",
+    "budget",
+    "metric",
+    "difference",
+    "low",
+    "high",
+    "p_value",
+    "p_holm",
+    "finding",
+)
+BESIDE = {"macro_f1": "macro_f1_frequent"}
+"""Scores that are given beside a first one: the mean over types with enough test cells to be sure of."""
+OF_ENCODER = ("zero_shot", "probe", "fine_tuned")
+
+
+def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]) -> pd.DataFrame:
+    """Estimate the score of every method.
+
+    Parameters
+    ----------
+    scores, resamples
+        The tables of a benchmark.
+    headlines
+        The score that each target is judged by.
+
+    Returns
+    -------
+    One row a target, corpus, encoder, method, label budget and score, with the columns of :data:`ESTIMATE_COLUMNS`;
+    ``seconds`` is the median of a trial, ``peak_memory_mb`` the largest.
+    """
+    rows = []
+    for which, of_study in _by(scores, list(ONE)):
+        first = headlines[which[0]]
+        for metric in (first, BESIDE.get(first, "")):
+            if metric not in set(of_study["metric"]):
+                continue
+            stack = ScoreStack(of_study, _of(resamples, which), metric)
+            trials = of_study[of_study["metric"] == metric].groupby(["method", "budget"])
+            for (method, budget), part in trials:
+                found = stack.estimate(method, budget)
+                row = {**dict(zip(ONE, which, strict=True)), "method": method, "budget": budget, "metric": metric}
+                row |= {"mean": found.mean, "low": found.low, "high": found.high}
+                row |= {name: part[name].median() for name in ("n_labelled_cells", "n_cells", "n_units", "seconds")}
+                rows.append({**row, "peak_memory_mb": part["peak_memory_mb"].max()})
+    return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
+
+
+def between(
+    varied: Literal["encoder", "corpus"], scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]
+) -> pd.DataFrame:
+    """Compare the encoders (or corpora) that a target was asked of with the first of them, in each regime.
+
+    Differences are taken within each pair of seeds and draw of test donors, as those between methods are.
+
+    Parameters
+    ----------
+    varied
+        What differs between the two sides; all else is the same.
+    scores, resamples, headlines
+        As in :func:`estimates`.
+
+    Returns
+    -------
+    One row a target, corpus, encoder, regime and label budget, with the columns of :data:`PAIR_COLUMNS`; ``against``
+    is what it is compared with. ``p_holm`` is corrected for all rows of a regime.
+    """
+    same = [name for name in ONE if name != varied]
+    asked = scores[scores["method"].isin(OF_ENCODER)]
+    rows = []
+    for which, part in _by(asked, same):
+        names = list(dict.fromkeys(part[varied]))
+        if len(names) < 2:
+            continue
+        metric = headlines[which[0]]
+        draws = resamples[(resamples[same] == list(which)).all(axis=1)]
+        for method, of_method in part[part["metric"] == metric].groupby("method", sort=False):
+            stack = ScoreStack(*_with_method(of_method, draws, varied), metric)
+            told = {**dict(zip(same, which, strict=True)), "varied": varied, "against": names[0], "method": method}
+            for budget in stack.budgets:
+                for name in (name for name in names[1:] if stack.has(name, budget) and stack.has(names[0], budget)):
+                    comparison = stack.compare(name, names[0], budget)
+                    difference = comparison.difference
+                    row = {**told, varied: name, "budget": budget, "metric": metric, "difference": difference.mean}
+                    row |= {"low": difference.low, "high": difference.high, "p_value": difference.p_value}
+                    rows.append({**row, "finding": comparison.finding})
+    table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+    for _, of_method in table.groupby("method"):
+        table.loc[of_method.index, "p_holm"] = holm(of_method["p_value"].to_numpy(dtype=float))
+    return table
+
+
+def _with_method(scores: pd.DataFrame, resamples: pd.DataFrame, varied: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put what varies in the place of the method; trials of two sides may bear one id."""
+
+    def renamed(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(trial_id=table[varied].astype(str) + " " + table["trial_id"])
+
+    return renamed(scores).assign(method=scores[varied]), renamed(resamples).drop(columns=list(ONE))
+
+
+def _by(scores: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    return list(scores[scores["value"].notna()].groupby(keys, sort=False))
+
+
+def _of(table: pd.DataFrame, which: tuple[str, ...]) -> pd.DataFrame:
+    return table[(table[list(ONE)] == list(which)).all(axis=1)].drop(columns=list(ONE))

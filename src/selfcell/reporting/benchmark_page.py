@@ -1,0 +1,170 @@
+"""The page of a whole benchmark: the verdict first, then question by question."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from selfcell.benchmark.statistics import OVER_DONORS, VERDICT_RULE
+from selfcell.core.atomic import write_text
+from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json
+from selfcell.core.words import counted, file_name
+from selfcell.reporting.benchmark_sections import BenchmarkTables, Drawing, Section, sections, worth_sentence
+from selfcell.reporting.figures import as_svg
+from selfcell.reporting.names import method_name
+
+FORMAT_VERSION = 1
+
+
+def write_benchmark_page(folder: Path, path: Path) -> Path:
+    """Write one self-contained HTML page about a benchmark.
+
+    Every figure can be taken from it as SVG and PDF, and every table as CSV.
+
+    Parameters
+    ----------
+    folder
+        The results of a benchmark.
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If the benchmark is not finished, of a newer format, or a table is missing or damaged.
+    """
+    tables = read_tables(folder)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    plan = (folder / "plan.toml").read_text(encoding="utf-8")
+    write_text(path, environment.get_template("benchmark.html.j2").render(**_content(tables, plan)))
+    return path
+
+
+def read_tables(folder: Path) -> BenchmarkTables:
+    """Read what the page is made of; raises what :func:`write_benchmark_page` does."""
+    about = read_json(folder / "benchmark.json")
+    if about["format_version"] > FORMAT_VERSION:
+        raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
+    read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "scores")}
+    scores = read.pop("scores")
+    columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
+    failures = scores.loc[scores["error"].notna(), columns].drop_duplicates()
+    return BenchmarkTables(about=about, failures=failures, **read)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} is missing or damaged ({error}). Run the benchmark again: trials that are done are kept."
+        ) from error
+
+
+def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:
+    about = tables.about
+    return {
+        "title": about["title"],
+        "headline": worth_sentence(tables.verdicts),
+        "caveats": _caveats(tables),
+        "sections": [_shown(section, place) for place, section in enumerate(sections(tables))],
+        "rule": VERDICT_RULE + OVER_DONORS,
+        "methods": _methods(tables),
+        "plan": plan,
+        "facts": [
+            *((f"Version of {name}", value) for name, value in about["versions"].items()),
+            *((f"Machine: {name}", value) for name, value in about["machine"].items() if value is not None),
+            ("Command", about["command"]),
+        ],
+    }
+
+
+def _caveats(tables: BenchmarkTables) -> list[str]:
+    found, seeds = [], tables.plan["seeds"]
+    for which, numbers in seeds.items():
+        if len(numbers) < 3:
+            kind = {"pretraining": "pre-training", "finetuning": "fine-tuning"}[which]
+            found.append(f"Only {counted(len(numbers), 'seed')} of {kind}: intervals are wide, and verdicts few.")
+    if len(tables.failures):
+        found.append(f"{counted(len(tables.failures), 'trial')} failed, and nothing here is said of them; see below.")
+    return found
+
+
+def _methods(tables: BenchmarkTables) -> list[str]:
+    """Write the methods paragraph from the plan."""
+    plan, seeds = tables.plan, tables.plan["seeds"]
+    runs = pd.DataFrame(tables.about["pretrainings"], columns=["corpus", "encoder", "seed", "n_train", "seconds"])
+    corpora = "; ".join(
+        f"{name} ({part['n_train'].iloc[0]:,} training cells of {plan['corpora'][name]['cells']})"
+        for name, part in runs.groupby("corpus", sort=False)
+    )
+    methods = ", ".join(method_name(method) for method in dict.fromkeys(tables.estimates["method"]))
+    n_targets, n_runs = tables.estimates["target"].nunique(), len(runs)
+    return [
+        f"Encoders ({', '.join(dict.fromkeys(runs['encoder']))}) were pre-trained without labels on {corpora}, each "
+        f"with {counted(len(seeds['pretraining']), 'seed')} ({n_runs} runs), and judged at "
+        f"{counted(n_targets, 'target')} with {counted(len(seeds['finetuning']), 'seed')} of fine-tuning for every "
+        f"pre-training: {methods}. Networks from pre-trained and from random weights differ in nothing but these. "
+        f"p is corrected by Holm's method for all comparisons of a question; visible from: the difference that would "
+        f"have been found with a probability of 0.8.",
+        f"Made with selfcell {tables.about['versions']['selfcell']}.",
+    ]
+
+
+def _shown(section: Section, place: int) -> dict[str, Any]:
+    drawings = [_drawn(drawing, f"d{place}-{number}") for number, drawing in enumerate(section.drawings)]
+    tables = [_sheet(table, name, f"t{place}-{number}") for number, (name, table) in enumerate(section.tables)]
+    return {"title": section.title, "sentences": section.sentences, "drawings": drawings, "tables": tables}
+
+
+def _drawn(drawing: Drawing, place: str) -> dict[str, Any]:
+    svg, name = as_svg(drawing.figure, drawing.caption), file_name(drawing.name)
+    return {
+        "caption": drawing.caption[0].upper() + drawing.caption[1:],
+        "svg": svg,
+        "svg_link": _link(f"{name}.svg", "image/svg+xml", svg.encode()),
+        "pdf_link": _link(f"{name}.pdf", "application/pdf", _pdf(drawing.figure)),
+        "table": _sheet(drawing.table, drawing.name, place),
+    }
+
+
+def _pdf(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
+    return stream.getvalue()
+
+
+def _sheet(table: pd.DataFrame, name: str, place: str) -> dict[str, Any]:
+    is_number = [pd.api.types.is_numeric_dtype(table[column]) for column in table]
+    rows = [
+        [_cell(value, is_number=numeric) for value, numeric in zip(row, is_number, strict=True)]
+        for row in table.itertuples(index=False, name=None)
+    ]
+    csv = table.to_csv(index=False, float_format="%.6g").encode()
+    return {
+        "id": place,
+        "name": name,
+        "columns": list(zip(map(str, table.columns), is_number, strict=True)),
+        "rows": rows,
+        "csv": _link(f"{file_name(name)}.csv", "text/csv", csv),
+    }
+
+
+def _cell(value: Any, *, is_number: bool) -> dict[str, Any]:
+    if not is_number:
+        return {"text": "" if pd.isna(value) else str(value), "is_number": False}
+    if pd.isna(value):
+        return {"text": "", "is_number": True, "value": ""}
+    is_whole = float(value).is_integer() and abs(value) >= 1
+    return {"text": f"{value:,.0f}" if is_whole else f"{value:.3g}", "is_number": True, "value": f"{value:.8g}"}
+
+
+def _link(name: str, kind: str, content: bytes) -> dict[str, str]:
+    return {"name": name, "href": f"data:{kind};base64,{base64.b64encode(content).decode()}"}

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfcell.benchmark.saturation import enough_from
+from selfcell.benchmark.statistics import ScoreStack
+from selfcell.benchmark.summaries import between, estimates
+
+HEADLINES = {"types": "macro_f1"}
+
+
+@pytest.fixture
+def tables(rng):
+    rows, draws = [], []
+    for corpus in ("large", "small"):
+        for encoder, shift in (("masked", 0.0), ("byol", 0.05)):
+            for method in ("zero_shot", "pca_knn"):
+                for first, second in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                    # What does not depend on the encoder bears one id in all studies.
+                    one = f"t{method}{first}{second}" + ("" if method == "pca_knn" else encoder + corpus)
+                    which = {"target": "types", "corpus": corpus, "encoder": encoder, "trial_id": one}
+                    value = 0.6 + shift * (method == "zero_shot") + 0.01 * rng.normal()
+                    facts = {
+                        "budget": "all donors", "metric": "macro_f1", "value": value, "pretrain_seed": first,
+                        "finetune_seed": second, "n_units": 9, "n_labelled_cells": 50, "n_cells": 70, "seconds": 1.5,
+                        "peak_memory_mb": 100.0 + second,
+                    }  # fmt: skip
+                    rows.append({**which, "method": method, **facts})
+                    draws.append({**which, "metric": "macro_f1", **dict(enumerate(value + 0.01 * rng.normal(size=50)))})
+    return pd.DataFrame(rows), pd.DataFrame(draws)
+
+
+def test_means_are_those_of_each_study(tables):
+    scores, draws = tables
+    found = estimates(*tables, HEADLINES)
+    assert len(found) == 2 * 2 * 2 and set(found["peak_memory_mb"]) == {101.0}
+    row = found.query("corpus == 'small' and encoder == 'byol' and method == 'zero_shot'").iloc[0]
+    of_study = "corpus == 'small' and encoder == 'byol'"
+    keys = ["target", "corpus", "encoder"]
+    stack = ScoreStack(scores.query(of_study), draws.query(of_study).drop(columns=keys), "macro_f1")
+    expected = stack.estimate("zero_shot", "all donors")
+    assert (row["mean"], row["low"], row["high"]) == (expected.mean, expected.low, expected.high)
+
+
+def test_encoders_are_compared_pair_by_pair_with_the_first(tables):
+    scores, draws = tables
+    found = between("encoder", *tables, HEADLINES)
+    assert set(found["encoder"]) == {"byol"} and set(found["against"]) == {"masked"}
+    assert set(found["method"]) == {"zero_shot"} and len(found) == 2
+    values = scores.query("method == 'zero_shot' and corpus == 'large'").set_index("encoder")["value"]
+    by_seed = values["byol"].to_numpy() - values["masked"].to_numpy()
+    row = found[found["corpus"] == "large"].iloc[0]
+    assert row["difference"] == pytest.approx(by_seed.mean())
+    assert row["low"] < row["difference"] < row["high"] and row["p_holm"] >= row["p_value"]
+    of_corpora = between("corpus", *tables, HEADLINES)
+    assert set(of_corpora["corpus"]) == {"small"} and set(of_corpora["against"]) == {"large"} and len(of_corpora) == 2
+    alone = scores["encoder"] == "masked", draws["encoder"] == "masked"
+    assert between("encoder", scores[alone[0]], draws[alone[1]], HEADLINES).empty
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**7), st.floats(-0.1, 0.1)), min_size=1, unique_by=lambda pair: pair[0]))
+def test_enough_is_where_nothing_larger_leaves_room_for_a_gain(pairs):
+    sizes, gains = [size for size, _ in pairs], [gain for _, gain in pairs]
+    found = enough_from(sizes, gains, margin=0.01)
+    larger = {size: all(gain < 0.01 for other, gain in pairs if other >= size) for size in sizes}
+    expected = [size for size, is_enough in larger.items() if is_enough]
+    assert found == (min(expected) if expected else None)
+
+
+def test_what_is_not_known_is_not_enough():
+    assert enough_from([10, 20], [np.nan, 0.0]) == 20
+    assert enough_from([10, 20], [0.0, np.nan]) is None

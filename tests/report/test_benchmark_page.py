@@ -1,0 +1,232 @@
+"""The page of a benchmark: what it says, and that it works in a browser, by clicks and keys, in light and dark."""
+
+import base64
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selfcell.benchmark.summaries import between, estimates
+from selfcell.benchmark.verdicts import verdicts
+from selfcell.core.errors import InputError
+from selfcell.reporting.html import write_report
+
+TYPES = "<script>alert(1)</script>"
+PLAN = {
+    "name": "made", "seeds": {"pretraining": [0, 1, 2], "finetuning": [0, 1]},
+    "cells": {"blood": {"source": "blood.h5ad"}, "other": {"source": ["a.h5ad", "b.h5ad"]}},
+    "corpora": {"blood": {"cells": "blood"}, "other": {"cells": "other"}},
+    "targets": {
+        "types": {"title": f"Types {TYPES}", "cells": "blood", "query": None},
+        "unseen": {"title": None, "cells": "blood", "query": "other"},
+    },
+}  # fmt: skip
+SWITCHES = (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "window-size=1100,1400",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "no-first-run",
+)
+SHIFT = {"zero_shot": -0.05, "probe": 0.0, "fine_tuned": 0.08, "from_scratch": 0.0, "pca_knn": -0.1}
+
+
+def made_scores(rng):
+    rows, draws = [], []
+    asked = [("types", corpus, encoder) for corpus in ("blood", "other") for encoder in ("masked", "byol")]
+    for target, corpus, encoder in [*asked, ("unseen", "blood", "masked")]:
+        for budget, n_labelled in (("2 donors", 100), ("all donors", 900)):
+            for method, shift in SHIFT.items():
+                for first in range(3):
+                    for second in range(2):
+                        value = 0.7 + shift * (n_labelled < 500) + (encoder == "byol") * 0.02 + rng.normal() * 0.004
+                        one = f"t{len(rows)}"
+                        which = {"target": target, "corpus": corpus, "encoder": encoder, "trial_id": one}
+                        rows.append({
+                            **which, "method": method, "budget": budget, "metric": "macro_f1", "value": value,
+                            "pretrain_seed": first, "finetune_seed": second, "n_labelled_cells": n_labelled,
+                            "n_cells": 500, "n_units": 8, "seconds": 2.0, "peak_memory_mb": 700.0, "error": None,
+                        })  # fmt: skip
+                        sample = value + rng.normal(size=200) * 0.004
+                        draws.append({**which, "metric": "macro_f1", **dict(enumerate(sample))})
+    failed = {**rows[0], "method": "scvi", "value": np.nan, "error": "MemoryError: no <room>", "trial_id": "t-1"}
+    return pd.DataFrame([*rows, failed]), pd.DataFrame(draws)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("benchmark") / "made"
+    path.mkdir()
+    scores, resamples = made_scores(np.random.default_rng(0))
+    of_all = scores, resamples, {"types": "macro_f1", "unseen": "macro_f1"}
+    pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all)], ignore_index=True)
+    tables = {"scores": scores, "verdicts": verdicts(*of_all), "estimates": estimates(*of_all), "pairs": pairs}
+    for name, table in tables.items():
+        table.to_parquet(path / f"{name}.parquet", index=False)
+    runs = [
+        {"corpus": corpus, "encoder": encoder, "seed": seed, "n_train": n_train, "seconds": 30.0}
+        for corpus, n_train in (("blood", 5_000), ("other", 50_000))
+        for encoder in ("masked", "byol")
+        for seed in range(3)
+    ]
+    about = {
+        "format_version": 1, "title": "Blood & <others>", "plan": PLAN, "pretrainings": runs,
+        "versions": {"selfcell": "1", "torch": "2"}, "machine": {"threads": 2, "gpu": None}, "command": "selfcell x",
+    }  # fmt: skip
+    (path / "benchmark.json").write_text(json.dumps(about))
+    (path / "plan.toml").write_text('name = "made"')
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return write_report(folder)
+
+
+def test_the_verdict_comes_first_and_every_question_has_its_answer(page):
+    text = page.read_text()
+    verdict = "From pre-trained weights instead of random ones, a network is better at 5 of 10 comparisons (2 targets)"
+    assert text.index(verdict) < text.index("<nav") < text.index("<main")
+    for question in ("Masked or contrastive", "How many cells to pre-train on", "How many labels", "What does it cost"):
+        assert question in text
+    assert "Pre-trained on other data sets alone: helps at 2, no evidence at 2 of 4." in text
+    assert "Judged on a data set never seen: helps at 1, no evidence at 1 of 2." in text
+    assert "from 900 labelled cells on, pre-training is worth less than 0.01 (95 %)" in text
+    assert "from 5,000 cells on, blood gains less" in text or "from 50,000 cells on, blood gains less" in text
+    assert "fine-tuned: byol ranks first on average over" in text
+
+
+def test_what_comes_from_data_is_text_and_nothing_from_outside(page):
+    text = page.read_text()
+    assert TYPES not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "Blood &amp; &lt;others&gt;" in text and "no &lt;room&gt;" in text
+    outside = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', text)
+    assert outside == [] and "@import" not in text
+    assert text.count("<script>") == 1
+
+
+def test_what_is_taken_along_is_whole(page):
+    text = page.read_text()
+    links = re.findall(r'href="data:([\w/+]+);base64,([\w+/=]+)" download="([\w.-]+)"', text)
+    kinds = {name.rsplit(".", 1)[1]: (kind, base64.b64decode(content)) for kind, content, name in links}
+    assert kinds["svg"][1].startswith(b"<svg") and kinds["pdf"][1].startswith(b"%PDF")
+    assert b"mean" in kinds["csv"][1].splitlines()[0] or b"error" in kinds["csv"][1].splitlines()[0]
+    assert len({name for _, _, name in links}) == len(links)
+
+
+def test_the_same_results_give_the_same_page(folder, page, tmp_path):
+    assert write_report(folder, out=tmp_path / "again.html").read_text() == page.read_text()
+
+
+def test_a_damaged_or_newer_benchmark_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "pairs.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"pairs\.parquet is missing or damaged .* Run the benchmark again"):
+        write_report(copy)
+    about = json.loads((copy / "benchmark.json").read_text())
+    (copy / "benchmark.json").write_text(json.dumps({**about, "format_version": 99}))
+    with pytest.raises(InputError, match="newer selfcell"):
+        write_report(copy)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        if os.environ.get("SELFCELL_REQUIRE_BROWSER"):
+            pytest.fail("chromium and chromedriver are needed: apt-get install chromium chromium-driver")
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    from selenium import webdriver  # noqa: PLC0415 - there may be no browser to drive
+
+    options = webdriver.ChromeOptions()
+    for switch in SWITCHES:
+        options.add_argument(f"--{switch}")
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.get(page.as_uri())
+    return browser
+
+
+def column(table, place):
+    return [row.find_elements("css selector", "td")[place].text for row in shown_rows(table)]
+
+
+def shown_rows(table):
+    return [row for row in table.find_elements("css selector", "tbody tr") if row.is_displayed()]
+
+
+def all_scores(driver):
+    heading = driver.find_element("xpath", "//h2[text()='All scores']")
+    return heading.find_element("xpath", "./..")
+
+
+def test_tables_are_sorted_by_a_click_and_by_the_keyboard(opened):
+    table = all_scores(opened).find_element("css selector", "table")
+    button = table.find_elements("css selector", "th button")[6]
+    button.click()
+    values = [float(text) for text in column(table, 6)]
+    assert values == sorted(values)
+    button.send_keys("\n")
+    assert [float(text) for text in column(table, 6)] == sorted(values, reverse=True)
+    header = button.find_element("xpath", "./..")
+    assert header.get_attribute("aria-sort") == "descending"
+    table.find_element("css selector", "th button").click()
+    assert header.get_attribute("aria-sort") is None and column(table, 0) == sorted(column(table, 0))
+
+
+def test_rows_are_filtered_by_words_and_counted(opened):
+    section = all_scores(opened)
+    table, box = section.find_element("css selector", "table"), section.find_element("css selector", "input")
+    n_rows = len(shown_rows(table))
+    box.send_keys("unseen zero-SHOT")
+    assert len(shown_rows(table)) == 2 and set(column(table, 3)) == {"zero-shot"}
+    assert section.find_element("css selector", "output").text == f"2 of {n_rows} rows"
+
+
+def test_the_page_is_quiet_and_fits_a_phone(opened):
+    assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+    opened.set_window_size(420, 900)
+    wide = opened.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    opened.set_window_size(1100, 1400)
+    assert wide <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_light_and_dark(opened, scheme, tmp_path):
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    for selector in ("body", ".headline", ".caveat", ".small", "th button", "nav a"):
+        assert opened.execute_script(CONTRAST, selector) >= 4.5, selector
+    shots = os.environ.get("SELFCELL_SCREENSHOTS", str(tmp_path))
+    assert opened.save_screenshot(f"{shots}/benchmark-{scheme}.png")
+
+
+CONTRAST = """
+const element = document.querySelector(arguments[0]);
+const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+const light = (color) => {
+  const [r, g, b] = numbers(color).map((value) => value / 255)
+    .map((value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+let ground = element;
+const seen = (one) => numbers(getComputedStyle(one).backgroundColor)[3] !== 0;
+while (!seen(ground) && ground.parentElement) ground = ground.parentElement;
+const both = [light(getComputedStyle(element).color), light(getComputedStyle(ground).backgroundColor)];
+return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+"""
