@@ -278,6 +278,15 @@ def test_what_was_seen_and_left_out_is_kept_and_shown(adata, model, small_settin
     assert "Two seeds say little" in page
 
 
+def test_donors_that_pre_training_was_not_given_may_be_labelled(adata, small_settings, tmp_path):
+    data = small_settings.data.model_copy(update={"test_fraction": 0.2, "train_donor_fraction": 0.01})
+    run = pretrain(adata, small_settings.model_copy(update={"data": data}), out=tmp_path / "run", show_progress=False)
+    assert len(run.split["donors"]["train"]) == 1 and len(run.split["donors"]["left_out"]) == 2
+    scores = evaluate(run, adata, label_key="cell_type", donor_key="donor", n_seeds=1, out=tmp_path / "out", **CHEAP)
+    assert set(scores["n_labelled_donors"]) == {4}
+    assert read_results(tmp_path / "out").about["has_seen"] is False
+
+
 def test_a_share_to_judge_on_is_refused_where_the_run_has_set_cells_aside(adata, model):
     with pytest.raises(InputError, match=r"The run set \d+ of these cells aside .*Leave --test-fraction"):
         evaluate(model, adata, label_key="cell_type", donor_key="donor", test_fraction=0.5, **CHEAP)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
-from selfcell.data.splits import PARTS, split_cells, split_from_json, split_of_donors
+from selfcell.data.splits import PARTS, split_cells, split_from_json, split_of_donors, with_all_training_donors
 
 
 @given(
@@ -81,6 +81,25 @@ def test_shares_that_round_to_all_cells_are_refused(n_cells, share):
 def test_too_few_cells_are_refused():
     with pytest.raises(InputError, match="3 cells are too few to split into 2 parts"):
         split_cells(3, None, validation_fraction=0.1, seed=0)
+
+
+def test_smaller_shares_of_donors_are_parts_of_larger_ones(adata, tmp_path):
+    donors = pd.Series([f"d{place % 20}" for place in range(300)], name="donor")
+    how = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 3}
+    whole = split_cells(300, donors, **how)
+    kept = set(whole.donors["train"])
+    for share in (0.6, 0.3, 0.01):
+        split = split_cells(300, donors, train_donor_fraction=share, **how)
+        assert set(split.donors["train"]) < kept and len(split.donors["train"]) == max(1, round(share * 14))
+        assert (split.donors["test"], split.donors["validation"]) == (whole.donors["test"], whole.donors["validation"])
+        assert set(split.donors["train"]) | set(split.donors["left_out"]) == set(whole.donors["train"])
+        split.write(tmp_path / "split.json")
+        saved = json.loads((tmp_path / "split.json").read_text())
+        assert (split_from_json(saved, 300, donors).train == split.train).all()
+        assert (split_from_json(with_all_training_donors(saved), 300, donors).train == whole.train).all()
+        kept = set(split.donors["train"])
+    with pytest.raises(InputError, match=r"train_donor_fraction=0\.5 is a share of donors, so their column is needed"):
+        split_cells(300, None, train_donor_fraction=0.5, **how)
 
 
 def test_a_donor_in_two_parts_is_refused():

@@ -14,6 +14,7 @@ from selfcell.data.atlas.cells import open_atlas
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import BlockOrder
 from selfcell.data.simulate import simulate_cells
+from selfcell.data.splits import split_cells
 from selfcell.data.stream import open_any, stream_cells
 from selfcell.data.stream_split import split_stream
 from selfcell.data.subset import CellSubset
@@ -166,6 +167,16 @@ def test_a_plan_is_what_comes(places):
     loader = stream(places, "atlas")
     assert [minibatch.n_cells for minibatch in loader] == [len(rows) for rows in loader.plan()]
     assert sorted(np.concatenate(list(loader.plan(epoch=3)))) == list(range(300))
+
+
+def test_a_share_of_the_training_donors_is_that_of_cells_in_memory(places, adata):
+    how = {"validation_fraction": 0.1, "test_fraction": 0.2, "train_donor_fraction": 0.4, "seed": 1}
+    streamed = split_stream(open_atlas(places["atlas"]), "donor", **how)
+    in_memory = split_cells(300, adata.obs["donor"].astype(str), **how)
+    assert streamed.to_json() == in_memory.to_json() and streamed.to_json()["donors"]["left_out"]
+    assert len(streamed.train) == len(in_memory.train)
+    with pytest.raises(InputError, match="is a share of donors"):
+        split_stream(open_atlas(places["atlas"]), None, **how)
 
 
 def test_cells_of_a_donor_that_is_not_known_are_warned_of(adata, tmp_path, caplog):

@@ -8,7 +8,7 @@ import pandas as pd
 from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.core.errors import InputError
 from selfcell.data.source import Cells
-from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json
+from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json, with_all_training_donors
 from selfcell.training.run_folder import TrainedModel
 
 TEST_FRACTION = 0.3
@@ -29,7 +29,7 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
     if any(other != saved[0] for other in saved[1:]):
         raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
     if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
-        split = split_from_json(saved[0], len(cells), donors)
+        split = split_from_json(with_all_training_donors(saved[0]), len(cells), donors)
         if len(split.test):
             if plan.test_fraction is not None:
                 raise InputError(

@@ -18,6 +18,8 @@ from selfcell.data.permutation import uniform
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
+LEFT_OUT = "left_out"
+"""What ``split.json`` calls donors that are for training, but that pre-training was not given."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Split:
     def to_json(self) -> dict[str, Any]:
         """Give what ``split.json`` holds: the donors of each part or, split by cell, the positions of the cells."""
         if self.unit != "cell":
-            return {"unit": self.unit, "donors": {part: list(self.donors[part]) for part in PARTS}}
+            return {"unit": self.unit, "donors": {part: list(named) for part, named in self.donors.items()}}
         return {"unit": "cell", "positions": {part: getattr(self, part).tolist() for part in PARTS}}
 
     def write(self, path: Path) -> None:
@@ -47,7 +49,13 @@ class Split:
 
 
 def split_cells(
-    n_cells: int, donors: pd.Series | None, *, validation_fraction: float, test_fraction: float = 0.0, seed: int
+    n_cells: int,
+    donors: pd.Series | None,
+    *,
+    validation_fraction: float,
+    test_fraction: float = 0.0,
+    train_donor_fraction: float = 1.0,
+    seed: int,
 ) -> Split:
     """Split by donor where donors are given, else by cell.
 
@@ -60,18 +68,22 @@ def split_cells(
     validation_fraction, test_fraction
         Share of the cells to be reached, between 0 and 1. By donor, parts are filled donor by donor in random order
         until the share is reached, so they come out a little larger.
+    train_donor_fraction
+        Share of the training donors to keep, at least one; smaller shares are parts of larger ones. The other donors
+        are in no part.
     seed
         Seed of the draw.
 
     Raises
     ------
     InputError
-        If the shares leave nothing to train on, or there are too few donors (or cells) to give every part that was
-        asked for at least one.
+        If the shares leave nothing to train on, there are too few donors (or cells) to give every part that was asked
+        for at least one, or some of the donors are asked for and none are known.
     """
     n_parts = count_parts(validation_fraction, test_fraction)
     rng = numpy_rng(seed, "split")
     if donors is None:
+        refuse_donor_fraction(train_donor_fraction)
         if n_cells < 2 * n_parts:
             raise InputError(f"{n_cells} cells are too few to split into {n_parts} parts.")
         order = rng.permutation(n_cells)
@@ -87,7 +99,7 @@ def split_cells(
     chosen = choose_donors(
         donors.value_counts(), str(donors.name), validation_fraction, test_fraction, n_parts=n_parts, rng=rng
     )
-    return split_of_donors(donors, **chosen)
+    return split_of_donors(donors, **with_share_of_donors(chosen, train_donor_fraction))
 
 
 def part_by_rule(positions: np.ndarray, rule: dict[str, int | float]) -> np.ndarray:
@@ -169,10 +181,47 @@ def split_by_query(obs: pd.DataFrame, query: str, *, unit: str | None, donors: p
     return Split(train, np.array([], dtype=np.int64), test, unit=unit or "query", donors=named)
 
 
+def refuse_donor_fraction(train_donor_fraction: float) -> None:
+    """Refuse a share of donors where none are known."""
+    if train_donor_fraction < 1:
+        raise InputError(
+            f"data.train_donor_fraction={train_donor_fraction:g} is a share of donors, so their column is needed: "
+            "data.donor_key (--donor COLUMN)."
+        )
+
+
+def with_share_of_donors(chosen: dict[str, list[str]], share: float) -> dict[str, list[str]]:
+    """Keep the first of the training donors, which are in random order, and name the others."""
+    if share >= 1:
+        return chosen
+    n_kept = max(1, round(share * len(chosen["train"])))
+    return {**chosen, "train": chosen["train"][:n_kept], LEFT_OUT: chosen["train"][n_kept:]}
+
+
+def with_all_training_donors(saved: dict[str, Any]) -> dict[str, Any]:
+    """Give a saved split with the donors that pre-training was not given among those to train on: they may be labelled.
+
+    Parameters
+    ----------
+    saved
+        What ``split.json`` holds.
+    """
+    if not saved.get("donors", {}).get(LEFT_OUT):
+        return saved
+    donors = dict(saved["donors"])
+    left_out = donors.pop(LEFT_OUT)
+    return {**saved, "donors": {**donors, "train": [*donors["train"], *left_out]}}
+
+
 def split_of_donors(
-    donors: pd.Series, *, train: Iterable[str], validation: Iterable[str], test: Iterable[str]
+    donors: pd.Series,
+    *,
+    train: Iterable[str],
+    validation: Iterable[str],
+    test: Iterable[str],
+    left_out: Iterable[str] = (),
 ) -> Split:
-    """Make the split with these donors in these parts.
+    """Make the split with these donors in these parts; those left out are named, and in none of them.
 
     Raises
     ------
@@ -185,6 +234,8 @@ def split_of_donors(
     if twice:
         raise InputError(f"Donor {twice[0]!r} is in two parts of the split.")
     rows = {part: np.flatnonzero(donors.isin(named[part]).to_numpy()) for part in PARTS}
+    if left_out := tuple(left_out):
+        named[LEFT_OUT] = left_out
     return Split(rows["train"], rows["validation"], rows["test"], unit=str(donors.name), donors=named)
 
 

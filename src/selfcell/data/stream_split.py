@@ -12,7 +12,14 @@ from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.atlas.obs import UNKNOWN
-from selfcell.data.splits import PARTS, choose_donors, count_parts, part_by_rule
+from selfcell.data.splits import (
+    PARTS,
+    choose_donors,
+    count_parts,
+    part_by_rule,
+    refuse_donor_fraction,
+    with_share_of_donors,
+)
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
 
@@ -36,7 +43,7 @@ class StreamSplit:
         """Give what ``split.json`` holds: the donors of each part or, split by cell, the rule."""
         if self.unit == "cell":
             return {"unit": "cell", "rule": self.rule}
-        return {"unit": self.unit, "donors": {part: list(self.donors[part]) for part in PARTS}}
+        return {"unit": self.unit, "donors": {part: list(named) for part, named in self.donors.items()}}
 
     def write(self, path: Path) -> None:
         """Write the split as JSON, atomically."""
@@ -49,6 +56,7 @@ def split_stream(
     *,
     validation_fraction: float,
     test_fraction: float = 0.0,
+    train_donor_fraction: float = 1.0,
     seed: int,
 ) -> StreamSplit:
     """Split by the donors of an obs column where one is named, else by cell.
@@ -64,6 +72,7 @@ def split_stream(
     """
     n_parts = count_parts(validation_fraction, test_fraction)
     if donor_key is None:
+        refuse_donor_fraction(train_donor_fraction)
         return _by_rule(
             cells, {"seed": seed, "validation_fraction": validation_fraction, "test_fraction": test_fraction}
         )
@@ -81,8 +90,9 @@ def split_stream(
         )
     rng = numpy_rng(seed, "split")
     chosen = choose_donors(sizes[sizes > 0], donor_key, validation_fraction, test_fraction, n_parts=n_parts, rng=rng)
+    chosen = with_share_of_donors(chosen, train_donor_fraction)
     train, validation, test = (cells.of_codes(column, chosen[part]) for part in PARTS)
-    donors = {part: tuple(chosen[part]) for part in PARTS}
+    donors = {part: tuple(named) for part, named in chosen.items()}
     return StreamSplit(train, validation, test, unit=donor_key, donors=donors)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -159,13 +159,16 @@ def _opened(source: CellSource, data: DataSettings) -> AnyCells:
 def draw_split(cells: AnyCells, settings: PretrainSettings) -> Split | StreamSplit:
     """Choose the cells of training, validation and test."""
     data = settings.data
-    shares = data.validation_fraction, data.test_fraction
+    how: Any = {
+        "validation_fraction": data.validation_fraction,
+        "test_fraction": data.test_fraction,
+        "train_donor_fraction": data.train_donor_fraction,
+        "seed": data.split_seed,
+    }
     if isinstance(cells, StreamedCells):
-        return split_stream(
-            cells, data.donor_key, validation_fraction=shares[0], test_fraction=shares[1], seed=data.split_seed
-        )
+        return split_stream(cells, data.donor_key, **how)
     donors = None if data.donor_key is None else obs_column(cells.obs, data.donor_key, role="donor")
-    return split_cells(len(cells), donors, validation_fraction=shares[0], test_fraction=shares[1], seed=data.split_seed)
+    return split_cells(len(cells), donors, **how)
 
 
 def task_loaders(settings: PretrainSettings, cells: AnyCells, split: Split | StreamSplit) -> dict[str, CellLoader]:

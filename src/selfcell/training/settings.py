@@ -52,6 +52,9 @@ class DataSettings(Settings):
     """Share of the cells on which the loss is watched, between 0 and 0.9."""
     test_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     """Share of the cells that training never sees, for `selfcell evaluate`, between 0 and 0.9."""
+    train_donor_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Pre-train on this share of the training donors, at least one, drawn so that smaller shares are parts of larger
+    ones: what more cells are worth. The other donors may be labelled later, and are never judged on."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split alone, so that runs of other training seeds hold out the same cells."""
 
