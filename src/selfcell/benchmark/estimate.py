@@ -14,6 +14,7 @@ from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.study_plan import LabelBudget
 from selfcell.benchmark.trials import Workplace
 from selfcell.data.source import Cells
+from selfcell.data.stream import AnyCells, open_any
 from selfcell.downstream import REGIMES
 from selfcell.training.speed import measure_training_speed
 
@@ -54,7 +55,8 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
     for planned in benchmark.studies():
         rows += _of_study(benchmark, planned, measured)
     used = [benchmark.cells[benchmark.plan.targets[name].cells] for name in benchmark.targets]
-    used += [benchmark.corpus_cells(encoder.corpus) for encoder in pretrainings]
+    # What is streamed takes next to no memory.
+    used += [cells for encoder in pretrainings if isinstance(cells := benchmark.corpus_cells(encoder.corpus), Cells)]
     largest = max(used, key=lambda cells: cells.counts.nnz)
     memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * largest.counts.nnz / 1e9
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
@@ -64,8 +66,8 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
 
 
 def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[Pretraining]) -> dict[str, object]:
-    cells, data, training = benchmark.corpus_cells(encoder.corpus), encoder.settings.data, encoder.settings.training
-    n_train = len(cells) * (1 - data.validation_fraction - data.test_fraction)
+    cells, data, training = _corpus(benchmark, encoder), encoder.settings.data, encoder.settings.training
+    n_train = len(cells) * (1 - data.validation_fraction - data.test_fraction) * data.train_donor_fraction
     minibatch_size = 256 if training.minibatch_size == "auto" else training.minibatch_size
     seconds = training.max_epochs * n_train / _speed(_n_genes(cells, encoder), minibatch_size)
     n_done = sum(one.is_finished for one in runs)
@@ -126,7 +128,12 @@ def _n_labelled(cells: Cells, planned: PlannedStudy, budget: LabelBudget, n_cell
     return n_trainable
 
 
-def _n_genes(cells: Cells, encoder: PlannedEncoder) -> int:
+def _corpus(benchmark: Benchmark, encoder: PlannedEncoder) -> AnyCells:
+    cells = benchmark.corpus_cells(encoder.corpus)
+    return cells if isinstance(cells, Cells) else open_any(cells)
+
+
+def _n_genes(cells: AnyCells, encoder: PlannedEncoder) -> int:
     return min(encoder.settings.data.n_top_genes or len(cells.genes), len(cells.genes))
 
 

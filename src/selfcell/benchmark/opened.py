@@ -75,9 +75,9 @@ class Benchmark:
             for encoder in dict.fromkeys(study.encoder for study in self.studies())
         }
 
-    def corpus_cells(self, corpus: str) -> Cells:
-        """Give the cells that a corpus is of."""
-        return self.cells[self.plan.corpora[corpus].cells]
+    def corpus_cells(self, corpus: str) -> Cells | Path:
+        """Give the cells that a corpus is of, or the path of an atlas."""
+        return self.cells.corpus(self.plan.corpora[corpus].cells)
 
     def check_cells(self) -> dict[str, str]:
         """Read the cells of what is asked, and refuse what cannot work, before hours are spent.

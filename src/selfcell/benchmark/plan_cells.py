@@ -16,9 +16,11 @@ from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.seeds import numpy_rng
 from selfcell.data import datasets
+from selfcell.data.atlas.index import is_atlas
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.label_maps import read_label_map
 from selfcell.data.source import Cells, open_cells, read_adata
+from selfcell.data.stream import open_any
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,29 @@ class PlanCells:
         """
         return self._read(name)
 
+    def corpus(self, name: str) -> Cells | Path:
+        """Give what is pre-trained on: cells in memory, or the path of an atlas, which is streamed.
+
+        Raises
+        ------
+        InputError
+            As for cells; and if those of an atlas are to be prepared, which they cannot.
+        """
+        settings = self._settings[name]
+        if not isinstance(settings.source, str) or not is_atlas(self._folder / settings.source):
+            return self[name]
+        given = settings.model_dump(exclude={"source", "label", "donor", "batch"}, exclude_defaults=True)
+        if given:
+            raise InputError(
+                f"[cells.{name}] is an atlas, which is streamed as it is: leave {', '.join(given)} out. Cells are "
+                "chosen by the corpus: settings = { data = { where = ... } }."
+            )
+        return self._folder / settings.source
+
     def fingerprint(self, name: str) -> str:
-        """Hash counts and all columns of ``obs`` that the plan names."""
+        """Hash counts and all columns of ``obs`` that the plan names; of an atlas, what it was built from."""
+        if name not in self._fingerprints and isinstance(atlas := self.corpus(name), Path):
+            self._fingerprints[name] = open_any(atlas).fingerprint()
         if name not in self._fingerprints:
             cells, settings = self[name], self._settings[name]
             named = [key for key in (settings.label, settings.donor, settings.batch) if key is not None]

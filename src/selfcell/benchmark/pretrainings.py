@@ -86,7 +86,7 @@ class Pretraining:
         """Have it tried again."""
         self._failed.unlink(missing_ok=True)
 
-    def run(self, cells: Cells) -> None:
+    def run(self, cells: Cells | Path) -> None:
         """Pre-train, from the last checkpoint if there is one; what goes wrong is taken down."""
         begun = (self.path / "manifest.json").exists()
         try:
@@ -99,7 +99,9 @@ class Pretraining:
         return self.failure or load(self.path)
 
 
-def run_pretrainings(wanted: Sequence[Pretraining], cells_of: Callable[[str], Cells], workplace: Workplace) -> None:
+def run_pretrainings(
+    wanted: Sequence[Pretraining], cells_of: Callable[[str], Cells | Path], workplace: Workplace
+) -> None:
     """Run what is neither finished nor known to fail.
 
     Parameters
@@ -107,7 +109,7 @@ def run_pretrainings(wanted: Sequence[Pretraining], cells_of: Callable[[str], Ce
     wanted
         All pre-trainings.
     cells_of
-        Gives the cells of a corpus by its name.
+        Gives the cells of a corpus by its name, or the path of an atlas.
     workplace
         Where.
     """
@@ -127,7 +129,7 @@ def run_pretrainings(wanted: Sequence[Pretraining], cells_of: Callable[[str], Ce
 
 
 def _run_all(
-    waiting: Sequence[Pretraining], cells_of: Callable[[str], Cells], workplace: Workplace
+    waiting: Sequence[Pretraining], cells_of: Callable[[str], Cells | Path], workplace: Workplace
 ) -> Iterator[Pretraining]:
     jobs = workplace.n_jobs(len(waiting))
     if jobs == 1 and workplace.dask is None:
@@ -143,6 +145,6 @@ def _run_all(
         raise InputError(f"{KILLED} Give the same command again to go on, with fewer --jobs.") from error
 
 
-def _run(one: Pretraining, cells: Cells) -> Pretraining:
+def _run(one: Pretraining, cells: Cells | Path) -> Pretraining:
     one.run(cells)
     return one
