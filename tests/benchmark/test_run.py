@@ -16,9 +16,11 @@ import tomli_w
 from selfcell.benchmark import pretrainings, trials
 from selfcell.benchmark.estimate import estimate
 from selfcell.benchmark.opened import Benchmark
+from selfcell.benchmark.results import read_results
 from selfcell.benchmark.run import PRETRAINING, run_benchmark
 from selfcell.benchmark.trials import Contest, Workplace
 from selfcell.core.errors import InputError
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 
 PLAN = {
@@ -262,6 +264,27 @@ def test_cells_that_cannot_be_had_are_named(folder, cells, message):
     plan = written(folder, cells={"made": {"label": "cell_type", **cells}})
     with pytest.raises(InputError, match=rf"\[cells\.made\].*{message}"):
         run_benchmark(plan, out=folder / "out", workplace=QUIET)
+
+
+def test_an_atlas_is_pre_trained_on_as_it_lies_on_disk(folder, here):
+    build_atlas([folder / "made.h5ad"], folder / "atlas")
+    cells = {**PLAN["cells"], "atlas": {"source": "atlas"}}
+    corpus = {**PLAN["corpora"]["made"], "cells": "atlas"}
+    plan = written(folder, cells=cells, corpora={"atlas": corpus}, encoders={"mae": {}})
+    found = estimate(Benchmark.open(plan, folder / "out"), QUIET)
+    assert found.table["what"].iloc[0] == "pre-train mae on atlas"
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert scores["error"].isna().all() and set(scores["corpus"]) == {"atlas"}
+    assert not list((folder / "out" / "runs").glob("*/cells.npz"))
+    study = read_results(folder / "out" / "studies" / "types" / "mae_on_atlas")
+    assert study.about["has_seen"] is False
+    cells["atlas"]["where"] = "donor != 'x'"
+    with pytest.raises(InputError, match=r"\[cells\.atlas\] is an atlas.*leave where out"):
+        run_benchmark(written(folder, cells=cells, corpora={"atlas": corpus}), out=folder / "two", workplace=QUIET)
+    wrong = {"types": {"cells": "atlas"}}
+    cells["atlas"] = {"source": "atlas", "label": "cell_type"}
+    with pytest.raises(InputError, match="is an atlas, but cells in memory are needed here"):
+        run_benchmark(written(folder, cells=cells, targets=wrong), out=folder / "three", workplace=QUIET)
 
 
 def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here):

@@ -56,6 +56,46 @@ def test_what_failed_is_left_out_on_both_sides():
     assert table["difference"].item() == pytest.approx(complete["difference"].item(), abs=0.01)
 
 
+def simulated_benchmark(effect, *, n_targets, n_donors=12, n_draws=150, seed=0):
+    """Targets at which pre-training has an effect, plus what pre-trainings, fine-tunings and donors do to it."""
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n_donors, np.full(n_donors, 1 / n_donors), n_draws) / n_donors
+    scores, resamples = [], []
+    for place in range(n_targets):
+        of_pretraining, of_finetuning = rng.normal(0, 0.01, 3), rng.normal(0, 0.005, 3)
+        of_donors = rng.normal(0, 0.02, n_donors)
+        common = 0.6 + rng.normal(0, 0.05, n_donors)
+        for first, second in SEEDS:
+            scratch = common + rng.normal(0, 0.005)
+            tuned = common + effect + of_donors + of_pretraining[first] + of_finetuning[second] + rng.normal(0, 0.003)
+            for method, by_donor in (("fine_tuned", tuned), ("from_scratch", scratch)):
+                which = {"target": f"t{place}", "corpus": "c", "encoder": "e", "metric": "macro_f1"}
+                which["trial_id"] = f"{place} {method} {first} {second}"
+                scores.append({
+                    **which, "method": method, "budget": "all donors", "value": by_donor.mean(), "n_units": n_donors,
+                    "pretrain_seed": first, "finetune_seed": second,
+                })  # fmt: skip
+                resamples.append({**which, **dict(enumerate(weights @ by_donor))})
+    headlines = {f"t{place}": "macro_f1" for place in range(n_targets)}
+    return verdicts(pd.DataFrame(scores), pd.DataFrame(resamples), headlines)
+
+
+def test_without_an_effect_the_whole_chain_finds_one_seldom():
+    table = simulated_benchmark(0.0, n_targets=300)
+    wrong = (table["verdict"] != "no evidence").mean()
+    # 5 % are promised at most; more than 8 % of 300 has a probability under 1 %.
+    assert wrong <= 0.08 and (table["p_value"] < 0.05).mean() <= 0.08
+    families = [table["p_value"].to_numpy()[start : start + 10] for start in range(0, 300, 10)]
+    assert np.mean([holm(family).min() < 0.05 for family in families]) <= 0.2
+
+
+def test_an_effect_is_within_the_intervals_of_the_whole_chain_as_often_as_is_said():
+    table = simulated_benchmark(0.03, n_targets=300, seed=1)
+    covered = ((table["low"] < 0.03) & (table["high"] > 0.03)).mean()
+    assert covered >= 0.92
+    assert (table["verdict"] == "hurts").sum() == 0 and (table["verdict"] == "helps").mean() > 0.3
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_the_written_out_procedure(p_values):
     corrected = holm(np.array(p_values))
