@@ -14,7 +14,6 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from selfcell.core.errors import InputError
 from selfcell.core.memory import keep_freed_memory
@@ -35,6 +34,7 @@ from selfcell.training.progress import CellProgressBar, EpochLog
 from selfcell.training.resume import Reached
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 from selfcell.training.settings import TrainingSettings
+from selfcell.training.trackers import loggers
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def _trainer(
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         plugins=[SafetensorsCheckpointIO()],
-        logger=TensorBoardLogger(out, name=None, version="tensorboard"),
+        logger=loggers(settings.tracker, out),
         num_sanity_val_steps=0,
         limit_val_batches=None if watched else 0,
         enable_progress_bar=False,

@@ -21,6 +21,7 @@ FREE = (
     "training.devices",
     "training.nodes",
     "training.checkpoint_minutes",
+    "training.tracker",
     "data.loader_threads",
     "data.resident",
     "data.cache_folder",

@@ -110,6 +110,8 @@ class TrainingSettings(Settings):
     take 0 unless it is set."""
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     """Minutes between checkpoints within an epoch, for --resume; 0 makes them at the end of each epoch only."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Send the curves to Weights & Biases or MLflow too, if its package is installed. TensorBoard has them always."""
     devices: int = Field(default=1, ge=1)
     """Processes on this machine, one a GPU, that share each minibatch."""
     nodes: int = Field(default=1, ge=1)
