@@ -161,7 +161,7 @@ def judge(
         budgets=(BUDGETS[dataset].labelled,),
         regimes=tuple(method for method in methods if method not in BASELINES[1:]),
         baselines=tuple(method for method in methods if method in BASELINES[1:]),
-        n_mapped=0,
+        maps=False,
         settings=build(CellTypeSettings, WEIGHTS),
     )
     results = Study(plan, cells_of(dataset), models).run(Workplace(jobs=jobs, show_progress=False))

@@ -70,7 +70,7 @@ def study(benchmark: Benchmark, judged: str, models: list[TrainedModel], setting
         regimes=("fine_tuned", "from_scratch"),
         baselines=(),
         settings=build(CellTypeSettings, task),
-        n_mapped=0,
+        maps=False,
     )
     known = benchmark.cells
     if is_own:

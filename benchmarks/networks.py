@@ -87,7 +87,7 @@ def scores_of(dataset: str, cells: Cells, name: str, seed: int) -> pd.DataFrame:
         seeds=tuple(range(N_SEEDS)),
         budgets=scale.budgets,
         baselines=("pca_knn",),
-        n_mapped=0,
+        maps=False,
         settings=build(CellTypeSettings, {**WEIGHTS, "training": {"minibatch_size": scale.minibatch_size}}),
     )
     with tempfile.TemporaryDirectory() as folder:

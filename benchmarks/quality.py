@@ -107,7 +107,7 @@ def zero_shot(model: TrainedModel, dataset: str) -> float:
         budgets=(LabelBudget(),),
         regimes=("zero_shot",),
         baselines=(),
-        n_mapped=0,
+        maps=False,
     )
     scores = Study(plan, cells_of(dataset), [model]).run(Workplace(jobs=1, show_progress=False)).scores
     return float(scores.loc[scores["metric"] == "macro_f1", "value"].iloc[0])

@@ -85,7 +85,7 @@ def test_a_label_budget_labels_so_many_donors_and_another_for_each_seed(folder):
 
 def test_the_map_and_the_curves_are_there(folder):
     results = read_results(folder)
-    assert set(results.cell_map["space"]) == {"embedding", "PCA"}
+    assert set(results.cell_map["space"]) == {"frozen embedding", "PCA"}
     assert results.cell_map.groupby("space").size().eq(results.about["split"]["test"]["n_cells"]).all()
     assert {"epoch", "train_loss", "validation_loss", "pretrain_seed"} <= set(results.curves)
 

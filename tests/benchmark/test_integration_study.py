@@ -38,6 +38,9 @@ def judge(model, adata, **rest):
 def test_a_study_of_integration_is_judged_reported_and_read_back(model, adata, tmp_path):
     scores = judge(model, adata, donor_key="donor", out=tmp_path / "judged", n_seeds=2)
     methods = {"zero_shot", "probe", "fine_tuned", "from_scratch", "pca", "untrained_encoder"}
+    shown = read_results(tmp_path / "judged").cell_map
+    assert list(dict.fromkeys(shown["space"])) == ["fine-tuned embedding", "frozen embedding", "PCA"]
+    assert shown["space"].value_counts().nunique() == 1
     assert set(scores["method"]) == methods
     assert {"total", "bio_conservation", "batch_correction", "all_total"} < set(scores["metric"])
     assert np.isfinite(scores["value"]).all() and scores["value"].between(0, 1).all()

@@ -30,11 +30,11 @@ class DemoScale:
     pretrain_epochs: int
     pretrain_minibatch_size: int
     budgets: tuple[LabelBudget, ...]
-    n_mapped: int
+    maps: bool
 
 
-FULL = DemoScale(None, 10, 256, (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(None, 6)), 2_000)
-QUICK = DemoScale(60, 8, 64, (LabelBudget(2, 10), LabelBudget(None, 5)), 0)
+FULL = DemoScale(None, 10, 256, (LabelBudget(2, 40), LabelBudget(5, 25), LabelBudget(None, 6)), maps=True)
+QUICK = DemoScale(60, 8, 64, (LabelBudget(2, 10), LabelBudget(None, 5)), maps=False)
 
 N_SEEDS = 3
 
@@ -86,7 +86,7 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
         batch_key=info.batch_key,
         seeds=tuple(range(N_SEEDS)),
         budgets=scale.budgets,
-        n_mapped=scale.n_mapped,
+        maps=scale.maps,
     )
     results = Study(plan, cells, models).run()
     results.about.update(note=info.note, quick=quick)

@@ -131,7 +131,7 @@ def evaluate(
         settings=settings if isinstance(settings, SupervisedSettings) else build(task_class.Settings, settings or {}),
         test_fraction=test_fraction,
         test_where=test_where,
-        n_mapped=2_000 if out is not None else 0,
+        maps=out is not None,
     )
     check_plan(plan)
     if query is not None and test_where is not None:

@@ -9,19 +9,15 @@ import pandas as pd
 MAP_COLUMNS = ("space", "x", "y", "label", "batch")
 
 
-def map_cells(
-    spaces: Mapping[str, np.ndarray], rows: np.ndarray, *, label: np.ndarray, batch: np.ndarray
-) -> pd.DataFrame:
-    """Lay out some cells by UMAP, in each of several spaces.
+def map_cells(spaces: Mapping[str, np.ndarray], *, label: np.ndarray, batch: np.ndarray) -> pd.DataFrame:
+    """Lay out cells by UMAP, in each of several spaces.
 
     Parameters
     ----------
     spaces
-        Name to cells x dimensions.
-    rows
-        Positions of the cells to show. With fewer than 10 there is no map.
+        Name to cells x dimensions. With fewer than 10 cells there is no map.
     label, batch
-        Type and batch of each shown cell.
+        Type and batch of each cell.
 
     Returns
     -------
@@ -30,7 +26,7 @@ def map_cells(
     tables = [
         pd.DataFrame({"space": name, "x": points[:, 0], "y": points[:, 1], "label": label, "batch": batch})
         for name, space in spaces.items()
-        if len(points := _layout(space[rows])) > 0
+        if len(points := _layout(space)) > 0
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MAP_COLUMNS))
 

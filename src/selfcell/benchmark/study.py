@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import PARTS, Split
 from selfcell.downstream import DOWNSTREAM_TASKS
-from selfcell.downstream.base import EncodedCells, SupervisedSettings
+from selfcell.downstream.base import EncodedCells, SupervisedSettings, shown_cells
 from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
@@ -125,7 +125,7 @@ class Study:
         return StudyResults(
             **in_tables(records),
             curves=self._curves(),
-            cell_map=self._map(self._encoded[0].embedding),
+            cell_map=self._map(outcomes),
             details=self._examine(self._encoded[0]) | feature_means(self.trials, outcomes),
             about=self._about(seconds=time.perf_counter() - started),
         )
@@ -277,19 +277,29 @@ class Study:
         counts = self.cells.obs[self.plan.label_key].iloc[self.left_out].astype(str).value_counts()
         return {str(name): int(n_cells) for name, n_cells in counts.items()}
 
-    def _map(self, embedding: np.ndarray) -> pd.DataFrame:
-        test = self.split.test
-        n_shown = min(self.plan.n_mapped, len(test))
-        shown = np.sort(numpy_rng(0, "mapped cells").choice(test, n_shown, replace=False))
-        if not n_shown or (self.plan.label_key is None and self.batch_names is None):
+    def _map(self, outcomes: Mapping[Hashable, Outcome | Failure]) -> pd.DataFrame:
+        if not self.plan.maps or (self.plan.label_key is None and self.batch_names is None):
             return pd.DataFrame(columns=list(MAP_COLUMNS))
-        spaces = {"embedding": embedding, "PCA": self.compared.principal_components}
+        shown = shown_cells(self.split.test)
+        spaces = {
+            **self._trained_spaces(outcomes),
+            "frozen embedding": self._encoded[0].embedding[shown],
+            "PCA": self.compared.principal_components[shown],
+        }
         batch = ["" for _ in shown] if self.batch_names is None else self.batch_names.iloc[shown]
         label = np.asarray(
             ["" for _ in shown] if self.plan.label_key is None else self.cells.obs[self.plan.label_key].iloc[shown],
             dtype=object,
         )
-        return map_cells(spaces, shown, label=label, batch=np.asarray(batch, dtype=object))
+        return map_cells(spaces, label=label, batch=np.asarray(batch, dtype=object))
+
+    def _trained_spaces(self, outcomes: Mapping[Hashable, Outcome | Failure]) -> dict[str, np.ndarray]:
+        """Give the shown cells as the first fine-tuned network places them, where the task is to place cells."""
+        for trial in self.trials:
+            outcome = outcomes[trial.key]
+            if trial.method == "fine_tuned" and isinstance(outcome, Outcome) and "shown" in outcome.tables:
+                return {"fine-tuned embedding": outcome.tables["shown"].to_numpy(dtype=np.float32)}
+        return {}
 
     def _about(self, *, seconds: float) -> dict[str, Any]:
         parts = {part: getattr(self.split, part) for part in PARTS}

@@ -56,8 +56,8 @@ class StudyPlan:
     """Share of the cells to judge on, where the models' runs have not set cells aside; None for 0.3."""
     test_where: str | None = None
     """The cells to judge on, by a query over ``obs``; all others are for training."""
-    n_mapped: int = 2_000
-    """Test cells to show in two dimensions; 0 for none."""
+    maps: bool = True
+    """Show test cells in two dimensions."""
 
     @property
     def columns(self) -> Columns:

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from selfcell.core.config import Settings as AnySettings
+from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 from selfcell.downstream.embed import embed_counts
@@ -21,6 +22,15 @@ from selfcell.downstream.supervised import FineTuningSettings, Start, Supervised
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.fit import FitOutcome
 from selfcell.training.run_folder import TrainedModel
+
+MOST_SHOWN = 2_000
+"""Test cells that are shown in two dimensions."""
+
+
+def shown_cells(rows: Int[np.ndarray, " n_rows"]) -> Int[np.ndarray, " n_shown"]:
+    """Draw the test cells to show in two dimensions, the same whoever asks."""
+    n_shown = min(MOST_SHOWN, len(rows))
+    return np.sort(numpy_rng(0, "shown cells").choice(rows, n_shown, replace=False))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import logging
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -14,7 +15,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
 from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import Split
-from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
+from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores, shown_cells
 from selfcell.downstream.cell_type import label_classes
 from selfcell.downstream.conditional_autoencoder import ConditionalAutoencoder
 from selfcell.downstream.decoding import decoder_settings
@@ -212,6 +213,15 @@ class IntegrationTask(DownstreamTask):
         is_mixed = len(np.unique(self.batch_code[split.test])) > 1
         of_test = self._scores(predicted, split.test) if is_mixed else of_all
         return TaskScores(of_test | {f"all_{name}": value for name, value in of_all.items()}, {})
+
+    def tables(
+        self,
+        predicted: Float[np.ndarray, "n_cells n_dimensions"],
+        split: Split,
+        units: TestUnits,  # noqa: ARG002
+    ) -> dict[str, pd.DataFrame]:
+        """Keep where some test cells lie, to be shown."""
+        return {"shown": pd.DataFrame(predicted[shown_cells(split.test)].astype(np.float32)).add_prefix("dimension_")}
 
     def _scores(self, space: np.ndarray, rows: np.ndarray) -> dict[str, float]:
         assert self.label_code is not None
