@@ -27,6 +27,9 @@ def test_from_a_plan_to_verdicts(run, file, tmp_path):
     assert run("report", out)[0] == 0 and (out / "report.html").read_text() == page
     study = out / "studies" / "types" / "masked_on_mine"
     assert run("report", study)[0] == 0 and (study / "report.html").exists()
+    code, said, _ = run("benchmark", "merge", out, "--out", tmp_path / "other")
+    n_trials = len(list((out / "trials").iterdir()))
+    assert code == 0 and f"{n_trials} trials taken over. For the tables: selfcell benchmark PLAN.toml" in said
     (out / "benchmark.json").unlink()
     code, _, errors = run("report", out)
     assert code == 1 and "is of a benchmark that is not finished" in errors and str(study) in errors

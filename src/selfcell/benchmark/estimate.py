@@ -31,7 +31,7 @@ _SECONDS_TO_MEASURE = 0.5
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What is still to be run, and what it takes."""
 
     table: pd.DataFrame
@@ -44,7 +44,7 @@ class Estimate:
         return float(self.table["hours"].sum()) / jobs
 
 
-def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
+def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     """Estimate what is missing of a benchmark, from how fast this machine trains and from what was measured before.
 
     Cells are read; nothing is written. Trials that several targets or encoders share are counted for each of them.
@@ -62,7 +62,7 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Estimate:
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
     table = pd.DataFrame(rows)
     table["hours"] *= workplace.n_jobs(len(rows))
-    return Estimate(table, memory)
+    return Forecast(table, memory)
 
 
 def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[Pretraining]) -> dict[str, object]:

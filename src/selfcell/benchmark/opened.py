@@ -100,7 +100,7 @@ class Benchmark:
                 self._check_labels(name, target.cells, target.query)
         file = self.out / "cells.json"
         if file.exists():
-            _refuse_changed(read_json(file), fingerprints, self.out)
+            refuse_changed(read_json(file), fingerprints, self.out)
         return fingerprints
 
     def _check_labels(self, target: str, cells: str, query: str) -> None:
@@ -147,7 +147,21 @@ def _refuse_other_plan(plan: Plan, out: Path) -> None:
         raise InputError(f"{out} holds something that is no benchmark. Name another folder.")
 
 
-def _refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> None:
+def refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> None:
+    """Refuse cells that are not those of a folder's results.
+
+    Parameters
+    ----------
+    before, now
+        Hashes by the name of the cells.
+    out
+        The folder.
+
+    Raises
+    ------
+    InputError
+        With the names of the cells.
+    """
     changed = [name for name, fingerprint in now.items() if before.get(name, fingerprint) != fingerprint]
     if changed:
         raise InputError(

@@ -16,6 +16,7 @@ benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from selfcell.benchmark.opened import Benchmark
-from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
+from selfcell.benchmark.plan import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import PAIR_COLUMNS, between, estimates
@@ -88,13 +89,10 @@ def run_benchmark(
     fingerprints = benchmark.check_cells()
     benchmark.claim(Path(plan), fingerprints)
     pretrainings = benchmark.pretrainings()
+    every = list(itertools.chain.from_iterable(pretrainings.values()))
     if retry_failed:
-        _forget_failures(benchmark, pretrainings)
-    run_pretrainings(
-        [one for of_encoder in pretrainings.values() for one in of_encoder],
-        benchmark.corpus_cells,
-        workplace,
-    )
+        _forget_failures(benchmark, every)
+    run_pretrainings(every, benchmark.corpus_cells, workplace)
     studies = benchmark.studies()
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for place, planned in enumerate(studies, start=1):
@@ -109,7 +107,7 @@ def run_benchmark(
     joined["estimates"] = estimates(*of_all)
     joined["pairs"] = _joined([between("encoder", *of_all), between("corpus", *of_all)], columns=PAIR_COLUMNS)
     write_tables(joined, benchmark.out, csv=csv)
-    about = _about(benchmark, fingerprints, pretrainings)
+    about = _about(benchmark, fingerprints, every)
     about["seconds_of_this_session"] = round(time.perf_counter() - started, 1)
     write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
@@ -180,8 +178,8 @@ def _results_of(
     return results
 
 
-def _forget_failures(benchmark: Benchmark, pretrainings: dict[PlannedEncoder, list[Pretraining]]) -> None:
-    for one in (one for of_encoder in pretrainings.values() for one in of_encoder):
+def _forget_failures(benchmark: Benchmark, pretrainings: Sequence[Pretraining]) -> None:
+    for one in pretrainings:
         one.forget_failure()
     for work_id in benchmark.store:
         if isinstance(benchmark.store.read(work_id), Failure):
@@ -193,19 +191,14 @@ def _joined(parts: Sequence[pd.DataFrame], *, columns: Sequence[str] = (*WHICH, 
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
 
 
-def _about(
-    benchmark: Benchmark,
-    fingerprints: dict[str, str],
-    pretrainings: dict[PlannedEncoder, list[Pretraining]],
-) -> dict[str, Any]:
-    runs = [one for of_encoder in pretrainings.values() for one in of_encoder if one.is_finished]
+def _about(benchmark: Benchmark, fingerprints: dict[str, str], pretrainings: Sequence[Pretraining]) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "name": benchmark.plan.name,
         "title": benchmark.plan.title or benchmark.plan.name,
         "plan": benchmark.plan.model_dump(mode="json"),
         "cells": fingerprints,
-        "pretrainings": _facts_of_runs(runs, benchmark.out / "benchmark.json"),
+        "pretrainings": _facts_of_runs(pretrainings, benchmark.out / "benchmark.json"),
         **describe_environment(),
     }
 
@@ -215,7 +208,7 @@ def _facts_of_runs(runs: Sequence[Pretraining], file: Path) -> list[dict[str, An
     facts = {}
     for row in read_json(file)["pretrainings"] if file.exists() else []:
         facts[row["corpus"], row["encoder"], row["seed"]] = row
-    for run in runs:
+    for run in (run for run in runs if run.is_finished):
         manifest = read_manifest(run.path)
         row = {"corpus": run.encoder.corpus, "encoder": run.encoder.encoder, "seed": run.seed}
         row |= {"n_train": manifest["data"]["n_train"], "seconds": manifest["fit"]["seconds"]}

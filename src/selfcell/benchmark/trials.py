@@ -234,7 +234,7 @@ def lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
     if workplace.dask is None:
         return (process_executor.TerminatedWorkerError,)
     from distributed import KilledWorker  # noqa: PLC0415 - an extra
-    from distributed.comm.core import CommClosedError  # noqa: PLC0415
+    from distributed.comm.core import CommClosedError  # noqa: PLC0415 - an extra
 
     return (KilledWorker, CommClosedError)
 

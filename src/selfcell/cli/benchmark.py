@@ -104,6 +104,21 @@ def init(
     typer.echo(f"Wrote {out}. What it would take: selfcell benchmark {out} --out DIR --dry-run")
 
 
+@app.command("merge")
+def merge(
+    others: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of one plan, of other machines.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to add them to; it need not exist.")],
+) -> None:
+    """Put together what several machines have done of one plan. Run the benchmark on DIR afterwards for its tables.
+
+    Example: selfcell benchmark merge bench-a bench-b --out bench
+    """
+    from selfcell.benchmark.merge import merge_benchmarks
+
+    n_taken = merge_benchmarks(out, others)
+    typer.echo(f"{n_taken:,} trials taken over. For the tables: selfcell benchmark PLAN.toml --out {out}")
+
+
 def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workplace") -> None:
     from rich.console import Console
     from rich.table import Table

@@ -1,0 +1,76 @@
+"""Put together what several machines have done of one plan."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfcell.benchmark.opened import refuse_changed
+from selfcell.core.atomic import atomic_path, write_json, write_text
+from selfcell.core.config import read_toml
+from selfcell.core.errors import InputError
+from selfcell.core.reading import read_json
+from selfcell.training.run_folder import read_manifest
+
+logger = logging.getLogger(__name__)
+
+
+def merge_benchmarks(out: str | Path, others: Sequence[str | Path]) -> int:
+    """Take over the finished pre-trainings and the trials of other folders of the same plan.
+
+    Tables and page are made when the benchmark is run again on ``out``, which then runs what none of them has.
+
+    Parameters
+    ----------
+    out
+        The folder to add to; it may be empty or not there.
+    others
+        Folders of the same plan, on the same cells. They stay as they are.
+
+    Returns
+    -------
+    The number of trials that were taken over.
+
+    Raises
+    ------
+    InputError
+        If a folder is no benchmark, or of another plan or other cells; before anything is copied.
+    """
+    out, folders = Path(out), [Path(other) for other in others]
+    known = [*([out] if (out / "plan.toml").exists() else []), *folders]
+    names = {folder: _plan_name(folder) for folder in known}
+    fingerprints: dict[str, str] = {}
+    for folder in known:
+        if names[folder] != names[known[0]]:
+            raise InputError(f"{folder} is of the plan {names[folder]!r}, not of {names[known[0]]!r}.")
+        of_folder = read_json(folder / "cells.json")
+        refuse_changed(fingerprints, of_folder, known[0])
+        fingerprints |= of_folder
+    n_taken = sum(_take_over(folder, out) for folder in folders)
+    write_json(out / "cells.json", fingerprints)
+    if not (out / "plan.toml").exists():
+        write_text(out / "plan.toml", (folders[0] / "plan.toml").read_text(encoding="utf-8"))
+    return n_taken
+
+
+def _plan_name(folder: Path) -> str:
+    if not (folder / "plan.toml").exists():
+        raise InputError(f"{folder} is no folder of a benchmark: it has no plan.toml.")
+    return str(read_toml(folder / "plan.toml").get("name"))
+
+
+def _take_over(folder: Path, out: Path) -> int:
+    for run in sorted(path.parent for path in (folder / "runs").glob("[!.]*/manifest.json")):
+        target = out / "runs" / run.name
+        if target.exists() or read_manifest(run)["status"] != "finished":
+            continue
+        temporary = target.with_name(f".{run.name}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(run, temporary)
+        temporary.replace(target)
+    new = [file for file in sorted((folder / "trials").glob("[!.]*")) if not (out / "trials" / file.name).exists()]
+    for file in new:
+        with atomic_path(out / "trials" / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    logger.info("%s: %d trials that %s did not have.", folder, len(new), out)
+    return len(new)

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from selfcell.benchmark.merge import merge_benchmarks
+from selfcell.core.errors import InputError
+
+
+def made(folder, *, trials, runs=(), name="one", cells=None):
+    for trial in trials:
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        (folder / "trials" / f"{trial}.npz").write_text(f"{trial} of {folder.name}")
+    for run, status in runs:
+        (folder / "runs" / run).mkdir(parents=True)
+        manifest = {"format_version": 1, "status": status}
+        (folder / "runs" / run / "manifest.json").write_text(json.dumps(manifest))
+    folder.mkdir(exist_ok=True)
+    (folder / "plan.toml").write_text(f'name = "{name}"')
+    (folder / "cells.json").write_text(json.dumps(cells or {"blood": "abc"}))
+    return folder
+
+
+def test_what_others_have_done_is_taken_over_and_nothing_replaced(tmp_path):
+    first = made(tmp_path / "a", trials=["t1", "t2"], runs=[("liu", "finished"), ("begun", "training")])
+    second = made(tmp_path / "b", trials=["t2", "t3"], cells={"blood": "abc", "lung": "def"})
+    out = tmp_path / "out"
+    assert merge_benchmarks(out, [first, second]) == 3
+    assert {file.name: file.read_text() for file in (out / "trials").iterdir()} == {
+        "t1.npz": "t1 of a", "t2.npz": "t2 of a", "t3.npz": "t3 of b",
+    }  # fmt: skip
+    assert [run.name for run in (out / "runs").iterdir()] == ["liu"]
+    assert json.loads((out / "cells.json").read_text()) == {"blood": "abc", "lung": "def"}
+    assert (out / "plan.toml").read_text() == 'name = "one"'
+    assert merge_benchmarks(out, [first, second]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "two"}, "is of the plan 'two', not of 'one'"),
+        ({"cells": {"blood": "x"}}, "The cells of blood are not"),
+    ],
+)
+def test_other_plans_and_other_cells_are_refused_before_anything_is_copied(tmp_path, changes, message):
+    folders = [made(tmp_path / "a", trials=["t1"]), made(tmp_path / "b", trials=["t2"], **changes)]
+    with pytest.raises(InputError, match=message):
+        merge_benchmarks(tmp_path / "out", folders)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="is no folder of a benchmark"):
+        merge_benchmarks(tmp_path / "out", [tmp_path])
