@@ -219,7 +219,7 @@ def test_a_target_must_be_named_and_there(measured):
     single = measured.copy()
     single.obsm["protein_counts"] = measured.obsm["protein_counts"][:, :1]
     single.uns["protein_names"] = measured.uns["protein_names"][:1]
-    with pytest.raises(InputError, match=r"has 1 column\(s\), but at least 2 targets are needed"):
+    with pytest.raises(InputError, match=r"has 1 column, but at least 2 targets are needed"):
         make(single)
 
 

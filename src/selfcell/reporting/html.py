@@ -22,7 +22,6 @@ from selfcell.benchmark.statistics import (
 )
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_json, read_table
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
@@ -30,6 +29,7 @@ from selfcell.reporting.benchmark_page import write_benchmark_page
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
+from selfcell.reporting.run_page import run_content
 
 _NAMED = (
     ("Label", "label_key"),
@@ -67,7 +67,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     if (folder / "benchmark.json").exists():
         return write_benchmark_page(folder, path)
     if (folder / "manifest.json").exists() and not (folder / "study.json").exists():
-        content = _run_content(folder)
+        content = run_content(folder)
     else:
         content = _study_content(read_results(folder))
     environment = jinja2.Environment(
@@ -321,60 +321,3 @@ def _maps(cell_map: pd.DataFrame) -> list[str]:
         if points["batch"].notna().any():
             drawn.append(figures.plot_map(points, by="batch", title=f"{space}, by batch"))
     return drawn
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell what a table of facts can show: what has parts of its own is in manifest.json."""
-    return value not in (None, "") and not isinstance(value, dict | list)
-
-
-_RUN_FACTS = {
-    "cells": "Cells trained on, again in each epoch",
-    "kept_epoch": "Epoch whose weights were kept",
-    "label_key": "Label",
-    "origin": "Cells from",
-    "seconds": "Seconds of training",
-}
-
-
-def _run_fact(name: str, value: Any) -> tuple[str, str]:
-    called = _RUN_FACTS.get(name, name.removeprefix("n_").replace("_", " ").capitalize())
-    if isinstance(value, float):
-        return called, f"{value:.4g}"
-    return called, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _run_content(folder: Path) -> dict[str, Any]:
-    manifest = read_json(folder / "manifest.json")
-    if not (folder / "log.csv").exists():
-        raise InputError(f"{folder} has no log.csv: the run has not finished an epoch yet.")
-    curves = read_table(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
-    outcome = manifest.get("fit", {})
-    facts = [("Status", manifest["status"]), ("Kind", manifest["kind"])]
-    named = {name: manifest.get(name) for name in ("task", "start", "label_key", "target", "transform", "pretext")}
-    facts += [_run_fact(name, value) for name, value in named.items() if _is_plain(value)]
-    facts += [_run_fact(name, value) for name, value in {**manifest["data"], **outcome}.items() if _is_plain(value)]
-    return {
-        "title": f"Training run {folder.name}",
-        "headline": f"The run is {manifest['status']}.",
-        "caveats": [],
-        "sentences": [],
-        "rule": "",
-        "metric_help": "",
-        "facts": facts,
-        "score_table": [],
-        "interval_of": "",
-        "beside": [],
-        "budgets": [],
-        "budget_word": "",
-        "answers": [],
-        "score_figures": [],
-        "maps": [],
-        "curves": figures.plot_curves(curves),
-        "class_figure": None,
-        "confidence_rows": [],
-        "feature_rows": [],
-        "settings": {"config.toml": (folder / "config.toml").read_text(encoding="utf-8")},
-        "versions": manifest["versions"] | manifest["machine"],
-        "seconds": {"training": outcome.get("seconds")},
-    }
