@@ -275,7 +275,7 @@ def test_an_atlas_is_pre_trained_on_as_it_lies_on_disk(folder, here):
     assert found.table["what"].iloc[0] == "pre-train mae on atlas"
     scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
     assert scores["error"].isna().all() and set(scores["corpus"]) == {"atlas"}
-    assert not list((folder / "out" / "runs").glob("*/cells.npz"))
+    assert not list((folder / "out" / "runs").glob("*/cells.safetensors"))
     study = read_results(folder / "out" / "studies" / "types" / "mae_on_atlas")
     assert study.about["has_seen"] is False
     cells["atlas"]["where"] = "donor != 'x'"

@@ -23,10 +23,11 @@ def test_pretrain_embed_annotate_finetune_evaluate_report(run, file, tmp_path, a
     assert code == 0 and "Wrote" in out
     assert anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_selfcell"].shape == (300, 16)
 
-    query = tmp_path / "query.h5ad"
+    query, reference = tmp_path / "query.h5ad", tmp_path / "reference.h5ad"
     adata[200:].write_h5ad(query)
+    adata[:200].write_h5ad(reference)
     code, out, _ = run(
-        "annotate", base, query, "--reference", file, "--label", "cell_type", "--out", tmp_path / "annotated.h5ad"
+        "annotate", base, query, "--reference", reference, "--label", "cell_type", "--out", tmp_path / "annotated.h5ad"
     )
     assert code == 0 and "type 1" in out
     annotated = anndata.read_h5ad(tmp_path / "annotated.h5ad")

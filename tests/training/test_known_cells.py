@@ -26,5 +26,5 @@ def test_what_a_run_was_given_is_read_back(adata, tmp_path):
 def test_without_a_list_nothing_is_known_and_a_damaged_one_is_refused(tmp_path):
     assert read_known_cells(tmp_path) is None
     (tmp_path / FILE).write_bytes(b"PK no archive")
-    with pytest.raises(InputError, match=r"cells.npz is damaged .* Delete it"):
+    with pytest.raises(InputError, match=r"cells.safetensors is damaged .* Delete it"):
         read_known_cells(tmp_path)

@@ -1,10 +1,11 @@
 """Which cells a run was given: hashes of each, kept with the run, so that none is taken for a new one later."""
 
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
@@ -12,8 +13,9 @@ from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 
-FILE = "cells.npz"
+FILE = "cells.safetensors"
 """In the run folder. Runs on cells streamed from disk have none."""
+_NUMBERED = "are_numbered"
 
 
 class KnownCells(NamedTuple):
@@ -44,13 +46,12 @@ def write_known_cells(out: Path, cells: Cells, split: Split, *, before: KnownCel
     if before is not None:
         parts.append(before.set_aside)
     with atomic_path(out / FILE) as temporary:
-        np.savez_compressed(
-            temporary,
-            contents=np.concatenate([part.contents for part in parts]),
-            names=np.concatenate([part.names for part in parts]),
-            is_test=np.repeat([False, True], [len(parts[0]), sum(map(len, parts[1:]))]),
-            are_numbered=np.array(hashes.are_numbered),
-        )
+        columns = {
+            "contents": np.concatenate([part.contents for part in parts]),
+            "names": np.concatenate([part.names for part in parts]),
+            "is_test": np.repeat([False, True], [len(parts[0]), sum(map(len, parts[1:]))]),
+        }
+        safetensors.numpy.save_file(columns, temporary, metadata={_NUMBERED: str(hashes.are_numbered)})
 
 
 def read_known_cells(run: Path) -> KnownCells | None:
@@ -65,10 +66,11 @@ def read_known_cells(run: Path) -> KnownCells | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as content:
-            hashes = CellHashes(content["contents"], content["names"], bool(content["are_numbered"]))
-            is_test = content["is_test"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            are_numbered = content.metadata()[_NUMBERED] == str(True)
+            hashes = CellHashes(content.get_tensor("contents"), content.get_tensor("names"), are_numbered)
+            is_test = content.get_tensor("is_test")
+    except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{file} is damaged ({error}). Delete it: the run can be used without, but then cells it has seen may be "
             "taken for new ones."

@@ -7,7 +7,7 @@ heads.safetensors    weights of what was trained beside it
 genes.csv            id and symbol of each gene, in the order of the encoder's input
 manifest.json        format version, kind, status, package versions, data, seed, machine, seconds
 split.json           which donors (or cells) were for training, validation and test
-cells.npz            hashes of the cells, by which one is known again; not of cells streamed from disk
+cells.safetensors    hashes of the cells, by which one is known again; not of cells streamed from disk
 log.csv              one row an epoch
 checkpoints/         what ``resume`` continues from
 tensorboard/         the same curves for TensorBoard

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FolderServer(http.server.ThreadingHTTPServer):
-    """Serves a folder; what it was asked for is in ``asked``."""
+    """Serves a folder; what it was asked for is in ``asked``, how many requests waited at the same time in ``beside``."""
 
     daemon_threads = True
 
@@ -23,6 +23,8 @@ class FolderServer(http.server.ThreadingHTTPServer):
         self.ranges = ranges
         self.status = 503
         self.asked: list[str] = []
+        self.beside: list[int] = []
+        self.waiting = 0
         self.n_bytes = 0
         self.gone = False
         self.lock = threading.Lock()
@@ -52,7 +54,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".rstrip())
             n_asked = len(self.server.asked)
+            self.server.waiting += 1
+            self.server.beside.append(self.server.waiting)
         time.sleep(self.server.latency)
+        with self.server.lock:
+            self.server.waiting -= 1
         if self.server.gone:
             # Connections that are kept alive outlive the server.
             self.close_connection = True
