@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FolderServer(http.server.ThreadingHTTPServer):
-    """Serves a folder; what it was asked for is in ``asked``, how many requests waited at the same time in ``beside``."""
+    """Serves a folder; ``asked`` has what it was asked for, ``beside`` how many requests waited at the time."""
 
     daemon_threads = True
 
