@@ -101,7 +101,7 @@ def test_without_a_saved_split_donors_are_drawn_and_the_leak_is_told(adata, smal
     whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     with caplog.at_level(logging.WARNING, logger="selfcell"):
         scores = evaluate(whole, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
-    assert "pre-trained on 127 of the 127 test cells and on cells of 2 test donors" in caplog.text
+    assert "Pre-training was given at least 127 of the 127 test cells and cells of 2 test donors" in caplog.text
     assert scores["n_cells"].iloc[0] >= 0.3 * 300
 
 
@@ -148,7 +148,7 @@ def test_a_subset_of_the_cells_that_were_trained_on_is_told_too(adata, small_set
     whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     with caplog.at_level(logging.WARNING, logger="selfcell"):
         evaluate(whole, adata[::2].copy(), label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
-    assert "The encoder was pre-trained on" in caplog.text
+    assert "Pre-training was given" in caplog.text
 
 
 def test_only_held_out_donors_are_refused(adata, model):
@@ -216,7 +216,7 @@ def test_the_cells_to_judge_on_may_be_named_by_a_query(adata, model, caplog):
         scores = evaluate(model, adata, label_key="cell_type", donor_key="donor", test_where="batch == 'batch 1'",
                           n_seeds=1, **CHEAP)  # fmt: skip
     assert set(scores["n_cells"]) == {int((adata.obs["batch"] == "batch 1").sum())}
-    assert "The encoder was pre-trained on" in caplog.text
+    assert "Pre-training was given" in caplog.text
     with pytest.raises(InputError, match="these are none of 300 cells"):
         evaluate(model, adata, label_key="cell_type", test_where="batch == 'no'", **CHEAP)
 
@@ -253,13 +253,14 @@ def test_types_of_the_cell_ontology_are_scored_by_it_too(adata, model):
 def test_donors_that_were_set_aside_and_are_not_named_are_told(adata, tmp_path, caplog):
     model = pretrain(adata, SMALL_RUN, out=tmp_path / "mae", show_progress=False)
     evaluate(model, adata, label_key="cell_type", n_seeds=1, **CHEAP)
-    assert "Its run has set donors aside to be judged on: name their column (--donor donor)" in caplog.text
+    assert "Its run has set cells aside (by the donors in obs['donor'])" in caplog.text
 
 
 def test_what_was_seen_and_left_out_is_kept_and_shown(adata, model, small_settings, tmp_path):
     whole = pretrain(adata, small_settings, out=tmp_path / "run", show_progress=False)
     query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
     query.obs["cell_type"] = query.obs["cell_type"].astype(str).replace({"type 1": "unheard of"})
+    query.obs["donor"] = "other " + query.obs["donor"].astype(str)
     arguments = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 2, **CHEAP}
     evaluate(model, adata, out=tmp_path / "aside", **arguments)
     evaluate(whole, adata, out=tmp_path / "seen", **arguments)
@@ -366,3 +367,17 @@ def test_trials_are_silent(adata, model, caplog):
         evaluate(model, adata, **{**arguments, **CHEAP, "regimes": ("fine_tuned",)})
     # Once of the closer look that follows the trials.
     assert caplog.text.count("Computed on the non-zero counts") <= 1
+
+
+def test_models_that_are_one_or_would_not_be_used_are_refused_and_others_told(
+    adata, model, small_settings, tmp_path, caplog
+):
+    arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP}
+    with pytest.raises(InputError, match=r"is given twice \(--also"):
+        evaluate([model, model], adata, n_seeds=2, **arguments)
+    data = small_settings.data.model_copy(update={"test_fraction": 0.2})
+    other = pretrain(adata, small_settings.model_copy(update={"data": data}), out=tmp_path / "run", show_progress=False)
+    with pytest.raises(InputError, match="1 seeds would leave 1 of the 2 models out"):
+        evaluate([model, other], adata, n_seeds=1, **arguments)
+    evaluate([model, other], adata, n_seeds=2, **arguments)
+    assert "differ in more than the seed" in caplog.text

@@ -34,7 +34,10 @@ def test_a_part_of_the_file_is_known_by_its_cells(whole, split_by_cell):
     part = whole[[*learned_from[:30], *split_by_cell.split["positions"]["test"][:20]]].copy()
     seen = seen_of(split_by_cell, part)
     assert (seen.n_cells, seen.n_test, seen.any) == (30, 50, True)
-    assert "on 30 of the 50 test cells" in seen.sentence() and "give the very cells of the run" in seen.sentence()
+    assert (
+        "at least 30 of the 50 test cells" in seen.sentence()
+        and "Its run has set cells aside: judge on" in seen.sentence()
+    )
 
 
 def test_donors_are_known_by_the_column_of_the_run(whole, model):
@@ -42,7 +45,7 @@ def test_donors_are_known_by_the_column_of_the_run(whole, model):
     learned_from = [*model.split["donors"]["train"], *model.split["donors"]["validation"]]
     seen = seen_of(model, others)
     assert seen.n_cells == 0 and set(seen.donors) == set(learned_from) and seen.any
-    assert f"on cells of {len(learned_from)} test donors" in seen.sentence() and "--donor donor" in seen.sentence()
+    assert f"cells of {len(learned_from)} test donors" in seen.sentence() and "obs['donor']" in seen.sentence()
     aside = others[others.obs["donor"].isin(model.split["donors"]["test"])].copy()
     assert seen_of(model, aside).any is False and seen_of(model, aside).sentence() is None
 
@@ -59,13 +62,21 @@ def test_without_list_and_column_nothing_is_claimed(whole, model, tmp_path):
 def test_test_where_and_query_are_asked_the_same(whole, model, split_by_cell, caplog):
     donor = model.split["donors"]["train"][0]
     evaluate(model, whole, test_where=f"donor == '{donor}'", **ONE)
-    assert f"on cells of 1 test donor ({donor})" in caplog.text
+    assert f"cells of 1 test donor ({donor})" in caplog.text
     caplog.clear()
     rest = simulate_cells(n_cells=80, n_genes=60, n_types=3, n_donors=5, seed=4)
     evaluate(model, rest, query=whole[whole.obs["donor"] == donor].copy(), donor_key="donor", **ONE)
-    assert f"on cells of 1 test donor ({donor})" in caplog.text
+    assert f"cells of 1 test donor ({donor})" in caplog.text
     caplog.clear()
     evaluate(model, rest, query=simulate_cells(n_cells=80, n_genes=60, n_types=3, n_donors=5, seed=5), **ONE)
-    assert "pre-trained on" not in caplog.text
+    assert "Pre-training was given donors of the same names (donor " in caplog.text
+    caplog.clear()
     evaluate(split_by_cell, whole, **ONE)
-    assert "pre-trained on" not in caplog.text
+    assert "Pre-training was given" not in caplog.text
+
+
+def test_where_genes_are_missing_counts_cannot_tell(whole, split_by_cell):
+    fewer = whole[:, :50].copy()
+    fewer.obs_names = [f"renamed {place}" for place in range(300)]
+    assert seen_of(split_by_cell, fewer).any is None
+    assert seen_of(split_by_cell, simulate_cells(n_cells=40, n_genes=60, n_types=3, n_donors=5, seed=3)).any is False

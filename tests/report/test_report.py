@@ -1,5 +1,6 @@
 import dataclasses
 import html.parser
+import json
 import re
 import subprocess
 import sys
@@ -174,6 +175,24 @@ def test_a_damaged_folder_is_refused_with_words(folder, name, share):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="is damaged"):
+        write_report(folder)
+
+
+def test_what_study_json_and_the_scores_lack_is_named(folder):
+    about = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({name: about[name] for name in about if name != "versions"}))
+    with pytest.raises(InputError, match="it lacks versions"):
+        write_report(folder)
+    (folder / "study.json").write_text("[]")
+    with pytest.raises(InputError, match="is no table of facts"):
+        write_report(folder)
+    (folder / "study.json").write_text(json.dumps(about))
+    scores = pd.read_csv(folder / "scores.csv")
+    scores.assign(value="abc").to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(InputError, match=r"scores\.csv lacks numbers in its column value"):
+        write_report(folder)
+    scores.drop(columns="value").to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(InputError, match=r"scores\.csv lacks value"):
         write_report(folder)
 
 

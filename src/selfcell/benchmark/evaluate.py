@@ -1,5 +1,6 @@
 """Judge pre-trained models on labelled cells: every regime, every baseline, seeds, intervals."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from selfcell.benchmark.query import joined_for_judging, with_label_renamed, wit
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.trials import Workplace
-from selfcell.core.config import build
+from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.source import CellSource, open_cells
@@ -19,6 +20,8 @@ from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
 from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
+
+logger = logging.getLogger(__name__)
 
 UNFINISHED = ".trials"
 """Folder, beside the tables to come, that keeps the trials that are done until all are."""
@@ -115,6 +118,7 @@ def evaluate(
     """
     given = [model] if isinstance(model, TrainedModel | str | Path) else model
     models = [as_model(one) for one in given]
+    _check_seeds_of(models, n_seeds=n_seeds, crossed=crossed)
     task_class = DOWNSTREAM_TASKS[task]
     budgets = [LabelBudget(n_donors) for n_donors in labelled_donors]
     budgets += [LabelBudget(fraction=fraction) for fraction in labelled_fractions]
@@ -160,3 +164,35 @@ def evaluate(
         prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))
     return results.scores
+
+
+def _check_seeds_of(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bool) -> None:
+    """Refuse a model that is given twice or would not be used, and tell of models that differ in more than the seed.
+
+    Raises
+    ------
+    InputError
+        With the way out.
+    """
+    first = models[0]
+    for place, model in enumerate(models):
+        if any(model.weights_digest == other.weights_digest for other in models[:place]):
+            raise InputError(f"{model.path} is given twice (--also, model): name pre-trainings of other seeds.")
+        if _but_for_the_seed(model) != _but_for_the_seed(first):
+            logger.warning(
+                "%s and %s differ in more than the seed, in their cells or settings: means over them are of no one way "
+                "of pre-training.",
+                model.path,
+                first.path,
+            )
+    if n_seeds < len(models) and not crossed:
+        raise InputError(
+            f"{n_seeds} seeds would leave {len(models) - n_seeds} of the {len(models)} models out: as many are needed "
+            "(--seeds, n_seeds), or every model with every seed (--crossed)."
+        )
+
+
+def _but_for_the_seed(model: TrainedModel) -> tuple[Any, dict[str, Any]]:
+    settings = read_toml(model.path / "config.toml")
+    settings.get("training", {}).pop("seed", None)
+    return model.manifest["data"]["fingerprint"], settings

@@ -19,6 +19,9 @@ from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
 
+_CHANCE = 0.01
+"""Share of cells that may equal others by chance, as those with few counts do."""
+
 
 def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[str, str] | None) -> Cells:
     """Give the same cells with types under other names.
@@ -86,7 +89,7 @@ def joined_for_judging(
 
 def _refuse_common_cells(cells: Cells, query: Cells) -> None:
     common = CellHashes.of(query).found_in(CellHashes.of(cells))
-    if common.any():
+    if common.mean() > _CHANCE:
         raise InputError(
             f"{int(common.sum()):,} of the {len(query):,} cells of {query.origin} are in {cells.origin} too: judge on "
             "cells that are not learned from. Without --query, some of the cells are set aside for that, or those that "

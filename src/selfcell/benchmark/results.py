@@ -74,6 +74,11 @@ CONFUSION_COLUMNS = (
 """Columns of ``confusion.csv.gz``. ``donor`` is the unit that is resampled for intervals."""
 
 
+_NEEDED = frozenset(
+    {"format_version", "task", "headline_metric", "dataset", "n_cells", "n_genes", "donor_key", "split"}
+    | {"n_seeds", "pretrain_seeds", "settings", "seconds", "versions", "machine"}
+)
+"""What ``study.json`` must say."""
 NAMES = ("donor", "truth", "predicted", "label", "batch", "class", "feature")
 """Columns of names that come from data, and may look like numbers."""
 
@@ -143,15 +148,7 @@ def read_results(folder: Path) -> StudyResults:
             f"{folder} has no study.json, so it is not a results folder. Make one with `selfcell evaluate` or "
             "`selfcell demo`."
         )
-    about = read_json(file)
-    if about["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."
-        )
-    if about["format_version"] < FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
-        )
+    about = _read_about(file)
     text = dict.fromkeys(("trial_id", "work_id", *NAMES), str)
     tables = {
         name: read_table(folder / file, dtype=text, keep_default_na=False, na_values=[""])
@@ -164,14 +161,38 @@ def read_results(folder: Path) -> StudyResults:
             *((name, f"{name}.csv.gz") for name in about.get("details", ())),
         )
     }
+    _check_tables(tables, about, folder)
+    details = {name: tables.pop(name) for name in about.pop("details", ())}
+    return StudyResults(**tables, details=details, about=about)
+
+
+def _read_about(file: Path) -> dict[str, Any]:
+    folder = file.parent
+    about: Any = read_json(file)
+    if not isinstance(about, dict) or (missing := sorted(_NEEDED - about.keys())):
+        lacks = "is no table of facts" if not isinstance(about, dict) else f"lacks {', '.join(missing)}"
+        raise InputError(f"{file} is damaged: it {lacks}. Copy it again, or run the comparison again.")
+    if about["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."
+        )
+    if about["format_version"] < FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has results of an older format ({about['format_version']}). Run the comparison again."
+        )
+    return dict(about)
+
+
+def _check_tables(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) -> None:
     for name, n_rows in about.get("n_rows", {}).items():
         if len(tables[name]) != n_rows:
             raise InputError(
                 f"{folder} is damaged: its table of {name} has {len(tables[name]):,} rows, but was written with "
                 f"{n_rows:,}. Copy it again, or run the comparison again."
             )
-    details = {name: tables.pop(name) for name in about.pop("details", ())}
-    return StudyResults(**tables, details=details, about=about)
+    lost = sorted({"metric", "value", "method", "budget", "trial_id"} - set(tables["scores"]))
+    if lost or not pd.api.types.is_numeric_dtype(tables["scores"]["value"]):
+        raise InputError(f"{folder} is damaged: scores.csv lacks {', '.join(lost) or 'numbers in its column value'}.")
 
 
 def trial_id(**determinants: Any) -> str:

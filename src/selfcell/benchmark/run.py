@@ -29,7 +29,7 @@ from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.plan import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
-from selfcell.benchmark.summaries import PAIR_COLUMNS, between, estimates
+from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, estimates
 from selfcell.benchmark.trials import Failure, Workplace
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.atomic import atomic_path, write_json
@@ -40,7 +40,6 @@ from selfcell.training.run_folder import TrainedModel, describe_environment, rea
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 TABLES = ("scores", "resamples", "confusion")
 WHICH = ("target", "corpus", "encoder")
 """Columns that come first in every table."""

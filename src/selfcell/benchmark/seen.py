@@ -13,14 +13,17 @@ from selfcell.training.run_folder import TrainedModel
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the cells that are judged on a model was pre-trained on, without their labels."""
+    """What pre-training was given of the cells that are judged on, without their labels."""
 
     n_cells: int | None
-    """None where the run has kept no list of its cells."""
+    """At least so many; None where nothing tells: the run has kept no list of its cells, or some of its genes are
+    missing here, so that counts cannot be compared, and no name is known."""
     n_test: int
     donors: tuple[str, ...] | None
-    """Donors of them that pre-training had other cells of, or the same; None where it was not split by donor, or these
-    cells do not have the column."""
+    """Donors of them that it was given cells of; None where it was not split by donor, or these cells do not have the
+    column."""
+    namesakes: tuple[str, ...] = ()
+    """Donors of another data set that bear the names of some that it was given: the same people, or not."""
     donor_column: str | None = None
     """The column that the run was split by."""
     sets_aside: bool = False
@@ -31,37 +34,39 @@ class Seen:
         """Whether any cell or donor was seen; None where nothing tells."""
         if self.n_cells or self.donors:
             return True
-        return None if self.n_cells is None and self.donors is None else False
+        return None if self.namesakes or (self.n_cells is None and self.donors is None) else False
 
     def sentence(self) -> str | None:
         """Say what was seen, and how to judge on what was not; None if nothing was."""
+        if self.any is False:
+            return None
+        if self.any is None and self.namesakes:
+            return (
+                f"Pre-training was given donors of the same names ({_listed(self.namesakes)}). Whether they are the "
+                "same people is not known; if so, expect less on others."
+            )
         if self.any is None:
             return (
-                "Whether pre-training has seen the test cells is not known: its run has kept no list of its cells, and "
-                "these do not have the column of donors that it was split by, if it was."
+                "Whether pre-training was given the test cells is not known: its run has kept no list of its cells, or "
+                "genes of it are missing here, and no donor tells."
             )
-        if not self.any:
-            return None
-        parts = []
-        if self.n_cells:
-            parts.append(f"on {self.n_cells:,} of the {self.n_test:,} test cells")
+        parts = [f"at least {self.n_cells:,} of the {self.n_test:,} test cells"] if self.n_cells else []
         if self.donors:
-            named = ", ".join(self.donors[:3]) + (", ..." if len(self.donors) > 3 else "")
-            parts.append(f"on cells of {counted(len(self.donors), 'test donor')} ({named})")
+            parts.append(f"cells of {counted(len(self.donors), 'test donor')} ({_listed(self.donors)})")
         return (
-            f"The encoder was pre-trained {' and '.join(parts)}, though not on their labels: expect less on others. "
-            + self._advice()
+            f"Pre-training was given {' and '.join(parts)}, to train on or to watch the loss on, though not "
+            f"their labels: expect less on others. {self._advice()}"
         )
 
     def _advice(self) -> str:
-        if self.sets_aside and self.donor_column:
-            return (
-                f"Its run has set donors aside to be judged on: name their column (--donor {self.donor_column}), and "
-                "no --test-where."
-            )
-        if self.sets_aside:
-            return "Its run has set cells aside to be judged on: give the very cells of the run, and no --test-where."
-        return "Set donors aside when pre-training: --donor COLUMN --set data.test_fraction=0.3."
+        if not self.sets_aside:
+            return "Set donors aside when pre-training: --donor COLUMN --set data.test_fraction=0.3."
+        by = f" (by the donors in obs[{self.donor_column!r}])" if self.donor_column else ""
+        return f"Its run has set cells aside{by}: judge on those, of the file it was trained on."
+
+
+def _listed(donors: tuple[str, ...]) -> str:
+    return ", ".join(donors[:3]) + (", ..." if len(donors) > 3 else "")
 
 
 def what_was_seen(models: Sequence[TrainedModel], cells: Cells, rows: np.ndarray, *, other_set: bool = False) -> Seen:
@@ -76,8 +81,8 @@ def what_was_seen(models: Sequence[TrainedModel], cells: Cells, rows: np.ndarray
     rows
         Positions of the cells that are judged on.
     other_set
-        Whether they are of another data set, where a donor of the same name may be another person: names then count
-        only beside cells that are known, or where the run has kept no list of its cells.
+        Whether they are of another data set, where a donor of the same name may be another person: beside cells that
+        are known it is the same one.
 
     Returns
     -------
@@ -85,7 +90,7 @@ def what_was_seen(models: Sequence[TrainedModel], cells: Cells, rows: np.ndarray
     """
     hashes = CellHashes.of(cells.subset(rows))
     seen = max((_seen_by(model, cells, rows, hashes) for model in models), key=_how_much)
-    return replace(seen, donors=()) if other_set and seen.n_cells == 0 and seen.donors else seen
+    return replace(seen, donors=None, namesakes=seen.donors) if other_set and seen.donors and not seen.n_cells else seen
 
 
 def _how_much(seen: Seen) -> tuple[bool, int, int]:
@@ -95,6 +100,8 @@ def _how_much(seen: Seen) -> tuple[bool, int, int]:
 def _seen_by(model: TrainedModel, cells: Cells, rows: np.ndarray, hashes: CellHashes) -> Seen:
     known = model.known_cells
     n_cells = None if known is None else int(hashes.found_in(known.learned_from).sum())
+    if n_cells == 0 and cells.alignment is not None and cells.alignment.missing:
+        n_cells = None
     seen = Seen(n_cells=n_cells, n_test=len(rows), donors=None)
     if (saved := model.split) is None:
         return seen

@@ -8,6 +8,8 @@ import pandas as pd
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.benchmark.verdicts import ONE, holm
 
+FORMAT_VERSION = 1
+"""Of a benchmark's tables, in ``benchmark.json``."""
 ESTIMATE_COLUMNS = (
     *ONE,
     "method",

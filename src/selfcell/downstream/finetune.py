@@ -177,6 +177,11 @@ def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
     held_out = np.zeros(len(cells), dtype=bool)
     if model.split is not None and (column := model.split["unit"]) in cells.obs:
         held_out |= cells.obs[column].astype(str).isin(model.split["donors"]["test"]).to_numpy()
+    elif model.known_cells is None and model.split is not None and _sets_aside(model.split):
+        logger.warning(
+            "Pre-training set cells aside to be judged on, but its run has kept no list of them and these do not have "
+            "its column of donors: whether some of them are trained on here is not known."
+        )
     if model.known_cells is not None:
         held_out |= CellHashes.of(cells).found_in(model.known_cells.set_aside)
     if held_out.all():
@@ -191,3 +196,10 @@ def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
             f"{len(cells):,}",
         )
     return np.flatnonzero(~held_out)
+
+
+def _sets_aside(saved: dict[str, Any]) -> bool:
+    """Tell whether a saved split has test cells; by a rule, where cells are streamed."""
+    if "rule" in saved:
+        return bool(saved["rule"]["test_fraction"])
+    return bool(saved["donors" if "donors" in saved else "positions"]["test"])

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from selfcell.benchmark.statistics import OVER_DONORS, VERDICT_RULE
+from selfcell.benchmark.summaries import FORMAT_VERSION
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
@@ -17,8 +18,6 @@ from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_sections import BenchmarkTables, Drawing, Section, sections, worth_sentence
 from selfcell.reporting.figures import as_svg
 from selfcell.reporting.names import method_name
-
-FORMAT_VERSION = 1
 
 
 def write_benchmark_page(folder: Path, path: Path) -> Path:

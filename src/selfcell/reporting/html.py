@@ -269,9 +269,7 @@ def caveats(results: StudyResults) -> list[str]:
     if about["n_seeds"] < 2:
         found.append("A single seed allows no verdict; give more with --seeds.")
     if about["n_seeds"] == 2:
-        found.append(
-            "Two seeds say little of how much seeds matter, so alone they allow no verdict; give more with --seeds."
-        )
+        found.append("Two seeds say little of how much seeds matter: give more with --seeds.")
     if about.get("seen_note"):
         found.append(about["seen_note"])
     # Cells of another data set are of other donors, named or not.
