@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata
@@ -18,10 +20,11 @@ from selfcell.benchmark.estimate import estimate
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.run import PRETRAINING, run_benchmark
-from selfcell.benchmark.trials import Contest, Workplace
+from selfcell.benchmark.trials import Contest, Failure, Trial, Workplace
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
+from selfcell.downstream.base import SupervisedSettings
 
 PLAN = {
     "name": "small",
@@ -202,6 +205,25 @@ def test_a_worker_that_is_killed_costs_its_own_trial_alone(folder):
     assert not [outcome.error for outcome in by_method.values() if isinstance(outcome, trials.Failure)]
     with pytest.raises(InputError, match="killed, perhaps for want of memory"):
         trials.run_trials(contest, study.trials, Workplace(jobs=2, show_progress=False))
+
+
+class _Overlapping(Contest):
+    def __init__(self):
+        vars(self)["running"] = []
+
+    def run(self, trial):
+        self.running.append(trial)
+        time.sleep(0.02)
+        at_once = len(self.running)
+        self.running.remove(trial)
+        return Failure(str(at_once), 0.0)
+
+
+def test_trials_of_one_process_take_turns_as_their_random_numbers_are_shared():
+    contest, group = _Overlapping(), [Trial("probe", "", 0, 0, np.arange(1), SupervisedSettings())] * 3
+    with ThreadPoolExecutor(4) as threads:
+        done = threads.map(lambda place: trials._run_in_worker(contest, place, group, keep_going=False), range(4))
+    assert [outcomes for _, outcomes in done] == [[Failure("1", 0.0)] * 3] * 4
 
 
 def test_a_dask_cluster_comes_to_the_same_scores(folder):

@@ -57,8 +57,10 @@ class OutcomeStore:
             arrays |= {f"resampled/{name}": draws for name, draws in outcome.scores.resampled.items()}
             for name, table in outcome.tables.items():
                 arrays |= {f"tables/{name}/{place}": _plain(table.iloc[:, place]) for place in range(table.shape[1])}
+        arrays["head"] = np.array(json.dumps(head))
         with atomic_path(self._file(work_id), durable=True) as temporary:
-            np.savez_compressed(temporary, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type]
+            # NumPy's signature takes every keyword for allow_pickle's.
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
     def read(self, work_id: str) -> Outcome | Failure | None:
         """Give an outcome, or None if there is none, or it is damaged: then its trial is run again.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from selfcell.benchmark.plan import PlannedEncoder
 from selfcell.benchmark.results import trial_id
-from selfcell.benchmark.trials import KILLED, Workplace, lost_worker, working_in
+from selfcell.benchmark.trials import KILLED, Workplace, in_turn, lost_worker, working_in
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
 from selfcell.core.errors import InputError
@@ -146,5 +146,6 @@ def _run_all(
 
 
 def _run(one: Pretraining, cells: Cells | Path) -> Pretraining:
-    one.run(cells)
+    with in_turn:
+        one.run(cells)
     return one

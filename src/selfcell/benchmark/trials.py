@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ if sys.platform != "win32":
 
 
 logger = logging.getLogger(__name__)
+
+in_turn = threading.Lock()
+"""What draws random numbers holds this: torch's are those of a whole process, and a Dask worker may have threads."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,8 @@ def _run_in_worker(
     # trial. Ours hold what training needs, and what torch has freed but keeps.
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
     run = contest.run_or_fail if keep_going else contest.run
-    outcomes = [run(trial) for trial in group]
+    with in_turn:
+        outcomes = [run(trial) for trial in group]
     give_back_unused(more_than=0)
     return place, outcomes
 
