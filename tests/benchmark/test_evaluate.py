@@ -6,7 +6,7 @@ import pytest
 
 from selfcell.baselines import usual_baselines
 from selfcell.benchmark.evaluate import evaluate
-from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, read_results, trial_id
+from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, UNFINISHED, read_results, trial_id
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
 from selfcell.downstream import REGIMES
@@ -332,7 +332,7 @@ def test_an_unknown_baseline_is_told_before_cells_are_read(model, tmp_path):
         evaluate(model, tmp_path / "none.h5ad", label_key="cell_type", **{**CHEAP, "baselines": ("scvii",)})
 
 
-def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, model, tmp_path, monkeypatch):
+def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, model, tmp_path, monkeypatch, caplog):
     arguments = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 1, **CHEAP}
 
     def fail(*_, **__):
@@ -342,7 +342,10 @@ def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, 
         patch.setattr("selfcell.benchmark.study.run_trials", fail)
         with pytest.raises(KeyboardInterrupt):
             evaluate(model, adata, out=tmp_path / "judged", **arguments)
+    (tmp_path / "judged" / UNFINISHED).mkdir()
+    (tmp_path / "judged" / UNFINISHED / "other.npz").touch()
     evaluate(model, adata, out=tmp_path / "judged", **arguments)
+    assert "The 1 finished trial in " in caplog.text and "of other settings or cells" in caplog.text
     before = (tmp_path / "judged" / "scores.csv").read_bytes()
     with pytest.raises(InputError, match=r"exists already\. Name another folder, or replace what is there"):
         evaluate(model, adata, out=tmp_path / "judged", **arguments)
@@ -351,6 +354,21 @@ def test_a_comparison_that_fails_keeps_what_was_there_and_blocks_nothing(adata, 
         with pytest.raises(KeyboardInterrupt):
             evaluate(model, adata, out=tmp_path / "judged", overwrite=True, **arguments)
     assert (tmp_path / "judged" / "scores.csv").read_bytes() == before
+
+
+def test_cells_without_a_type_are_left_out_and_counted(adata, model, caplog):
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(object).where(np.arange(300) % 10 > 0)
+    arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP, "n_seeds": 1}
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        scores = evaluate(model, adata, **arguments)
+    assert "30 of 300 cells have no value in obs['cell_type']" in caplog.text
+    held_out = adata.obs["donor"].isin(model.split["donors"]["test"]) & adata.obs["cell_type"].notna()
+    assert set(scores["n_cells"]) == {held_out.sum()}
+
+
+def test_a_handful_of_labelled_cells_is_warned_of(adata, model, caplog):
+    evaluate(model, adata, label_key="cell_type", donor_key="donor", labelled_fractions=(0.05,), n_seeds=1, **CHEAP)
+    assert "training cells is 12 cells: scores at that label budget say little" in caplog.text
 
 
 def test_cells_to_judge_on_are_named_once_and_embeddings_answer_what_they_can(adata, model):

@@ -1,3 +1,5 @@
+import logging
+
 import anndata
 import numpy as np
 import pytest
@@ -22,6 +24,15 @@ def test_counts_are_found_in_x(adata):
 def test_a_counts_layer_is_preferred_to_x(adata):
     adata.layers["counts"] = adata.X * 2
     assert find_counts(adata).address == "layers['counts']"
+
+
+def test_a_counts_layer_without_counts_is_passed_over_with_a_warning(adata, caplog):
+    adata.layers["counts"] = adata.X * 0.5
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        assert find_counts(adata).address == "X"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "Counts are taken from X, since layers['counts'] has fractional values" in record.getMessage()
 
 
 def test_counts_in_raw_are_found_with_their_own_genes(adata):

@@ -1,5 +1,8 @@
 """Tests of streaming: the same cells from memory, from a file and from an atlas."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -161,6 +164,22 @@ def test_a_cell_without_counts_is_refused_before_anything_is_streamed(adata, tmp
     adata.write_h5ad(tmp_path / "empty.h5ad")
     with pytest.raises(InputError, match=r"'cell7' of .* has no counts"):
         stream_cells(tmp_path / "empty.h5ad", minibatch_size=8, backed=True)
+
+
+def test_a_file_that_was_read_as_a_stream_leaves_nothing_behind(adata, tmp_path):
+    adata.X = sp.csc_matrix(adata.X)
+    adata.write_h5ad(tmp_path / "by_genes.h5ad")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = (
+        "import tempfile; from pathlib import Path; from selfcell.data.backed import open_backed\n"
+        f"cells = open_backed({str(tmp_path / 'by_genes.h5ad')!r})\n"
+        "print(len(list(Path(tempfile.gettempdir()).glob('selfcell-*/*'))))"
+    )
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0
+    assert not list(scratch.iterdir())
 
 
 def test_a_plan_is_what_comes(places):

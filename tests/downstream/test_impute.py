@@ -130,6 +130,8 @@ def test_what_cannot_be_imputed_is_refused(adata, model, file, tmp_path):
         impute(adata, model)
     with pytest.raises(InputError, match=r"'a/b' cannot be the name of a layer: choose another layer_added"):
         impute(adata, model, layer_added="a/b")
+    with pytest.raises(InputError, match=r"layers\['counts'\] is where raw counts are looked for"):
+        impute(adata, model, layer_added="counts")
     out = tmp_path / "out.h5ad"
     with pytest.raises(InputError, match=r"There is no gene 'GEN7' in the cells\. Did you mean 'GENE7'\?"):
         impute_to_file(file, model, out, genes=["GEN7"])

@@ -63,6 +63,15 @@ def test_predictions_follow_what_was_measured_and_bear_its_names(kind, tuned, qu
     assert anndata.read_h5ad(tmp_path / "predicted.h5ad").uns["selfcell"][key]["target"] == target
 
 
+def test_cells_that_were_learned_from_are_told_and_others_not(tuned, query, caplog):
+    predict_modality(query, tuned("proteins"))
+    assert "of the 300 cells are among those that the model was trained on" in caplog.text
+    caplog.clear()
+    other = simulate_cells(n_cells=50, n_genes=60, n_types=3, n_donors=5, seed=1)
+    predict_modality(other, tuned("proteins"))
+    assert "trained on" not in caplog.text
+
+
 def test_a_stored_head_predicts_what_was_trained(tuned, measured):
     trained = tuned("proteins")
     assert trained.manifest["task"] == "cross_modality" and trained.manifest["transform"] == "log1p"

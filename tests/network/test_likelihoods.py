@@ -65,9 +65,9 @@ def test_expected_counts_of_a_zero_inflated_likelihood_take_its_zeros_in(drawn):
     outputs, _, library_size = drawn
     likelihood = dispersed("zero_inflated_negative_binomial")
     support = torch.arange(20_000, dtype=torch.float64)
-    probability = torch.stack(
-        [torch.exp(-likelihood(outputs[:1], count.expand(1, 5), library_size[:1]))[0] for count in support]
-    )
+    n_values = len(support)
+    first, depth = outputs[:1].expand(n_values, -1), library_size[:1].expand(n_values)
+    probability = torch.exp(-likelihood(first, support[:, None].expand(-1, 5), depth))
     mean = (probability * support[:, None]).sum(dim=0)
     torch.testing.assert_close(likelihood.expected(outputs[:1], library_size[:1])[0], mean, rtol=1e-4, atol=1e-8)
 

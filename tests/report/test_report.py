@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfcell.benchmark.results import StudyResults, read_results
+from selfcell.benchmark.results import UNFINISHED, StudyResults, read_results
 from selfcell.core.errors import InputError
 from selfcell.downstream.confidence import UNSEEN_COLUMNS
 from selfcell.reporting.html import write_report
@@ -162,6 +162,9 @@ def test_a_run_folder_has_a_page_too(model, tmp_path):
 
 
 def test_an_incomplete_or_foreign_folder_is_refused(folder, tmp_path):
+    (tmp_path / "begun" / UNFINISHED).mkdir(parents=True)
+    with pytest.raises(InputError, match="an evaluation that is not finished: give its command again"):
+        write_report(tmp_path / "begun")
     (folder / "curves.csv").unlink()
     with pytest.raises(InputError, match=r"is incomplete: curves\.csv is missing"):
         write_report(folder)

@@ -9,22 +9,21 @@ import pandas as pd
 
 from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.query import joined_for_judging, with_label_renamed, with_labels_mapped
+from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build, read_toml
-from selfcell.core.errors import InputError
+from selfcell.core.errors import InputError, speaking_of
+from selfcell.core.words import counted
 from selfcell.data.counts import Scale
-from selfcell.data.source import CellSource, open_cells
+from selfcell.data.source import Cells, CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
 from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
 
 logger = logging.getLogger(__name__)
-
-UNFINISHED = ".trials"
-"""Folder, beside the tables to come, that keeps the trials that are done until all are."""
 
 
 def evaluate(
@@ -149,21 +148,42 @@ def evaluate(
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
-    opened = with_labels_mapped(opened, label_key, label_map)
+    opened = with_labels_mapped(_labelled(opened, label_key), label_key, label_map)
     split, seen = None, None
     if query is not None:
-        asked = with_labels_mapped(open_cells(query), query_label_key or label_key, label_map)
+        query_label_key = query_label_key or label_key
+        asked = with_labels_mapped(_labelled(open_cells(query), query_label_key), query_label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
         opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
     if out is not None:
         claim_folder(Path(out), overwrite=overwrite)
-    store = None if out is None else OutcomeStore(Path(out) / UNFINISHED)
+    store = None if out is None else _store_of(Path(out), study)
     results = study.run(Workplace(jobs=jobs, show_progress=show_progress), store=store)
     if out is not None:
         prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))
     return results.scores
+
+
+def _labelled(cells: Cells, label_key: str | None) -> Cells:
+    if label_key is None:
+        return cells
+    with speaking_of(cells.origin):
+        return cells.with_value_in(label_key, role="label")
+
+
+def _store_of(out: Path, study: Study) -> OutcomeStore:
+    """Give the store of trials that are done, and warn where it keeps none of these."""
+    store = OutcomeStore(out / UNFINISHED)
+    n_kept = len(list(store))
+    if n_kept and not any(study.work_id(trial) in store for trial in study.trials):
+        logger.warning(
+            "The %s in %s are of other settings or cells, and of no use here: all are run anew.",
+            counted(n_kept, "finished trial"),
+            out,
+        )
+    return store
 
 
 def _check_seeds_of(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bool) -> None:

@@ -30,6 +30,8 @@ from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json, read_table
 
 FORMAT_VERSION = 2
+UNFINISHED = ".trials"
+"""Folder, beside the tables to come, that keeps the trials that are done until all are."""
 
 SCORE_COLUMNS = (
     "dataset",
@@ -143,6 +145,8 @@ def read_results(folder: Path) -> StudyResults:
         raise InputError(
             f"{folder} is of a benchmark that is not finished: go on with it. A page can be made of what is: {listed}."
         )
+    if not file.exists() and (folder / UNFINISHED).is_dir():
+        raise InputError(f"{folder} is of an evaluation that is not finished: give its command again to go on.")
     if not file.exists():
         raise InputError(
             f"{folder} has no study.json, so it is not a results folder. Make one with `selfcell evaluate` or "

@@ -23,13 +23,12 @@ from selfcell.benchmark.records import Record, feature_means, in_tables
 from selfcell.benchmark.results import StudyResults, trial_id
 from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
-from selfcell.benchmark.study_split import choose_split
+from selfcell.benchmark.study_split import choose_split, draw_labelled, warn_of_few_labelled
 from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, run_trials
 from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_table
-from selfcell.core.seeds import numpy_rng
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import PARTS, Split
 from selfcell.downstream import DOWNSTREAM_TASKS
@@ -98,6 +97,7 @@ class Study:
             network=self.models[0].encoder.settings,
             batch_key=plan.batch_key,
         )
+        warn_of_few_labelled(plan.budgets, self.trainable)
         self.trials = list(self._trials())
 
     def _check_methods(self) -> None:
@@ -189,31 +189,13 @@ class Study:
             pairs = [(place % n_models, seed) for place, seed in enumerate(self.plan.seeds)]
         for budget in self.plan.budgets:
             for model, seed in pairs:
-                labelled, settings = self._labelled(budget, seed), self._settings(budget)
+                labelled = draw_labelled(budget, self.trainable, self.donors, seed=seed)
+                settings = self._settings(budget)
                 for method in self.plan.methods:
                     yield Trial(method, self._budget_name(budget), model, seed, labelled, settings)
 
     def _budget_name(self, budget: LabelBudget) -> str:
         return budget.name(unit="cells" if self.donors is None else "donors")
-
-    def _labelled(self, budget: LabelBudget, seed: int) -> np.ndarray:
-        if budget.fraction is not None:
-            n_labelled = max(round(budget.fraction * len(self.trainable)), 2)
-            rng = numpy_rng(seed, "labelled cells", round(1e6 * budget.fraction))
-            return np.sort(rng.choice(self.trainable, n_labelled, replace=False))
-        if budget.n_donors is None:
-            return self.trainable
-        if self.donors is None:
-            raise InputError("Label budgets count donors, so a donor column is needed (--donor COLUMN).")
-        names = sorted(set(self.donors.iloc[self.trainable]))
-        if budget.n_donors > len(names):
-            raise InputError(
-                f"{budget.n_donors} labelled donors are asked for (--labelled-donors), but only {len(names)} are "
-                "not held out."
-            )
-        drawn = numpy_rng(seed, "labelled donors", budget.n_donors).choice(names, budget.n_donors, replace=False)
-        rows: np.ndarray = self.trainable[self.donors.iloc[self.trainable].isin(drawn).to_numpy()]
-        return rows
 
     def _settings(self, budget: LabelBudget) -> SupervisedSettings:
         settings = self.plan.task_settings

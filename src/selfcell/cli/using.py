@@ -157,7 +157,10 @@ def impute(
     layer_added: Annotated[str, typer.Option(help="Layer to write.")] = "imputed",
     gene: Annotated[
         list[str] | None,
-        typer.Option("--gene", help="Write this gene alone; give as often as needed. All genes if left out."),
+        typer.Option(
+            "--gene",
+            help="Write this gene alone, in all that is in the file; give as often as needed. All genes if left out.",
+        ),
     ] = None,
     as_counts: Annotated[
         bool, typer.Option("--as-counts", help="Counts at each cell's own depth, not log1p of counts per 10,000.")

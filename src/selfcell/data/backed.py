@@ -1,7 +1,9 @@
 """Stream cells from a file as it is: nothing to build, but slower than an atlas, and shuffled only by small blocks."""
 
+import atexit
 import json
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -70,6 +72,8 @@ def open_backed(path: str | Path, *, layer: str | None = None, gene_column: str 
     """
     path = Path(path)
     scratch = Path(tempfile.mkdtemp(prefix="selfcell-"))
+    # What is written there is read until the program ends, by whoever holds the cells.
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     source = open_input(path, layer=layer, gene_column=gene_column, scratch=scratch, memory_bytes=_MEMORY)
     if source.counts_address not in {"X", "matrix"}:
         logger.info("Counts are taken from %s.", source.counts_address)

@@ -55,13 +55,12 @@ def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scal
         If no candidate holds counts, naming for each what it holds instead.
     """
     candidates = _candidates(adata, layer=layer)
-    refusals = []
+    refusals: list[str] = []
     for address, matrix, var in candidates:
         counts = sp.csr_matrix(matrix, dtype=np.float32)
         fault = find_fault(counts.data, scale=scale)
         if fault is None:
-            if address != "X":
-                logger.info("Counts are taken from %s.", address)
+            _say_where_from(address, refusals)
             return CountMatrix(
                 matrix=_to_counts(counts, scale=scale),
                 address=address,
@@ -81,6 +80,15 @@ def log_normalize(counts: sp.csr_matrix) -> sp.csr_matrix:
     expression = counts.copy()
     expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(counts.indptr)).astype(np.float32))
     return expression
+
+
+def _say_where_from(address: str, refusals: list[str]) -> None:
+    """Say which matrix is taken and which were passed over; loudly where their name promises counts."""
+    if refusals:
+        level = logging.WARNING if refusals[0].startswith("layers") else logging.INFO
+        logger.log(level, "Counts are taken from %s, since %s.", address, " and ".join(refusals))
+    elif address != "X":
+        logger.info("Counts are taken from %s.", address)
 
 
 def _candidates(adata: anndata.AnnData, *, layer: str | None) -> list[tuple[str, Any, Any]]:

@@ -218,6 +218,11 @@ def _with_decoder(model: TrainedModel | str | Path) -> TrainedModel:
 def _refuse_key(adata: anndata.AnnData, key: str) -> None:
     if "/" in key or not key:
         raise InputError(f"{key!r} cannot be the name of a layer: choose another layer_added, without a slash.")
+    if key == "counts":
+        raise InputError(
+            "layers['counts'] is where raw counts are looked for, and what is imputed is none: choose another "
+            "layer_added (--layer-added)."
+        )
     refuse_foreign_key(adata, key, adata.layers, "layers", argument="layer_added")
 
 

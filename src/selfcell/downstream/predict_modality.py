@@ -1,5 +1,6 @@
 """Predict proteins or chromatin of cells with a model that was fine-tuned for it."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -9,12 +10,16 @@ import numpy as np
 
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
-from selfcell.data.source import open_cells
+from selfcell.data.source import Cells, open_cells
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.target_head import TargetHead, predict_targets
 from selfcell.downstream.target_space import TargetPrediction
+from selfcell.training.known_cells import read_known_cells
 from selfcell.training.run_folder import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 MOST_ENTRIES = 2**30
 """Cells x targets up to which predictions are written: four gigabytes."""
@@ -78,6 +83,7 @@ def predict_modality(
         )
     cells = open_cells(adata, layer=layer, scale=scale, gene_column=gene_column)
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+    _warn_of_known_cells(cells, model)
     prediction = _some(predict_targets(model.encoder, stored_head(model), cells), chosen)
     adata.obsm[key_added] = np.concatenate([prediction.rows(block) for block in prediction.blocks()])
     adata.uns[f"{key_added}_names"] = np.array([known[position] for position in chosen], dtype=object)
@@ -85,6 +91,18 @@ def predict_modality(
         adata, key_added, model, cells, target=model.manifest["target"], transform=model.manifest["transform"]
     )
     return key_added
+
+
+def _warn_of_known_cells(cells: Cells, model: TrainedModel) -> None:
+    kept = read_known_cells(model.path)
+    n_known = 0 if kept is None else int(CellHashes.of(cells).found_in(kept.learned_from).sum())
+    if n_known:
+        logger.warning(
+            "%s of the %s cells are among those that the model was trained on: what is predicted of them is closer to "
+            "what was measured than it is of new cells.",
+            f"{n_known:,}",
+            f"{len(cells):,}",
+        )
 
 
 def stored_head(model: TrainedModel) -> TargetHead:
