@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from selfcell.baselines import scvi_models
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.scvi_models import answer_by_scvi, predict_by_scanvi
-from selfcell.baselines.scvi_session import minibatch_size, scvi_session
+from selfcell.baselines.scvi_session import MAX_CELLS_SEEN, minibatch_size, n_epochs, scvi_session
 from selfcell.core.errors import InputError
 from selfcell.data.source import encode
 from selfcell.data.splits import Split
@@ -120,3 +120,8 @@ def test_without_the_package_the_extra_is_named(baseline, make_problem, monkeypa
     monkeypatch.setitem(sys.modules, "scvi", None)
     with pytest.raises(InputError, match=r"scvi, scanvi and totalvi need scvi-tools: pip install 'selfcell\[scvi\]'"):
         baseline(make_problem())
+
+
+@pytest.mark.parametrize(("n_cells", "expected"), [(500, 400), (20_000, 100), (MAX_CELLS_SEEN * 9, 1)])
+def test_epochs_shrink_with_the_cells_and_one_is_the_least(n_cells, expected):
+    assert n_epochs(n_cells, at_most=400) == expected

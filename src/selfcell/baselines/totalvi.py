@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 
 from selfcell.baselines.base import Problem
-from selfcell.baselines.scvi_session import scvi_session
+from selfcell.baselines.scvi_session import n_epochs, scvi_session
 from selfcell.core.errors import InputError
 from selfcell.data.target_transforms import TRANSFORMS
 from selfcell.downstream.cross_modality import CrossModalityTask
 from selfcell.downstream.target_space import TargetPrediction
 
-MAX_EPOCHS: int | None = None
-"""Epochs of training; None for what scvi-tools finds fit for the number of cells, which is up to 400."""
+MAX_EPOCHS = 400
+"""Epochs at most, as scvi-tools has it; fewer where there are more than 5,000 cells (``MAX_CELLS_SEEN``)."""
 N_SAMPLES = 25
 """Draws from the posterior of each cell over which proteins are averaged, as in the tutorial of scvi-tools."""
 
@@ -42,7 +42,8 @@ def predict_by_totalvi(problem: Problem[CrossModalityTask]) -> TargetPrediction:
         # That all proteins of the test cells are zero is how they are said to be missing.
         scvi.model.TOTALVI.setup_anndata(adata, batch_key="part", protein_expression_obsm_key="proteins")
         model = scvi.model.TOTALVI(adata)
-        model.train(max_epochs=MAX_EPOCHS, accelerator="cpu", enable_progress_bar=False)
+        max_epochs = n_epochs(adata.n_obs, at_most=MAX_EPOCHS)
+        model.train(max_epochs=max_epochs, accelerator="cpu", enable_progress_bar=False)
         _, proteins = model.get_normalized_expression(
             indices=np.arange(len(split.train), adata.n_obs),
             transform_batch="training",
