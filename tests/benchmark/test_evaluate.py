@@ -395,7 +395,7 @@ def test_models_that_are_one_or_would_not_be_used_are_refused_and_others_told(
         evaluate([model, model], adata, n_seeds=2, **arguments)
     data = small_settings.data.model_copy(update={"test_fraction": 0.2})
     other = pretrain(adata, small_settings.model_copy(update={"data": data}), out=tmp_path / "run", show_progress=False)
-    with pytest.raises(InputError, match="1 seeds would leave 1 of the 2 models out"):
+    with pytest.raises(InputError, match="1 seed would leave 1 of the 2 models out"):
         evaluate([model, other], adata, n_seeds=1, **arguments)
     evaluate([model, other], adata, n_seeds=2, **arguments)
     assert "differ in more than the seed" in caplog.text

@@ -68,8 +68,8 @@ def evaluate(
     task
         The downstream task.
     label_key, donor_key, batch_key
-        Columns of ``obs`` with the type, the donor, and the batch. Without donors cells are split one by one, which
-        overstates scores on new donors.
+        Columns of ``obs`` with the type, the donor, and the batch. Cells without a type are left out. Without donors
+        cells are split one by one, which overstates scores on new donors.
     out
         Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done
         are kept there until then: an interrupted comparison goes on where it was if it is asked for again.
@@ -207,8 +207,8 @@ def _check_seeds_of(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bo
             )
     if n_seeds < len(models) and not crossed:
         raise InputError(
-            f"{n_seeds} seeds would leave {len(models) - n_seeds} of the {len(models)} models out: as many are needed "
-            "(--seeds, n_seeds), or every model with every seed (--crossed)."
+            f"{counted(n_seeds, 'seed')} would leave {len(models) - n_seeds} of the {len(models)} models out: "
+            "as many are needed (--seeds, n_seeds), or every model with every seed (--crossed)."
         )
 
 

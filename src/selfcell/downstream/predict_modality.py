@@ -16,7 +16,6 @@ from selfcell.data.source import Cells, open_cells
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.target_head import TargetHead, predict_targets
 from selfcell.downstream.target_space import TargetPrediction
-from selfcell.training.known_cells import read_known_cells
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -94,8 +93,9 @@ def predict_modality(
 
 
 def _warn_of_known_cells(cells: Cells, model: TrainedModel) -> None:
-    kept = read_known_cells(model.path)
-    n_known = 0 if kept is None else int(CellHashes.of(cells).found_in(kept.learned_from).sum())
+    if model.known_cells is None:
+        return
+    n_known = int(CellHashes.of(cells).found_in(model.known_cells.learned_from).sum())
     if n_known:
         logger.warning(
             "%s of the %s cells are among those that the model was trained on: what is predicted of them is closer to "
