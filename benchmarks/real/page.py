@@ -1,4 +1,4 @@
-"""The tables of ``docs/results.md``, from ``docs/results/real_data.csv``: no number on the page is typed."""
+"""The tables of ``docs/results.md`` and the README, from ``docs/results/real_data.csv``: no number there is typed."""
 
 from pathlib import Path
 
@@ -14,21 +14,47 @@ TASKS = {
     "reconstruction": ("Gene expression", ("explained_variance_weighted", "hidden_mse")),
 }
 
+HEADLINE = {
+    "types_liu": ("2 donors", "all donors"),
+    "types_liu_transfer": ("0.01 of the cells",),
+    "types_kang": ("all cells",),
+    "types_pancreas_Fasolino": ("all donors",),
+    "types_liu_to_pbmc3k": ("all cells",),
+    "types_liu_to_kang": ("all cells",),
+    "types_liu_to_teaseq": ("all cells",),
+    "proteins_liu": ("all donors",),
+    "chromatin_teaseq": ("all cells",),
+    "integration_pancreas": ("all donors",),
+    "expression_liu": ("all donors",),
+}
+"""Studies and budgets of the README's table."""
+
 REGIMES = ("zero_shot", "probe", "fine_tuned", "from_scratch")
 
 
 def write_page(page: Path, table: pd.DataFrame, confidence: pd.DataFrame) -> None:
     """Write the tables of all tasks that were run between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     sections = [
         _section(title, table[(table["task"] == task) & table["metric"].isin(metrics)], metrics)
         for task, (title, metrics) in TASKS.items()
         if (table["task"] == task).any()
     ]
-    parts = [before.rstrip(), "", BEGIN, "", _overview(table), *sections, _sureness(confidence), END]
-    page.write_text("\n".join(parts) + after, encoding="utf-8")
+    _write_between(page, [_overview(table), *sections, _sureness(confidence)])
+
+
+def write_headline(page: Path, table: pd.DataFrame) -> None:
+    """Write the table of :data:`HEADLINE` between the marks of a page."""
+    chosen = [(study, budget) for study, budgets in HEADLINE.items() for budget in budgets]
+    places = pd.MultiIndex.from_frame(table[["study", "budget"]])
+    if missing := set(chosen) - set(places):
+        raise KeyError(f"real_data.csv has no rows of {missing}")
+    _write_between(page, ["\n".join(_glance(table[places.isin(chosen)])) + "\n"])
+
+
+def _write_between(page: Path, parts: list[str]) -> None:
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text("\n".join([before.rstrip(), "", BEGIN, "", *parts, END]) + after, encoding="utf-8")
 
 
 def _sureness(confidence: pd.DataFrame) -> str:
@@ -67,6 +93,13 @@ def _overview(table: pd.DataFrame) -> str:
         "The first score of each task (macro F1, Pearson correlation by cell, total of integration, explained",
         "variance) and, last, what starting from pre-trained weights is worth, with its interval.",
         "",
+        *_glance(table),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _glance(table: pd.DataFrame) -> list[str]:
+    lines = [
         "| study | labels | zero-shot | probe | fine-tuned | from scratch | best baseline | worth of pre-training |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -74,6 +107,8 @@ def _overview(table: pd.DataFrame) -> str:
         rows = table[(table["task"] == task) & (table["metric"] == metrics[0])]
         for (_, budget), group in rows.groupby(["study", "budget"], sort=False):
             mean = group.set_index("method")["mean"]
+            if "fine_tuned" not in mean:
+                continue
             baselines = mean.drop([regime for regime in REGIMES if regime in mean])
             tuned = group[group["method"] == "fine_tuned"].iloc[0]
             columns = ["against_scratch", "against_scratch_low", "against_scratch_high"]
@@ -85,7 +120,7 @@ def _overview(table: pd.DataFrame) -> str:
                 _interval(*tuned[columns], sign="+"),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:

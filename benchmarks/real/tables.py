@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pandas as pd
-from real.page import write_page
+from real.figures import write_figures
+from real.page import write_headline, write_page
 
 from selfcell.benchmark.plan import read_plan
 from selfcell.benchmark.results import StudyResults, read_results
@@ -44,7 +45,10 @@ def write_tables(out: Path) -> None:
     _write(DOCS / "real_data.csv", scores)
     _write(DOCS / "confidence.csv", confidence)
     _write(DOCS / "unseen_types.csv", unseen)
-    write_page(DOCS.parent / "results.md", pd.read_csv(DOCS / "real_data.csv"), pd.read_csv(DOCS / "confidence.csv"))
+    table = pd.read_csv(DOCS / "real_data.csv")
+    write_page(DOCS.parent / "results.md", table, pd.read_csv(DOCS / "confidence.csv"))
+    write_headline(ROOT / "README.md", table)
+    write_figures(DOCS, table)
 
 
 def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
@@ -57,7 +61,6 @@ def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
         before = pd.read_csv(file)
         ours = pd.MultiIndex.from_frame(rows[keys])
         rows = pd.concat([rows, before[~pd.MultiIndex.from_frame(before[keys]).isin(ours)]], ignore_index=True)
-        rows = rows[before.columns]
     order = {name: place for place, name in enumerate([*TARGETS, *METHOD_NAMES])}
     rows = rows[rows["study"].isin(TARGETS)]
     rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
@@ -82,7 +85,8 @@ def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, met
     estimate = stack.estimate(method, budget)
     trials = results.scores.query("method == @method and budget == @budget and metric == @metric")
     against = stack.has("from_scratch", budget) and method == "fine_tuned"
-    difference = stack.compare(method, "from_scratch", budget).difference if against else None
+    comparison = stack.compare(method, "from_scratch", budget) if against else None
+    difference = None if comparison is None else comparison.difference
     return {
         "budget": budget,
         "method": method,
@@ -96,6 +100,7 @@ def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, met
         "against_scratch": None if difference is None else difference.mean,
         "against_scratch_low": None if difference is None else difference.low,
         "against_scratch_high": None if difference is None else difference.high,
+        "finding": None if comparison is None else comparison.finding,
         "seconds": trials["seconds"].median(),
         "peak_memory_mb": trials["peak_memory_mb"].max(),
     }

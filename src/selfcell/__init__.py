@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.downstream.impute import impute as impute
     from selfcell.downstream.predict_modality import predict_modality as predict_modality
+    from selfcell.downstream.score_embeddings import score_embeddings as score_embeddings
     from selfcell.reporting.html import write_report as report
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
@@ -44,6 +45,7 @@ _PUBLIC = {
     "impute": "selfcell.downstream.impute:impute",
     "finetune": "selfcell.downstream.finetune:finetune",
     "predict_modality": "selfcell.downstream.predict_modality:predict_modality",
+    "score_embeddings": "selfcell.downstream.score_embeddings:score_embeddings",
     "evaluate": "selfcell.benchmark.evaluate:evaluate",
     "report": "selfcell.reporting.html:write_report",
     "datasets": "selfcell.data.datasets:",
@@ -64,6 +66,7 @@ __all__ = [
     "preset",
     "pretrain",
     "report",
+    "score_embeddings",
     "stream_cells",
 ]
 

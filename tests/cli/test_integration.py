@@ -2,6 +2,7 @@
 
 import anndata
 import numpy as np
+import pandas as pd
 
 SMALL = ["--set", "network.hidden_sizes=[64]", "--set", "network.n_latent=16", "--set", "training.device=cpu"]
 QUICK = ["--set", "training.max_epochs=2", "--set", "training.device=cpu"]
@@ -30,6 +31,21 @@ def test_finetune_for_integration_embed_and_evaluate(run, file, tmp_path, adata)
         "--seeds", "2", "--jobs", "1", "--out", tmp_path / "judged", *QUICK,
     )  # fmt: skip
     assert code == 0 and "Total score of integration" in out and (tmp_path / "judged" / "report.html").exists()
+
+
+def test_embeddings_of_any_model_are_scored_side_by_side(run, tmp_path, adata):
+    rng = np.random.default_rng(0)
+    adata.obsm["X_mine"] = rng.normal(size=(adata.n_obs, 5))
+    adata.obsm["X_other"] = np.eye(2)[adata.obs["batch"].astype("category").cat.codes.to_numpy() % 2] * 9
+    adata.obsm["X_other"] = adata.obsm["X_other"] + rng.normal(size=(adata.n_obs, 2))
+    adata.write_h5ad(tmp_path / "embedded.h5ad")
+    asked = [tmp_path / "embedded.h5ad", "--embedding", "X_mine", "--embedding", "X_other", "--label", "cell_type"]
+    code, out, _ = run("score", *asked, "--batch", "batch", "--out", tmp_path / "scores.csv")
+    assert code == 0 and "X_mine" in out and "batch_correction" in out
+    table = pd.read_csv(tmp_path / "scores.csv", index_col="embedding")
+    assert table.at["X_mine", "batch_correction"] > table.at["X_other", "batch_correction"]
+    code, _, errors = run("score", *asked)
+    assert code == 1 and "--batch" in errors
 
 
 def test_what_integration_lacks_is_said(run, file, tmp_path):

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from selfcell.baselines.base import ComparedCells, Problem
-from selfcell.core.errors import InputError, did_you_mean
-from selfcell.data.source import Cells
+from selfcell.data.source import Cells, obsm_space
 from selfcell.downstream.embed import embed_counts
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.fit import seeded
@@ -41,12 +40,7 @@ def precomputed_space(cells: Cells, key: str) -> np.ndarray:
     InputError
         If there is no such key, or it does not hold a finite vector for each cell.
     """
-    if key not in cells.obsm:
-        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(cells.obsm))}")
-    space = np.asarray(cells.obsm[key], dtype=np.float32)
-    if space.ndim != 2 or not np.isfinite(space).all():
-        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
-    return space
+    return obsm_space(cells.obsm, key)
 
 
 def untrained_embedding(compared: ComparedCells, *, seed: int) -> np.ndarray:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": using.predict,
     "finetune": training.finetune,
     "evaluate": judging.evaluate,
+    "score": judging.score,
     "report": judging.report,
     "list": about.list_choices,
     "doctor": about.doctor,

@@ -1,4 +1,4 @@
-"""``selfcell demo``, ``selfcell evaluate`` and ``selfcell report``."""
+"""``selfcell demo``, ``selfcell evaluate``, ``selfcell score`` and ``selfcell report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from selfcell.cli.options import (
     ConfigOption,
     DonorOption,
     GeneColumnOption,
+    LabelOption,
     LayerOption,
     LowOverlapOption,
     ModelArgument,
@@ -18,9 +19,11 @@ from selfcell.cli.options import (
     OverwriteOption,
     ScaleChoice,
     ScaleOption,
+    ScorerChoice,
     SetOption,
     TargetOption,
     TaskOption,
+    refuse_existing,
     resumable,
     task_settings,
 )
@@ -168,6 +171,42 @@ def report(
     from selfcell.reporting.html import write_report
 
     typer.echo(f"The report is {write_report(folder, out=out)}")
+
+
+def score(
+    cells: CellsArgument,
+    label: LabelOption,
+    embedding: Annotated[
+        list[str], typer.Option("--embedding", metavar="KEY", help="Key of obsm, of any model; give it again for more.")
+    ],
+    batch: BatchOption = None,
+    by: Annotated[
+        ScorerChoice, typer.Option(help="Whose scores: the two others are packages (extra scib; pip cz-benchmarks).")
+    ] = ScorerChoice.selfcell,
+    unintegrated: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Key of obsm before integration, to compare what batches explain with."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the table too.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Score embeddings of any model side by side: whether types are kept apart and batches mixed.
+
+    Example: selfcell score embedded.h5ad --embedding X_selfcell --embedding X_pca --label cell_type --batch study
+    """
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite, kinds=(".csv",))
+    from selfcell.core.atomic import write_text
+    from selfcell.data.source import read_adata
+    from selfcell.downstream.score_embeddings import score_embeddings
+
+    table = score_embeddings(
+        read_adata(cells), embedding, label_key=label, batch_key=batch, unintegrated=unintegrated, by=by.value
+    )
+    typer.echo(table.T.to_string(float_format="{:.3f}".format))
+    if out is not None:
+        write_text(out, table.to_csv())
+        typer.echo(f"Wrote {out}.")
 
 
 def _show(folder: Path) -> None:

@@ -21,6 +21,14 @@ class ScaleChoice(StrEnum):
     log1p = "log1p"
 
 
+class ScorerChoice(StrEnum):
+    """What ``selfcell score --by`` takes: :data:`selfcell.downstream.score_embeddings.SCORERS`."""
+
+    selfcell = "selfcell"
+    scib_metrics = "scib-metrics"
+    cz_benchmarks = "cz-benchmarks"
+
+
 CellsArgument = Annotated[
     Path, typer.Argument(metavar="CELLS", help="An .h5ad or .h5mu file or .zarr folder with raw counts.")
 ]
@@ -37,6 +45,7 @@ WhereOption = Annotated[
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a finished run.")]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]
+LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]
 OptionalLabelOption = Annotated[
     str | None,
     typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type, for tasks that need it."),

@@ -13,6 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from jaxtyping import Float
 
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
@@ -277,6 +278,22 @@ def obs_column(
             "Drop these cells, or give them a value of their own."
         )
     return cast("pd.Series", column.astype(str))
+
+
+def obsm_space(obsm: Mapping[str, Any], key: str) -> Float[np.ndarray, "n_cells n_latent"]:
+    """Give an embedding from ``obsm``.
+
+    Raises
+    ------
+    InputError
+        If there is no such key, or it does not hold a finite vector for each cell.
+    """
+    if key not in obsm:
+        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(obsm))}")
+    space = np.asarray(obsm[key], dtype=np.float32)
+    if space.ndim != 2 or not np.isfinite(space).all():
+        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
+    return space
 
 
 def encode(column: pd.Series, classes: tuple[str, ...]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Figures of a benchmark. Those of one comparison are in :mod:`selfcell.reporting.figures`."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from selfcell.reporting.figures import COLORS, MARKERS, new_figure
 from selfcell.reporting.names import method_name
 
 _WIDE = 7.2
+_LONGEST_LINE = 44
+"""Characters of a label before it is broken: longer ones would leave the drawing no room."""
 _VERDICT_COLORS = {"helps": 0, "better": 0, "hurts": 1, "worse": 1}
 
 
@@ -26,7 +29,9 @@ def draw_differences(rows: pd.DataFrame, labels: Sequence[str], *, xlabel: str) 
     xlabel
         What is subtracted from what.
     """
-    figure, axes = new_figure(width=_WIDE, height=1.0 + 0.3 * len(rows))
+    broken = [textwrap.fill(str(label), _LONGEST_LINE) for label in labels]
+    lines = max((label.count("\n") + 1 for label in broken), default=1)
+    figure, axes = new_figure(width=_WIDE, height=1.0 + (0.14 + 0.14 * lines) * len(rows))
     for place, row in enumerate(rows.iloc[::-1].to_dict("records")):
         clear = row["finding"] in _VERDICT_COLORS
         color = COLORS[_VERDICT_COLORS[row["finding"]]] if clear else "#555555"
@@ -39,7 +44,7 @@ def draw_differences(rows: pd.DataFrame, labels: Sequence[str], *, xlabel: str) 
             f" {row['finding']}", (1.0, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=color
         )
     axes.axvline(0, color="#333333", linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(labels)[::-1], fontsize=9)
+    axes.set_yticks(range(len(rows)), broken[::-1], fontsize=9)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(xlabel)
     return figure
