@@ -17,10 +17,14 @@ from selfcell.downstream.scib_scores import scib_scores
 logger = logging.getLogger(__name__)
 
 
-class _Truth(NamedTuple):
+class Truth(NamedTuple):
+    """What is known of the cells that embeddings are of."""
+
     labels: pd.Series
+    """Type of each."""
     batch_names: pd.Series | None
     unintegrated: np.ndarray | None
+    """Embedding before integration, cells x dimensions."""
     seed: int
 
 
@@ -76,7 +80,7 @@ def score_embeddings(
     known = _known(adata, label_key)
     spaces = {key: obsm_space(adata.obsm, key)[known] for key in dict.fromkeys(embeddings)}
     obs = adata.obs[known]
-    truth = _Truth(
+    truth = Truth(
         labels=obs_column(obs, label_key, role="label"),
         batch_names=None if batch_key is None else obs_column(obs, batch_key, role="batch", missing="own category"),
         unintegrated=None if unintegrated is None else obsm_space(adata.obsm, unintegrated)[known],
@@ -103,29 +107,29 @@ def _known(adata: anndata.AnnData, label_key: str) -> np.ndarray:
     return known
 
 
-def _by_selfcell(space: np.ndarray, truth: _Truth) -> dict[str, float]:
+def _by_selfcell(space: np.ndarray, truth: Truth) -> dict[str, float]:
     batch_code, label_code = _codes(truth)
     return integration_scores(
         space, batch_code=batch_code, label_code=label_code, unintegrated=truth.unintegrated, seed=truth.seed
     )
 
 
-def _by_scib_metrics(space: np.ndarray, truth: _Truth) -> dict[str, float]:
+def _by_scib_metrics(space: np.ndarray, truth: Truth) -> dict[str, float]:
     batch_code, label_code = _codes(truth)
     return scib_scores(space, batch_code=batch_code, label_code=label_code, unintegrated=truth.unintegrated)
 
 
-def _by_cz_benchmarks(space: np.ndarray, truth: _Truth) -> dict[str, float]:
+def _by_cz_benchmarks(space: np.ndarray, truth: Truth) -> dict[str, float]:
     return cz_scores(space, labels=truth.labels, batch_names=truth.batch_names, seed=truth.seed)
 
 
-def _codes(truth: _Truth) -> tuple[np.ndarray, np.ndarray]:
+def _codes(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     if truth.batch_names is None:
         raise ValueError("batches are checked for before")
     return pd.factorize(truth.batch_names, sort=True)[0], pd.factorize(truth.labels, sort=True)[0]
 
 
-SCORERS: dict[str, Callable[[np.ndarray, _Truth], dict[str, float]]] = {
+SCORERS: dict[str, Callable[[np.ndarray, Truth], dict[str, float]]] = {
     "selfcell": _by_selfcell,
     "scib-metrics": _by_scib_metrics,
     "cz-benchmarks": _by_cz_benchmarks,
