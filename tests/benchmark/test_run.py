@@ -1,5 +1,6 @@
 """Benchmarks: run once whatever happens, and refused where results would be of something else."""
 
+import json
 import os
 import signal
 import sys
@@ -51,6 +52,7 @@ PLAN = {
         }
     },
 }
+TOOK = ["seconds", "peak_memory_mb", "p_holm"]
 QUIET = Workplace(jobs=1, keep_going=True, show_progress=False)
 
 
@@ -272,6 +274,26 @@ def test_a_query_without_a_type_in_common_is_refused_before_any_training(folder,
     assert set(scores["n_cells"]) == {60} and set(scores["split"]) == {"by data set"}
 
 
+def test_cells_without_a_type_are_pre_trained_on_and_not_judged(folder, here, caplog):
+    made = anndata.read_h5ad(folder / "made.h5ad")
+    made.obs["cell_type"] = made.obs["cell_type"].where(np.arange(240) % 12 > 0)
+    made.write_h5ad(folder / "made.h5ad")
+    other = simulate_cells(n_cells=60, n_genes=60, n_types=3, n_donors=3, seed=1)
+    other.obs["kind"] = other.obs.pop("cell_type").astype(object).where(np.arange(60) >= 10)
+    other.write_h5ad(folder / "other.h5ad")
+    (folder / "map.csv").write_text("from,to\ntype 0,type 1\n")
+    cells = {**PLAN["cells"], "other": {"source": "other.h5ad", "label": "kind", "label_map": "map.csv"}}
+    targets = {"unseen": {**PLAN["targets"]["types"], "query": "other"}}
+    with caplog.at_level("INFO", "selfcell"):
+        scores = run_benchmark(written(folder, cells=cells, targets=targets), out=folder / "out", workplace=QUIET)
+    assert set(scores["n_cells"]) == {50}
+    assert "20 of 240 cells have no value in obs['cell_type']" in caplog.text
+    splits = [json.loads(file.read_text()) for file in (folder / "out" / "runs").glob("*/split.json")]
+    assert len(splits) == 4 and {
+        len({donor for part in split["donors"].values() for donor in part}) for split in splits
+    } == {6}
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
@@ -310,7 +332,7 @@ def test_an_atlas_is_pre_trained_on_as_it_lies_on_disk(folder, here):
 
 
 def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here):
-    targets = {name: {**PLAN["targets"]["types"], "encoders": ["mae"]} for name in ("first", "second")}
+    targets = {name: {**PLAN["targets"]["types"], "encoders": ["mae"]} for name in ("first", "second", "third")}
     plan = written(folder, targets=targets)
     first = run_benchmark(plan, out=folder / "out", only=["first"], workplace=QUIET)
     assert set(first["target"]) == {"first"} and not list((folder / "out" / "runs").glob("*byol*"))
@@ -318,7 +340,16 @@ def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here)
     pd.testing.assert_frame_equal(
         both[both["target"] == "first"].reset_index(drop=True), first.reset_index(drop=True), check_dtype=False
     )
-    assert set(pd.read_parquet(folder / "out" / "verdicts.parquet")["target"]) == {"first", "second"}
+    all_three = run_benchmark(plan, out=folder / "out", only=["third"], workplace=QUIET)
+    assert (all_three.groupby("target").size() == len(first)).all() and all_three["target"].nunique() == 3
+    for name in ("resamples", "estimates", "verdicts"):
+        table = pd.read_parquet(folder / "out" / f"{name}.parquet")
+        told = [table[table["target"] == target].drop(columns=["target"]) for target in targets]
+        assert table.columns.is_unique and all(len(part) == len(told[0]) > 0 for part in told)
+        # The targets are the same, so that what is said of one is said of all.
+        numbers = [part.select_dtypes("number").drop(columns=TOOK, errors="ignore").to_numpy() for part in told]
+        np.testing.assert_array_equal(numbers[0], numbers[1])
+        np.testing.assert_array_equal(numbers[0], numbers[2])
     with pytest.raises(InputError, match=r"The plan has no target 'frist'\. Did you mean 'first'\?"):
         run_benchmark(plan, out=folder / "out", only=["frist"], workplace=QUIET)
 

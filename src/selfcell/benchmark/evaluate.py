@@ -8,16 +8,16 @@ from typing import Any
 import pandas as pd
 
 from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.query import joined_for_judging, with_label_renamed, with_labels_mapped
+from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed, with_labels_mapped
 from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build, read_toml
-from selfcell.core.errors import InputError, speaking_of
+from selfcell.core.errors import InputError
 from selfcell.core.words import counted
 from selfcell.data.counts import Scale
-from selfcell.data.source import Cells, CellSource, open_cells
+from selfcell.data.source import CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -148,11 +148,11 @@ def evaluate(
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
-    opened = with_labels_mapped(_labelled(opened, label_key), label_key, label_map)
+    opened = with_labels_mapped(labelled_cells(opened, label_key), label_key, label_map)
     split, seen = None, None
     if query is not None:
         query_label_key = query_label_key or label_key
-        asked = with_labels_mapped(_labelled(open_cells(query), query_label_key), query_label_key, label_map)
+        asked = with_labels_mapped(labelled_cells(open_cells(query), query_label_key), query_label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
         opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
@@ -164,13 +164,6 @@ def evaluate(
         prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))
     return results.scores
-
-
-def _labelled(cells: Cells, label_key: str | None) -> Cells:
-    if label_key is None:
-        return cells
-    with speaking_of(cells.origin):
-        return cells.with_value_in(label_key, role="label")
 
 
 def _store_of(out: Path, study: Study) -> OutcomeStore:

@@ -8,13 +8,13 @@ from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.plan import Plan, PlannedEncoder, PlannedStudy, planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.plan_cells import PlanCells
 from selfcell.benchmark.pretrainings import Pretraining
-from selfcell.benchmark.query import joined_for_judging, with_label_renamed
+from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
 from selfcell.benchmark.study import Study
 from selfcell.core.atomic import write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.core.reading import read_json
-from selfcell.data.source import Cells, obs_column
+from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
 
 
@@ -116,17 +116,17 @@ class Benchmark:
         label = self.plan.cells[name].label
         if label is None:
             raise InputError(f"[cells.{name}] must name the column of types: label.")
-        return set(obs_column(self.cells[name].obs, label, role="label"))
+        return set(self.cells[name].obs[label].dropna().astype(str))
 
     def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
         """Make the study of a target for the encoders that were trained."""
         target = self.plan.targets[planned.target]
-        cells = self.cells.some(target.cells, target.n_cells)
+        cells = labelled_cells(self.cells.some(target.cells, target.n_cells), planned.plan.label_key)
         if target.query is None:
             return Study(planned.plan, cells, models)
-        query = with_label_renamed(
-            self.cells[target.query], planned.plan.label_key, self.plan.cells[target.query].label
-        )
+        query_label_key = None if planned.plan.label_key is None else self.plan.cells[target.query].label
+        query = labelled_cells(self.cells[target.query], query_label_key)
+        query = with_label_renamed(query, planned.plan.label_key, query_label_key)
         joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
         return Study(planned.plan, joined, models, split=split, seen=seen)
 

@@ -23,8 +23,22 @@ _CHANCE = 0.01
 """Share of cells that may equal others by chance, as those with few counts do."""
 
 
+def labelled_cells(cells: Cells, label_key: str | None) -> Cells:
+    """Leave out, and count, cells that have no type; all are kept where no column is named.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or no cell has a type.
+    """
+    if label_key is None:
+        return cells
+    with speaking_of(cells.origin):
+        return cells.with_value_in(label_key, role="label")
+
+
 def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[str, str] | None) -> Cells:
-    """Give the same cells with types under other names.
+    """Give the same cells with types under other names; what has no type keeps none.
 
     Raises
     ------
@@ -35,15 +49,16 @@ def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[s
         return cells
     if label_key is None:
         raise InputError("A map of labels needs the column of labels: --label COLUMN (label_key).")
-    labels = obs_column(cells.obs, label_key, role="label")
+    missing = cells.obs[label_key].isna().to_numpy() if label_key in cells.obs else np.zeros(len(cells), dtype=bool)
+    labels = obs_column(cells.obs[~missing], label_key, role="label")
     if not labels.isin(label_map.keys()).any() and not labels.isin(label_map.values()).any():
         raise InputError(
             f"The map of labels names none of the types in obs[{label_key!r}] of {cells.origin}. It maps "
             f"{', '.join(list(label_map)[:5])}; {did_you_mean(next(iter(label_map)), sorted(set(labels)))}"
         )
-    return dataclasses.replace(
-        cells, obs=cells.obs.assign(**{label_key: labels.map(lambda name: label_map.get(name, name))})
-    )
+    renamed = np.full(len(cells), None, dtype=object)
+    renamed[~missing] = labels.map(lambda name: label_map.get(name, name))
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{label_key: renamed}))
 
 
 def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str | None) -> Cells:

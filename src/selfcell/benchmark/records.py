@@ -36,7 +36,8 @@ class Record:
             failed = {**row, "metric": headline, "value": float("nan"), "error": outcome.error}
             return cls([failed], pd.DataFrame(), pd.DataFrame())
         row["peak_memory_mb"] = outcome.peak_memory_mb
-        resamples = pd.DataFrame(list(outcome.scores.resampled.values()))
+        # Named as they are read back, since tables of both are put together.
+        resamples = pd.DataFrame(list(outcome.scores.resampled.values())).rename(columns=str)
         resamples.insert(0, "metric", list(outcome.scores.resampled))
         resamples.insert(0, "trial_id", facts["trial_id"])
         confusion = outcome.tables.get("confusion", pd.DataFrame())

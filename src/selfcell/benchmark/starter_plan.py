@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from selfcell.benchmark.query import labelled_cells
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
 from selfcell.data.source import obs_column, open_cells
@@ -37,7 +38,7 @@ def starter_plan(
         If the cells cannot be worked with, or there are too few types or donors.
     """
     opened = open_cells(cells)
-    types = obs_column(opened.obs, label_key, role="label")
+    types = obs_column(labelled_cells(opened, label_key).obs, label_key, role="label")
     if types.nunique() < 2:
         raise InputError(f"obs[{label_key!r}] has a single type, {types.iloc[0]!r}: there is nothing to tell apart.")
     n_donors = 0 if donor_key is None else obs_column(opened.obs, donor_key, role="donor").nunique()

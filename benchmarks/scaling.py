@@ -1,0 +1,93 @@
+"""How much to pre-train on and to label: ``docs/scaling.md``, from blood cells and from simulated ones.
+
+selfcell benchmark plans/scaling.toml --out work/blood
+python benchmarks/scaling.py simulate work/simulated                      # cells, and the same plan for them
+selfcell benchmark work/simulated/plan.toml --out work/simulated/results
+python benchmarks/scaling.py page work/blood work/simulated/results
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from selfcell.core.atomic import write_text
+from selfcell.data.simulate import simulate_cells
+from selfcell.reporting.benchmark_page import read_tables
+from selfcell.reporting.benchmark_sections import Drawing, Section, sections
+from selfcell.reporting.figures import as_svg
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "scaling.md"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+ASKED = ("How many cells to pre-train on until it stops mattering?", "How many labels until it stops mattering?")
+OF_SIMULATED = {
+    'name = "scaling"': 'name = "scaling-simulated"',
+    'title = "Blood cells: ': 'title = "Simulated cells: ',
+    '"liu_covid_pbmc"': '"cells.h5ad"',
+    '"mergedcelltype"': '"cell_type"',
+    '"Donor"': '"donor"',
+    '"Batch"': '"batch"',
+}
+"""What differs between the two plans."""
+
+
+def simulate(folder: Path) -> None:
+    """Write cells of sixteen types that are hard to tell apart, of forty donors, and a plan for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    adata = simulate_cells(
+        n_cells=40_000, n_genes=1_000, n_types=16, n_donors=40, n_batches=4, mean_counts=600.0, type_effect=0.35
+    )
+    adata.write_h5ad(folder / "cells.h5ad", compression="gzip")
+    plan = (ROOT / "plans" / "scaling.toml").read_text(encoding="utf-8")
+    for before, after in OF_SIMULATED.items():
+        if before not in plan:
+            raise ValueError(f"plans/scaling.toml has no {before} to replace")
+        plan = plan.replace(before, after)
+    write_text(folder / "plan.toml", plan)
+
+
+def write_page(folders: list[Path]) -> None:
+    """Write figures, tables and sentences of benchmarks between the marks of the page."""
+    parts = []
+    for folder in folders:
+        tables = read_tables(folder)
+        name = str(tables.plan["name"])
+        parts += [f"## {tables.plan['title']}", ""]
+        for section in sections(tables):
+            if section.title in ASKED:
+                parts += _answer(section, name)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_text(PAGE, "\n".join([before.rstrip(), "", BEGIN, "", *parts, END]) + after)
+
+
+def _answer(section: Section, name: str) -> list[str]:
+    parts = [f"### {section.title}", ""]
+    for drawing in section.drawings:
+        file = f"{name}_{drawing.name}".replace("-", "_")
+        write_text(ROOT / "docs" / "results" / f"{file}.svg", as_svg(drawing.figure, drawing.caption))
+        parts += [f"![{drawing.caption}](results/{file}.svg)", "", *_table(drawing), ""]
+    return [*parts, *(f"- {sentence}" for sentence in section.sentences), ""]
+
+
+def _table(drawing: Drawing) -> list[str]:
+    curves: pd.DataFrame = drawing.table
+    sizes = sorted(curves["size"].unique())
+    lines = [f"| | {' | '.join(f'{size:,.0f} cells' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    for line, points in curves.groupby("line", sort=False):
+        found = {
+            row["size"]: f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for _, row in points.iterrows()
+        }
+        lines.append(f"| {line} | {' | '.join(found.get(size, '') for size in sizes)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["simulate", folder]:
+            simulate(Path(folder))
+        case ["page", *folders] if folders:
+            write_page([Path(folder) for folder in folders])
+        case _:
+            sys.exit(__doc__)
