@@ -1,11 +1,13 @@
-"""Commands on an atlas: those that stream it, and those that send the user to an export."""
+"""Commands on an atlas: those that stream it, and those that read all of it."""
 
 import anndata
 import numpy as np
 import pytest
 
 import selfcell
+from selfcell.benchmark.results import read_results
 from selfcell.core.errors import InputError
+from selfcell.data import source
 from selfcell.data.atlas.build import build_atlas
 from selfcell.training.bottleneck import Pace, measure_pace
 from selfcell.training.settings import PretrainSettings
@@ -70,7 +72,8 @@ def test_options_for_files_are_refused_for_an_atlas(run, atlas, file, model, tmp
     assert code == 1 and "--where chooses cells of an atlas" in err
 
 
-def test_commands_that_need_cells_in_memory_name_the_export(run, atlas, model, tmp_path):
+def test_commands_that_need_cells_in_memory_name_the_export(run, atlas, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "available_memory", lambda: 1000)
     for command in (
         ["finetune", model.path, atlas, "--label", "cell_type", "--out", tmp_path / "typed"],
         ["annotate", model.path, atlas, "--out", tmp_path / "a.h5ad"],
@@ -88,8 +91,8 @@ def test_pretrain_chooses_and_balances_cells_of_an_atlas_or_file(run, atlas, fil
     common = ["--donor", "donor", "--balance", "cell_type", "--set", "training.max_epochs=1", *SMALL]
     kind = str(adata.obs["cell_type"].iloc[0])
     where = ["--where", f"cell_type != '{kind}'", "--set", "training.minibatch_size=32"]
-    for name, source in (("atlas", [atlas]), ("file", [file, "--backed"])):
-        code, out, err = run("pretrain", *source, "--out", tmp_path / "runs" / name, *where, *common)
+    for name, given in (("atlas", [atlas]), ("file", [file, "--backed"])):
+        code, out, err = run("pretrain", *given, "--out", tmp_path / "runs" / name, *where, *common)
         assert code == 0 and "Done: 1 epoch, " in out, err
         manifest = selfcell.load(tmp_path / "runs" / name).manifest
         assert manifest["data"]["n_cells"] == (adata.obs["cell_type"] != kind).sum()
@@ -97,8 +100,8 @@ def test_pretrain_chooses_and_balances_cells_of_an_atlas_or_file(run, atlas, fil
 
 def test_doctor_says_what_limits(run, atlas, file):
     options = ["--seconds", "1", "--minibatch-size", "32", "--set", "data.donor_key=donor", *SMALL]
-    for source, kind in ((atlas, "atlas"), (file, "memory")):
-        code, out, err = run("doctor", source, *options)
+    for given, kind in ((atlas, "atlas"), (file, "memory")):
+        code, out, err = run("doctor", given, *options)
         assert code == 0, err
         assert f"cells/s from {kind}" in out and "minibatches of 32" in out and "(loader to network)" in out
         assert "limits" in out or "about as fast" in out
@@ -136,3 +139,21 @@ def test_an_atlas_is_held_on_the_device_where_that_is_asked_for(run, atlas, tmp_
     code, _, err = run("pretrain", atlas, "--out", tmp_path / "run", "--donor", "donor", "--resident", *small)
     assert code == 0 and "Loading" in err, err
     assert "resident = true" in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_an_atlas_is_fine_tuned_on_and_judged_on_as_a_file_is(run, atlas, file, tmp_path):
+    quick = ["--set", "training.max_epochs=2", "--set", "training.device=cpu"]
+    base = tmp_path / "base"
+    data = ["--donor", "donor", "--set", "data.test_fraction=0.3"]
+    assert run("pretrain", file, "--out", base, *data, "--set", "training.max_epochs=2", *SMALL)[0] == 0
+    told = ["--label", "cell_type", "--donor", "donor", *quick]
+    assert run("finetune", base, atlas, *told, "--out", tmp_path / "typed")[0] == 0
+    few = ["--regime", "zero_shot", "--baseline", "pca_knn", "--seeds", "1", "--jobs", "1"]
+    found = []
+    for cells in (file, atlas):
+        out = tmp_path / f"judged {cells.name}"
+        assert run("evaluate", base, cells, *told, *few, "--out", out)[0] == 0
+        results = read_results(out)
+        assert results.about["has_seen"] is False
+        found.append(results.scores.set_index(["method", "metric"])["value"].to_dict())
+    assert found[0] == pytest.approx(found[1])

@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from selfcell.core.errors import InputError
+from selfcell.data import source
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.source import encode, obs_column, open_cells, read_adata, refuse_empty_cells
 
 
@@ -13,9 +15,21 @@ def test_a_file_gives_the_same_cells_as_the_object(adata, tmp_path):
     with anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
         adata.write_zarr(tmp_path / "cells.zarr")
     fingerprints = {
-        open_cells(source).fingerprint() for source in (adata, tmp_path / "cells.h5ad", tmp_path / "cells.zarr")
+        open_cells(given).fingerprint() for given in (adata, tmp_path / "cells.h5ad", tmp_path / "cells.zarr")
     }
     assert len(fingerprints) == 1
+
+
+def test_an_atlas_is_read_whole_where_it_fits(adata, tmp_path, monkeypatch):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    build_atlas([tmp_path / "cells.h5ad"], tmp_path / "atlas")
+    cells = open_cells(tmp_path / "atlas")
+    assert cells.counts.shape == adata.shape and cells.counts.sum() == adata.X.sum()
+    of_donor = cells.obs.groupby("donor", observed=True).size()
+    assert of_donor.to_dict() == adata.obs.groupby("donor", observed=True).size().to_dict()
+    monkeypatch.setattr(source, "available_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"The 300 cells of the atlas .* GB are free.*selfcell atlas export"):
+        open_cells(tmp_path / "atlas")
 
 
 def test_a_fingerprint_changes_with_one_count(adata):

@@ -30,7 +30,10 @@ class ScorerChoice(StrEnum):
 
 
 CellsArgument = Annotated[
-    Path, typer.Argument(metavar="CELLS", help="An .h5ad or .h5mu file or .zarr folder with raw counts.")
+    Path,
+    typer.Argument(
+        metavar="CELLS", help="An .h5ad or .h5mu file or .zarr folder with raw counts; an atlas that fits in memory."
+    ),
 ]
 StreamArgument = Annotated[
     str,

@@ -16,6 +16,8 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.memory import available_memory
+from selfcell.data.atlas.export import export_cells
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
@@ -25,8 +27,11 @@ from selfcell.data.streamed import CodedColumn
 
 logger = logging.getLogger(__name__)
 
+_BYTES_A_VALUE = 24
+"""Of a non-zero count of an atlas: shards, and the matrix that they are put together to, lie in memory at once."""
 CellSource: TypeAlias = anndata.AnnData | MuDataLike | str | Path
-"""What functions that take cells accept: an AnnData, a MuData, the path of an .h5ad or .h5mu file or a .zarr folder."""
+"""What functions that take cells accept: an AnnData, a MuData, the path of an .h5ad or .h5mu file, of a .zarr folder
+or of an atlas."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,9 @@ def open_cells(
     Parameters
     ----------
     source
-        An AnnData or a MuData (never changed), or the path of an .h5ad or .h5mu file or of a .zarr folder in AnnData's
-        layout. Of a MuData the modality ``rna`` is taken; see :func:`selfcell.data.mudata_input.adata_of_mudata`.
+        An AnnData or a MuData (never changed), or the path of an .h5ad or .h5mu file, of a .zarr folder in AnnData's
+        layout, or of an atlas, which is read whole. Of a MuData the modality ``rna`` is taken; see
+        :func:`selfcell.data.mudata_input.adata_of_mudata`.
     layer, scale
         Where the counts are and what they are; see :func:`selfcell.data.counts.find_counts`.
     gene_column
@@ -160,12 +166,12 @@ def open_cells(
 
 
 def read_adata(path: str | Path) -> anndata.AnnData:
-    """Read an AnnData from an .h5ad file, an .h5mu file (its modality ``rna``) or a .zarr folder.
+    """Read an AnnData from an .h5ad file, an .h5mu file (its modality ``rna``), a .zarr folder, or all of an atlas.
 
     Raises
     ------
     InputError
-        If there is no such file, it is of another kind (an atlas, a URL), or it is damaged.
+        If there is no such file, it is of another kind (a URL), it is damaged, or an atlas does not fit in memory.
     """
     if is_url(path):
         raise InputError(
@@ -174,10 +180,7 @@ def read_adata(path: str | Path) -> anndata.AnnData:
         )
     path = Path(path)
     if is_atlas(path):
-        raise InputError(
-            f"{path} is an atlas, but cells in memory are needed here. Write those that are to be used to a file: "
-            f"selfcell atlas export {path} --where QUERY --out FILE.h5ad"
-        )
+        return _read_atlas(path)
     if (path / ".build").is_dir():
         read_index(path)  # says that it is not finished
     readers: dict[str, Callable[[Path], anndata.AnnData]] = {
@@ -207,6 +210,18 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             f"{path} cannot be read as an AnnData file ({path.stat().st_size:,} bytes): {first_line}. "
             "It may be truncated, so copy or download it again; or it was written by a newer anndata."
         ) from error
+
+
+def _read_atlas(atlas: Path) -> anndata.AnnData:
+    index, free = read_index(atlas), available_memory()
+    needed = _BYTES_A_VALUE * index.n_values
+    if free is not None and needed > free:
+        raise InputError(
+            f"The {index.n_cells:,} cells of the atlas {atlas} take some {needed / 1e9:,.0f} GB as they are read, and "
+            f"{free / 1e9:,.0f} GB are free. Write those that are to be used to a file: "
+            f"selfcell atlas export {atlas} --where QUERY --out FILE.h5ad"
+        )
+    return export_cells(atlas)
 
 
 def refuse_empty_cells(cells: Cells) -> None:
