@@ -19,7 +19,22 @@ from selfcell.reporting.figures import as_svg
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+INTRODUCTION = """\
+# How many cells, how many labels
+
+Two curves of {cite:t}`richter2025`, asked of blood cells and of simulated ones: what is a larger corpus to pre-train on worth, and from how
+many labels on does pre-training stop mattering? Donors are drawn so that a smaller corpus is a part of a larger one; every corpus is
+trained on for about as many steps as the largest, so that it is cells that differ and not training. Three pre-trainings, two fine-tunings
+each; 95 % intervals over both and over the test donors ([how](judgement.md)). That something stops mattering is claimed only where the
+interval leaves no gain of 0.01 ({mod}`selfcell.benchmark.saturation`).
+
+```console
+$ selfcell benchmark plans/scaling.toml --out work/blood
+$ python benchmarks/scaling.py simulate work/simulated                     # cells, and the same plan for them
+$ selfcell benchmark work/simulated/plan.toml --out work/simulated/results
+$ python benchmarks/scaling.py page work/blood work/simulated/results      # this page
+```
+"""
 ASKED = ("How many cells to pre-train on until it stops mattering?", "How many labels until it stops mattering?")
 OF_SIMULATED = {
     'name = "scaling"': 'name = "scaling-simulated"',
@@ -48,7 +63,7 @@ def simulate(folder: Path) -> None:
 
 
 def write_page(folders: list[Path]) -> None:
-    """Write figures, tables and sentences of benchmarks between the marks of the page."""
+    """Write the page: figures, tables and sentences of each benchmark."""
     parts = []
     for folder in folders:
         tables = read_tables(folder)
@@ -57,9 +72,7 @@ def write_page(folders: list[Path]) -> None:
         for section in sections(tables):
             if section.title in ASKED:
                 parts += _answer(section, name)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(PAGE, "\n".join([before.rstrip(), "", BEGIN, "", *parts, END]) + after)
+    write_text(PAGE, "\n".join([INTRODUCTION, *parts]).rstrip() + "\n")
 
 
 def _answer(section: Section, name: str) -> list[str]:
