@@ -22,11 +22,12 @@ PAGE = ROOT / "docs" / "scaling.md"
 INTRODUCTION = """\
 # How many cells, how many labels
 
-Two curves of {cite:t}`richter2025`, asked of blood cells and of simulated ones: what is a larger corpus to pre-train on worth, and from how
-many labels on does pre-training stop mattering? Donors are drawn so that a smaller corpus is a part of a larger one; every corpus is
-trained on for about as many steps as the largest, so that it is cells that differ and not training. Three pre-trainings, two fine-tunings
-each; 95 % intervals over both and over the test donors ([how](judgement.md)). That something stops mattering is claimed only where the
-interval leaves no gain of 0.01 ({mod}`selfcell.benchmark.saturation`).
+Two curves of {cite:t}`richter2025`, asked of blood cells and of simulated ones: what is a larger corpus to pre-train on
+worth, and from how many labels on does pre-training stop mattering? Donors are drawn so that a smaller corpus is a part
+of a larger one; every corpus is trained on for about as many steps as the largest, so that it is cells that differ and
+not training. Three pre-trainings, two fine-tunings each; 95 % intervals over both and over the test donors
+([how](judgement.md)). That something stops mattering is claimed only where the interval leaves no gain of 0.01
+({mod}`selfcell.benchmark.saturation`).
 
 ```console
 $ selfcell benchmark plans/scaling.toml --out work/blood
