@@ -15,15 +15,20 @@ FIRST_SCORES = {"macro_f1", "pearson_per_cell", "total", "explained_variance_wei
 
 def write_figures(folder: Path, table: pd.DataFrame) -> None:
     """Draw what pre-training is worth in every study, and how methods of naming types rank over studies."""
-    worth = table[(table["method"] == "fine_tuned") & table["finding"].notna() & table["metric"].isin(FIRST_SCORES)]
+    worth = table[(table["method"] == "fine_tuned") & table["metric"].isin(FIRST_SCORES)]
     worth = worth[(worth["metric"] == "pearson_per_cell") <= (worth["task"] == "cross_modality")]
     columns = {"against_scratch": "difference", "against_scratch_low": "low", "against_scratch_high": "high"}
     rows = worth.drop(columns=["low", "high"]).rename(columns=columns)
+    rows = rows.assign(finding=[_beyond(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)])
     labels = [f"{title}: {budget}" for title, budget in zip(rows["title"], rows["budget"], strict=True)]
     words = "fine-tuned less from scratch, in the first score of the task"
     write_text(folder / "worth.svg", as_svg(draw_differences(rows, labels, xlabel=words), words))
     ranking = draw_ranks(rank_methods(_type_scores(table)), dict(METHOD_NAMES))
     write_text(folder / "ranks.svg", as_svg(ranking, "mean ranks of methods of naming cell types"))
+
+
+def _beyond(low: float, high: float) -> str:
+    return "better" if low > 0 else "worse" if high < 0 else "within its interval"
 
 
 def _type_scores(table: pd.DataFrame) -> pd.DataFrame:

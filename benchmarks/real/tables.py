@@ -61,6 +61,7 @@ def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
         before = pd.read_csv(file)
         ours = pd.MultiIndex.from_frame(rows[keys])
         rows = pd.concat([rows, before[~pd.MultiIndex.from_frame(before[keys]).isin(ours)]], ignore_index=True)
+        rows = rows[before.columns]
     order = {name: place for place, name in enumerate([*TARGETS, *METHOD_NAMES])}
     rows = rows[rows["study"].isin(TARGETS)]
     rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
@@ -85,8 +86,7 @@ def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, met
     estimate = stack.estimate(method, budget)
     trials = results.scores.query("method == @method and budget == @budget and metric == @metric")
     against = stack.has("from_scratch", budget) and method == "fine_tuned"
-    comparison = stack.compare(method, "from_scratch", budget) if against else None
-    difference = None if comparison is None else comparison.difference
+    difference = stack.compare(method, "from_scratch", budget).difference if against else None
     return {
         "budget": budget,
         "method": method,
@@ -100,7 +100,6 @@ def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, met
         "against_scratch": float("nan") if difference is None else difference.mean,
         "against_scratch_low": float("nan") if difference is None else difference.low,
         "against_scratch_high": float("nan") if difference is None else difference.high,
-        "finding": "" if comparison is None else comparison.finding,
         "seconds": trials["seconds"].median(),
         "peak_memory_mb": trials["peak_memory_mb"].max(),
     }

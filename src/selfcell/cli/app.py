@@ -49,8 +49,8 @@ def options(
 ) -> None:
     """Self-supervised pre-training for single-cell RNA-seq: does it help on your data, and if so, here is the model.
 
-    CELLS is an .h5ad or .h5mu file, or a .zarr folder in AnnData's layout, with raw counts; or an atlas. pretrain, embed
-    and doctor stream it, also from a URL; the others read all of it.
+    CELLS is an .h5ad or .h5mu file, or a .zarr folder in AnnData's layout, with raw counts; or an atlas. pretrain,
+    embed and doctor stream it, also from a URL; the others read all of it.
 
     MODEL and RUN are folders that pretrain or finetune made.
     """
