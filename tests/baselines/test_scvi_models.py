@@ -29,11 +29,13 @@ def few_epochs(monkeypatch):
 
 @pytest.fixture
 def make_problem(cells):
-    def make(*, batch_key=None, n_unlabelled=220, seed=0):
+    def make(*, batch_key=None, n_unlabelled=220, seed=0, kept_in=None):
         code = encode(cells.obs["cell_type"].astype(str), TYPES)
         task = CellTypeTask(CellTypeSettings(), label_code=code, classes=TYPES)
         network = EncoderSettings(hidden_sizes=(64,), n_latent=6)
-        compared = ComparedCells(cells, unlabelled=np.arange(n_unlabelled), network=network, batch_key=batch_key)
+        compared = ComparedCells(
+            cells, unlabelled=np.arange(n_unlabelled), network=network, batch_key=batch_key, kept_in=kept_in
+        )
         split = Split(np.arange(100), np.array([], dtype=np.int64), np.arange(220, 300), unit="cell")
         return Problem(task, compared, split, seed)
 
@@ -101,6 +103,36 @@ def test_scvi_is_trained_once_a_seed_and_what_follows_does_not_depend_on_who_was
         other(shared)
     assert shared.compared.seconds_saved > 0
     np.testing.assert_array_equal(baseline(shared), alone)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_kept_network_answers_as_the_trained_one_and_is_charged_for(baseline, make_problem, tmp_path, monkeypatch):
+    first, second = make_problem(kept_in=tmp_path), make_problem(kept_in=tmp_path)
+    expected = baseline(first)
+    np.testing.assert_array_equal(expected, baseline(make_problem()))
+    assert first.compared.seconds_saved == 0
+
+    def never(*_args):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(scvi_models, "_train_scvi", never)
+    monkeypatch.setattr(scvi_models, "_train_scanvi", never)
+    np.testing.assert_array_equal(baseline(second), expected)
+    assert second.compared.seconds_saved > 0.1
+
+
+def test_a_network_is_not_taken_for_one_of_another_seed_batch_label_or_cells(make_problem, cells, tmp_path):
+    cells.obs["half"] = np.where(np.arange(300) % 2, "a", "b")
+    n_kept = [0]
+    for kwargs in ({}, {"seed": 1}, {"batch_key": "half"}, {"n_unlabelled": 210}):
+        predict_by_scanvi(make_problem(kept_in=tmp_path, **kwargs))
+        n_kept.append(len(list(tmp_path.glob("*/model.pt"))))
+    problem = make_problem(kept_in=tmp_path)
+    problem.task.label_code[:50] = np.roll(problem.task.label_code[:50], 1)
+    predict_by_scanvi(problem)
+    assert n_kept == [0, 2, 4, 6, 8]
+    assert len(list(tmp_path.glob("*/model.pt"))) == 9
+    assert not list(tmp_path.glob("*/.*"))
 
 
 @pytest.mark.parametrize("n_unlabelled", [143, 144])

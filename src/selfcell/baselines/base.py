@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -34,18 +35,27 @@ class ComparedCells:
         The network that is compared with.
     batch_key
         The column of ``obs`` with the experiment of each cell, for baselines that correct for it.
+    kept_in
+        A folder for networks of baselines, where other comparisons find those that they would train alike.
     """
 
     def __init__(
-        self, cells: Cells, *, unlabelled: np.ndarray, network: EncoderSettings, batch_key: str | None = None
+        self,
+        cells: Cells,
+        *,
+        unlabelled: np.ndarray,
+        network: EncoderSettings,
+        batch_key: str | None = None,
+        kept_in: Path | None = None,
     ) -> None:
         self.cells = cells
         self.unlabelled = unlabelled
         self.network = network
         self.batch_key = batch_key
+        self.kept_in = kept_in
         self._made: dict[Hashable, tuple[Any, float]] = {}
         self.seconds_saved = 0.0
-        """What it took to make what was asked for again in this process; each baseline that uses it would have paid."""
+        """What it took to make what was asked for again, or is kept; each baseline that uses it would have paid."""
 
     def made_once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Make something that does not depend on labels, or give what was made before under this key."""
@@ -53,10 +63,14 @@ class ComparedCells:
             made, seconds = cast("tuple[Made, float]", self._made[key])
             self.seconds_saved += seconds
             return made
-        started = time.perf_counter()
-        made = make()
-        self._made[key] = made, time.perf_counter() - started
+        made, _ = self._made[key] = self.timed(make)
         return made
+
+    def timed(self, make: Callable[[], Made]) -> tuple[Made, float]:
+        """Make something, and give the seconds that it takes where nothing that it needs is there already."""
+        started, saved = time.perf_counter(), self.seconds_saved
+        made = make()
+        return made, time.perf_counter() - started + self.seconds_saved - saved
 
     @functools.cached_property
     def expression(self) -> sp.csr_matrix:

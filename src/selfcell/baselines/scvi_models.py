@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.kept_networks import trained_or_kept
 from selfcell.baselines.scvi_session import minibatch_size, n_epochs, scvi_session
-from selfcell.data.source import obs_column
+from selfcell.core.code_version import code_version
+from selfcell.data.source import encode, obs_column
 from selfcell.downstream.cell_type import CellTypeTask
 from selfcell.downstream.integration import IntegrationTask
 
@@ -61,11 +63,11 @@ def predict_by_scanvi(problem: Problem[CellTypeTask]) -> np.ndarray:
     label_code = problem.task.label_code
     if len(np.unique(label_code[labelled])) == 1:
         return np.full(len(problem.split.test), label_code[labelled[0]])
-    trained = _trained_scvi(problem)
-    with scvi_session(problem.seed, "scANVI") as scvi:
-        model = _trained_scanvi(scvi, trained, problem, label_code)
+    classes = problem.task.classes
+    model = _trained_scanvi(problem, np.array([*classes, None], dtype=object)[label_code])
+    with scvi_session(problem.seed, "naming by scANVI"):
         predicted = model.predict(_as_adata(problem.compared, problem.split.test))
-    return np.asarray(predicted).astype(np.int64)
+    return encode(pd.Series(predicted), classes)
 
 
 def integrate_by_scanvi(problem: Problem[IntegrationTask]) -> Any:
@@ -78,9 +80,10 @@ def integrate_by_scanvi(problem: Problem[IntegrationTask]) -> Any:
     InputError
         If scvi-tools is not installed, or the cells have no labels.
     """
-    trained = _trained_scvi(problem)
-    with scvi_session(problem.seed, "scANVI") as scvi:
-        model = _trained_scanvi(scvi, trained, problem, np.asarray(problem.task.label_code))
+    code = np.asarray(problem.task.label_code)
+    names = np.array([str(one) if one >= 0 else None for one in code], dtype=object)
+    model = _trained_scanvi(problem, names)
+    with scvi_session(problem.seed, "embedding by scANVI"):
         return problem.task.answer_in_space(_space(model, problem.compared), problem.split)
 
 
@@ -88,31 +91,62 @@ def _trained_scvi(problem: Problem[Any]) -> Any:
     """Give scVI, trained once for each seed, whatever the labels."""
     compared = problem.compared
 
-    def train() -> Any:
+    def trained() -> Any:
         with scvi_session(problem.seed, "scVI") as scvi:
             adata = _as_adata(compared, compared.unlabelled)
-            scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH)
-            model = scvi.model.SCVI(adata, n_latent=N_LATENT, n_layers=N_LAYERS, gene_likelihood=LIKELIHOOD)
-            size = minibatch_size(math.ceil(_TRAIN_SIZE * adata.n_obs))
-            max_epochs = n_epochs(adata.n_obs, at_most=MAX_EPOCHS)
-            model.train(max_epochs=max_epochs, early_stopping=True, batch_size=size, **_TRAINING)
-        return model
+            return trained_or_kept(
+                scvi.model.SCVI,
+                adata,
+                compared=compared,
+                identity=_identity(scvi, problem.seed),
+                train=lambda: _train_scvi(scvi, adata),
+            )
 
-    return compared.made_once(("scVI", problem.seed), train)
+    return compared.made_once(("scVI", problem.seed), trained)
 
 
-def _trained_scanvi(scvi: ModuleType, trained: Any, problem: Problem[Any], label_code: np.ndarray) -> Any:
-    """Give scANVI, trained on all unlabelled cells, of which those of the split's training part bear labels."""
-    compared, labelled = problem.compared, problem.split.train[label_code[problem.split.train] >= 0]
+def _train_scvi(scvi: ModuleType, adata: anndata.AnnData) -> Any:
+    scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH)
+    model = scvi.model.SCVI(adata, n_latent=N_LATENT, n_layers=N_LAYERS, gene_likelihood=LIKELIHOOD)
+    size = minibatch_size(math.ceil(_TRAIN_SIZE * adata.n_obs))
+    model.train(max_epochs=n_epochs(adata.n_obs, at_most=MAX_EPOCHS), early_stopping=True, batch_size=size, **_TRAINING)
+    return model
+
+
+def _trained_scanvi(problem: Problem[Any], names: np.ndarray) -> Any:
+    """Give scANVI, trained on all unlabelled cells, of which those of the split's training part bear labels.
+
+    Parameters
+    ----------
+    names
+        The label of each cell, None where it has none.
+    """
+    compared, train = problem.compared, problem.split.train
     label = np.full(len(compared.cells), _UNLABELLED, dtype=object)
-    label[labelled] = label_code[labelled].astype(str)
-    adata = _as_adata(compared, compared.unlabelled, label=label)
+    label[train] = [_UNLABELLED if name is None else name for name in names[train]]
+    trained = _trained_scvi(problem)
+    with scvi_session(problem.seed, "scANVI") as scvi:
+        adata = _as_adata(compared, compared.unlabelled, label=label)
+        return trained_or_kept(
+            scvi.model.SCANVI,
+            adata,
+            compared=compared,
+            identity=_identity(scvi, problem.seed),
+            train=lambda: _train_scanvi(scvi, trained, adata),
+        )
+
+
+def _train_scanvi(scvi: ModuleType, trained: Any, adata: anndata.AnnData) -> Any:
     model = scvi.model.SCANVI.from_scvi_model(trained, adata=adata, unlabeled_category=_UNLABELLED, labels_key=_LABEL)
     n_labelled = int((adata.obs[_LABEL] != _UNLABELLED).sum())
     parts = [math.ceil(_TRAIN_SIZE * n) for n in (n_labelled, adata.n_obs - n_labelled)]
     size = minibatch_size(parts[0], sum(parts))
     model.train(max_epochs=MAX_SCANVI_EPOCHS, n_samples_per_label=N_CELLS_PER_LABEL, batch_size=size, **_TRAINING)
     return model
+
+
+def _identity(scvi: ModuleType, seed: int) -> str:
+    return f"seed {seed}, scvi-tools {scvi.__version__}, {MAX_EPOCHS} epochs, code {code_version([__name__])}"
 
 
 def _space(model: Any, compared: ComparedCells) -> np.ndarray:

@@ -121,14 +121,15 @@ class Benchmark:
     def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
         """Make the study of a target for the encoders that were trained."""
         target = self.plan.targets[planned.target]
+        kept_in = self.out / "networks"
         cells = labelled_cells(self.cells.some(target.cells, target.n_cells), planned.plan.label_key)
         if target.query is None:
-            return Study(planned.plan, cells, models)
+            return Study(planned.plan, cells, models, kept_in=kept_in)
         query_label_key = None if planned.plan.label_key is None else self.plan.cells[target.query].label
         query = labelled_cells(self.cells[target.query], query_label_key)
         query = with_label_renamed(query, planned.plan.label_key, query_label_key)
         joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
-        return Study(planned.plan, joined, models, split=split, seen=seen)
+        return Study(planned.plan, joined, models, split=split, seen=seen, kept_in=kept_in)
 
     def claim(self, plan: Path, fingerprints: dict[str, str]) -> None:
         """Write what the folder is of: the plan, and the hashes of the cells."""

@@ -5,6 +5,7 @@ plan.toml            the plan, as it was given
 cells.json           hashes of the cells, by which a changed file is noticed
 runs/                pre-trained encoders, one folder each
 trials/              outcomes of trials, one file each, named by a hash of all that determines them
+networks/            networks of baselines (scVI, scANVI) that several targets share
 studies/             the tables of each target and encoder; ``selfcell report`` shows any of them
 scores.parquet       every score of every trial, one row each
 resamples.parquet    each score on every draw of test donors

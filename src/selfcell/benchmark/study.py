@@ -56,6 +56,8 @@ class Study:
         What the models have seen of the latter, instead of what :func:`what_was_seen` finds.
     allow_low_overlap
         Go on where the cells have under half of the encoder's genes.
+    kept_in
+        A folder for networks of baselines that other studies would train alike.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Study:
         split: Split | None = None,
         seen: Seen | None = None,
         allow_low_overlap: bool = False,
+        kept_in: Path | None = None,
     ) -> None:
         check_plan(plan)
         self.plan = plan
@@ -96,6 +99,7 @@ class Study:
             unlabelled=self.trainable,
             network=self.models[0].encoder.settings,
             batch_key=plan.batch_key,
+            kept_in=kept_in,
         )
         warn_of_few_labelled(plan.budgets, self.trainable)
         self.trials = list(self._trials())
