@@ -1,11 +1,13 @@
 """Benchmarks: run once whatever happens, and refused where results would be of something else."""
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
 import tomllib
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -226,6 +228,28 @@ def test_trials_of_one_process_take_turns_as_their_random_numbers_are_shared():
     with ThreadPoolExecutor(4) as threads:
         done = threads.map(lambda place: trials._run_in_worker(contest, place, group, keep_going=False), range(4))
     assert [outcomes for _, outcomes in done] == [[Failure("1", 0.0)] * 3] * 4
+
+
+class _Cyclic(Contest):
+    def __init__(self):
+        vars(self)["alive"] = weakref.WeakSet()
+
+    def run(self, trial):
+        n_before = len(self.alive)
+        left_behind = type("Trainer", (), {})()
+        left_behind.module = left_behind
+        self.alive.add(left_behind)
+        return Failure(str(n_before), 9.0)
+
+
+def test_a_trial_leaves_nothing_in_memory_that_refers_to_itself():
+    contest, group = _Cyclic(), [Trial("probe", "", 0, 0, np.arange(1), SupervisedSettings())] * 3
+    gc.disable()
+    try:
+        _, outcomes = trials._run_in_worker(contest, 0, group, keep_going=False)
+    finally:
+        gc.enable()
+    assert outcomes == [Failure("0", 9.0)] * 3
 
 
 def test_a_dask_cluster_comes_to_the_same_scores(folder):

@@ -1,6 +1,7 @@
 """Trials: one way of predicting, at one label budget, with one seed; run side by side in processes."""
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import joblib
 import numpy as np
@@ -91,6 +92,8 @@ class Failure(NamedTuple):
     seconds: float
 
 
+_LONG = 2.0
+"""Seconds of a trial beside which a search for what it left behind, a tenth of a second, is nothing."""
 KILLED = "The process was killed, perhaps for want of memory."
 
 
@@ -193,6 +196,7 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+Answer = TypeVar("Answer", bound=Outcome | Failure)
 Finished: TypeAlias = Iterator[tuple[Trial, Outcome | Failure]]
 
 
@@ -200,7 +204,7 @@ def _run_all(contest: Contest, groups: Sequence[list[Trial]], workplace: Workpla
     if workplace.dask is None and workplace.n_jobs(len(groups)) == 1 and not workplace.keep_going:
         for trial in itertools.chain.from_iterable(groups):
             with _unsaid():
-                outcome = contest.run(trial)
+                outcome = _tidied(contest.run, trial)
             yield trial, outcome
         return
     waiting = dict(enumerate(groups))
@@ -274,9 +278,21 @@ def _run_in_worker(
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
     run = contest.run_or_fail if keep_going else contest.run
     with in_turn:
-        outcomes = [run(trial) for trial in group]
-    give_back_unused(more_than=0)
+        outcomes = [_tidied(run, trial) for trial in group]
     return place, outcomes
+
+
+def _tidied(run: Callable[[Trial], Answer], trial: Trial) -> Answer:
+    """Run a trial and give its memory back.
+
+    What a training leaves behind refers to itself and to all cells, and Python looks for such things by the number of
+    objects, of which these are few.
+    """
+    outcome = run(trial)
+    if outcome.seconds > _LONG:
+        gc.collect()
+    give_back_unused(more_than=0)
+    return outcome
 
 
 def _peak_memory_mb() -> float | None:
