@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from selfcell.downstream.predict_modality import predict_modality as predict_modality
     from selfcell.downstream.score_embeddings import score_embeddings as score_embeddings
     from selfcell.reporting.html import write_report as report
+    from selfcell.training.import_checkpoint import import_checkpoint as import_checkpoint
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
     from selfcell.training.run_folder import load as load
@@ -37,6 +38,7 @@ _PUBLIC = {
     "append_to_atlas": "selfcell.data.atlas.build:append_to_atlas",
     "stream_cells": "selfcell.data.stream:stream_cells",
     "pretrain": "selfcell.training.pretrain:pretrain",
+    "import_checkpoint": "selfcell.training.import_checkpoint:import_checkpoint",
     "preset": "selfcell.training.presets:preset",
     "load": "selfcell.training.run_folder:load",
     "embed": "selfcell.downstream.embed:embed",
@@ -60,6 +62,7 @@ __all__ = [
     "embed_atlas",
     "evaluate",
     "finetune",
+    "import_checkpoint",
     "impute",
     "load",
     "predict_modality",

@@ -13,6 +13,7 @@ from selfcell.network.likelihoods import make_likelihood
 LIKELIHOODS = [
     ("squared_error", "identity"),
     ("squared_error", "softplus"),
+    ("squared_error", "sigmoid"),
     ("poisson", "identity"),
     ("zero_inflated_negative_binomial", "identity"),
 ]

@@ -18,9 +18,10 @@ from selfcell.network.gene_sets import GeneSets
 from selfcell.network.likelihoods import make_likelihood
 
 NAMES = ["squared_error", "poisson", "negative_binomial", "zero_inflated_negative_binomial"]
+SIGMOID = "squared_error of a sigmoid"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 SHAPES = {
-    "name": st.sampled_from(NAMES),
+    "name": st.sampled_from([*NAMES, SIGMOID]),
     "n_cells": st.integers(1, 20),
     "n_genes": st.integers(1, 70),
     "n_units": st.integers(1, 40),
@@ -48,7 +49,7 @@ class Problem:
         matrix.sort_indices()
         # Most are small; some are beyond the tables.
         matrix.data = np.random.default_rng(seed).choice([1.0, 2.0, 3.0, 30.0, 2000.0], matrix.nnz).astype(np.float32)
-        if name == "squared_error":
+        if name in {"squared_error", SIGMOID}:
             matrix.data = np.log1p(matrix.data)
         self.truth = SparseExpression(
             torch.from_numpy(matrix.data),
@@ -57,7 +58,8 @@ class Problem:
             n_genes,
         )
         self.library_size = torch.from_numpy(np.asarray(matrix.sum(axis=1)).ravel())
-        self.likelihood = make_likelihood(name, n_genes=n_genes, output="softplus" if name == NAMES[0] else "identity")
+        output = {NAMES[0]: "softplus", SIGMOID: "sigmoid"}.get(name, "identity")
+        self.likelihood = make_likelihood(name.partition(" ")[0], n_genes=n_genes, output=output)
         for parameter in self.likelihood.parameters():
             nn.init.normal_(parameter, mean=log_theta)
         self.layer = nn.Linear(n_units, n_genes * self.likelihood.outputs_per_gene)
@@ -139,7 +141,7 @@ def test_entries_alone_give_the_dense_loss_and_gradients(name, dtype, share, **s
     problem.assert_near(losses.sum(), mask.float(), dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SIGMOID])
 def test_stored_zeros_are_zeros_of_their_own_weight(name):
     problem = Problem(name)
     problem.truth.values[::3] = 0
@@ -183,7 +185,7 @@ def test_single_precision_keeps_the_digits_of_each_entry_whatever_the_dispersion
         torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SIGMOID])
 def test_outputs_far_out_give_numbers(name):
     problem = Problem(name, n_cells=2, n_genes=4, density=0.5)
     nn.init.zeros_(problem.layer.weight)
@@ -195,7 +197,7 @@ def test_outputs_far_out_give_numbers(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SIGMOID])
 def test_a_loss_without_gradients_is_the_same(name, dtype):
     problem = Problem(name)
     scored = EntryWeights(torch.ones(len(problem.truth.values)), 0.5)
@@ -204,7 +206,7 @@ def test_a_loss_without_gradients_is_the_same(name, dtype):
     assert torch.equal(alone, problem.blocked(scored, dtype=dtype).detach())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SIGMOID])
 def test_the_numbers_are_the_same_with_any_number_of_threads(name, monkeypatch):
     monkeypatch.setattr(kernels, "_WORTH_THREADS", 1)
     n_threads, found = torch.get_num_threads(), []
@@ -231,7 +233,7 @@ def test_sets_drawn_some_cells_after_the_other_are_those_drawn_at_once(n_cells):
     assert sets.n_cells == n_cells and (sets.bits == GeneSets.of_mask(mask).bits).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SIGMOID])
 def test_without_gradients_the_loss_is_the_same(name):
     problem = Problem(name)
     scored = GeneSets.of_mask(torch.rand(7, 50) < 0.5)

@@ -4,7 +4,10 @@ from torch import nn
 
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
+from selfcell.data.loader import cell_loader
+from selfcell.network.blockwise import BlockwiseExpression
 from selfcell.network.encoder import PAPER_NETWORK, EncoderSettings, MlpEncoder, mirrored_decoder
+from selfcell.network.padded import padded_expression
 
 
 def test_the_papers_network_has_its_sizes():
@@ -30,6 +33,21 @@ def test_the_forward_pass_agrees_with_the_written_out_one(encoder):
     for linear in linears[:-1]:
         hidden = torch.selu(hidden @ linear.weight.T + linear.bias)
     torch.testing.assert_close(encoder(expression), hidden @ linears[-1].weight.T + linears[-1].bias)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse", "blockwise", "padded"])
+def test_a_rectified_embedding_is_the_bare_one_without_what_is_negative(encoder, cells, form):
+    rectified = MlpEncoder(encoder.settings.model_copy(update={"rectify_embedding": True}), n_genes=60)
+    rectified.load_state_dict(encoder.state_dict())
+    minibatch = next(iter(cell_loader(cells.counts, minibatch_size=20)))
+    given = minibatch.expression() if form == "dense" else minibatch.sparse_expression()
+    if form == "blockwise":
+        given = BlockwiseExpression(given, torch.empty(0, dtype=torch.long), lambda _: torch.empty(0, 0))
+    if form == "padded":
+        given = padded_expression(given, dtype=torch.float32)
+    bare = encoder.eval()(given)
+    assert (bare < 0).any()
+    torch.testing.assert_close(rectified.eval()(given), bare.clamp(min=0))
 
 
 def test_sizes_out_of_range_are_refused():

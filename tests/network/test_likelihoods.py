@@ -30,12 +30,14 @@ def mean_of(outputs, library_size):
     return torch.log1p(torch.exp(outputs[:, :5])) * library_size[:, None] / 10_000
 
 
-def test_squared_error_is_of_identity_or_softplus(drawn):
+def test_squared_error_is_of_identity_softplus_or_sigmoid(drawn):
     outputs, truth, library_size = drawn
     plain = make_likelihood("squared_error", n_genes=5)(outputs[:, :5], truth, library_size)
     torch.testing.assert_close(plain, (outputs[:, :5] - truth) ** 2)
     positive = make_likelihood("squared_error", n_genes=5, output="softplus")(outputs[:, :5], truth, library_size)
     torch.testing.assert_close(positive, (torch.log1p(torch.exp(outputs[:, :5])) - truth) ** 2)
+    bounded = make_likelihood("squared_error", n_genes=5, output="sigmoid")(outputs[:, :5], truth, library_size)
+    torch.testing.assert_close(bounded, (1 / (1 + torch.exp(-outputs[:, :5])) - truth) ** 2)
 
 
 def test_poisson_agrees_with_scipy(drawn):
@@ -74,7 +76,7 @@ def test_expected_counts_of_a_zero_inflated_likelihood_take_its_zeros_in(drawn):
 
 def test_expected_expression_is_what_the_squared_error_compares(drawn):
     outputs, truth, library_size = drawn
-    for output in ("identity", "softplus"):
+    for output in ("identity", "softplus", "sigmoid"):
         likelihood = make_likelihood("squared_error", n_genes=5, output=output)
         expected = likelihood.expected(outputs[:, :5], library_size)
         torch.testing.assert_close((expected - truth) ** 2, likelihood(outputs[:, :5], truth, library_size))

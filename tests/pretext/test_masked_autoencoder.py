@@ -249,6 +249,7 @@ SPARSE = [
 ]
 LIKELIHOODS = [
     {"output": "softplus"},
+    {"output": "sigmoid"},
     {"likelihood": "poisson"},
     {"likelihood": "negative_binomial"},
     {"likelihood": "zero_inflated_negative_binomial"},

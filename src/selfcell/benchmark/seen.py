@@ -28,6 +28,8 @@ class Seen:
     """The column that the run was split by."""
     sets_aside: bool = False
     """Whether the run has set cells aside, which could be judged on."""
+    is_imported: bool = False
+    """Whether the model is a checkpoint of others, which does not say what it was trained on."""
 
     @property
     def any(self) -> bool | None:
@@ -44,6 +46,11 @@ class Seen:
             return (
                 f"Pre-training was given donors of the same names ({_listed(self.namesakes)}). Whether they are the "
                 "same people is not known; if so, expect less on others."
+            )
+        if self.any is None and self.is_imported:
+            return (
+                "The model is an imported checkpoint, which does not say which cells it was trained on: the test "
+                "cells, or others of their donors, may be among them; if so, expect less on others."
             )
         if self.any is None:
             return (
@@ -102,7 +109,7 @@ def _seen_by(model: TrainedModel, cells: Cells, rows: np.ndarray, hashes: CellHa
     n_cells = None if known is None else int(hashes.found_in(known.learned_from).sum())
     if n_cells == 0 and cells.alignment is not None and cells.alignment.missing:
         n_cells = None
-    seen = Seen(n_cells=n_cells, n_test=len(rows), donors=None)
+    seen = Seen(n_cells=n_cells, n_test=len(rows), donors=None, is_imported="imported" in model.manifest)
     if (saved := model.split) is None:
         return seen
     if saved["unit"] == "cell":

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "impute": using.impute,
     "predict": using.predict,
     "finetune": training.finetune,
+    "import-checkpoint": training.import_checkpoint,
     "evaluate": judging.evaluate,
     "score": judging.score,
     "report": judging.report,
@@ -52,7 +53,7 @@ def options(
     CELLS is an .h5ad or .h5mu file, or a .zarr folder in AnnData's layout, with raw counts; or an atlas. pretrain,
     embed and doctor stream it, also from a URL; the others read all of it.
 
-    MODEL and RUN are folders that pretrain or finetune made.
+    MODEL and RUN are folders that pretrain, finetune or import-checkpoint made.
     """
     _set_up_logging(logging.WARNING if quiet else logging.INFO)
 

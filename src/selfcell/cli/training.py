@@ -1,5 +1,6 @@
-"""``selfcell pretrain`` and ``selfcell finetune``."""
+"""``selfcell pretrain``, ``selfcell finetune`` and ``selfcell import-checkpoint``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -200,3 +201,63 @@ def finetune(
     if following is not None:
         command, result = following
         typer.echo(f"Next: selfcell {command} {out} QUERY.h5ad --out {result}.h5ad")
+
+
+def import_checkpoint(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint of Richter et al. 2025, or of their code: FILE.ckpt.")
+    ],
+    genes: Annotated[
+        Path,
+        typer.Option(
+            "--genes",
+            metavar="FILE",
+            help="Parquet or CSV with the genes of the input, in order: symbols as feature_name, or Ensembl ids.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to make.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Of a classifier: the names of its types in order, one a line, or a column of Parquet or CSV.",
+        ),
+    ] = None,
+    as_evaluated_in_paper: Annotated[
+        bool,
+        typer.Option(
+            "--as-evaluated-in-paper", help="With ReLU and a rectified embedding, not the network that was trained."
+        ),
+    ] = False,
+    allow_numpy: Annotated[
+        bool, typer.Option("--allow-numpy", help="Let the file hold scalars and arrays of numpy beside the weights.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a model folder of a checkpoint that the paper's authors released.
+
+    Masked autoencoders, with a negative binomial or not, classifiers, BYOL, SimSiam and Barlow Twins are told apart by
+    their weights. Nothing in the file is run. The folder is used like any other MODEL.
+
+    Example: selfcell import-checkpoint RandomMask.ckpt --genes var.parquet --out models/random-mask
+    """
+    from selfcell.training.import_checkpoint import import_checkpoint as run
+
+    model = run(
+        file,
+        genes=genes,
+        out=out,
+        labels=labels,
+        as_evaluated_in_paper=as_evaluated_in_paper,
+        allow_numpy=allow_numpy,
+        overwrite=overwrite,
+    )
+    typer.echo(
+        f"Imported a {model.manifest['imported']['layout']}: {len(model.genes):,} genes to {model.encoder.n_latent} "
+        f"dimensions, {model.encoder.settings.activation}. The model is in {out}."
+    )
+    if model.labels is None:
+        typer.echo(f"Next: selfcell embed {out} CELLS.h5ad --out embedded.h5ad")
+    else:
+        typer.echo(f"Next: selfcell annotate {out} QUERY.h5ad --out annotated.h5ad")

@@ -258,8 +258,8 @@ class _ByClassifier(NamedTuple):
         confidence = ClassifierConfidence.of_manifest(model.manifest, alpha=alpha)
         if not confidence.is_calibrated:
             logger.warning(
-                "The classifier was trained without cells held out, so its confidence is not calibrated and no cell is "
-                "called unknown. Fine-tune with --validation-fraction 0.15 for that."
+                "No cells were held out to calibrate the classifier on, so its confidence is not calibrated and no "
+                "cell is called unknown. Fine-tune with --validation-fraction 0.15 for that."
             )
         else:
             logger.info(

@@ -29,7 +29,8 @@ def has_decoder(model: TrainedModel) -> bool:
     """Tell whether a run has a decoder of gene expression: of a masked autoencoder, or fine-tuned to reconstruct."""
     reconstructs = model.manifest.get("task") == "reconstruction"
     is_autoencoder = model.manifest["kind"] == "pretrained" and model.manifest.get("pretext") == "masked_autoencoder"
-    return reconstructs or is_autoencoder
+    # Of an imported checkpoint the decoder may have been left out.
+    return (reconstructs or is_autoencoder) and any(name.startswith("decoder.") for name in model.head_state)
 
 
 def require_decoder(model: TrainedModel, *, remedy: str) -> None:
@@ -50,6 +51,8 @@ def require_decoder(model: TrainedModel, *, remedy: str) -> None:
     if has_decoder(model):
         return
     task, pretext = model.manifest.get("task"), model.manifest.get("pretext")
+    if why := model.manifest.get("imported", {}).get("left_out", {}).get("decoder."):
+        raise InputError(f"{model.path} was imported without its decoder: {why}. {remedy}")
     how = f"pre-trained by {pretext}" if task is None else f"fine-tuned for {task}"
     raise InputError(f"{model.path} was {how}, which leaves no decoder of gene expression. {remedy}")
 

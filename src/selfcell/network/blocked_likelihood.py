@@ -21,12 +21,14 @@ from selfcell.network.likelihood_kernels import (
     Scored,
     negative_binomial_residuals,
     poisson_residuals,
+    sigmoid_residuals,
     softplus_residuals,
     zero_inflated_residuals,
 )
 from selfcell.network.likelihoods import (
     Likelihood,
     NegativeBinomial,
+    OutputName,
     Poisson,
     SquaredError,
     ZeroInflatedNegativeBinomial,
@@ -35,10 +37,13 @@ from selfcell.network.likelihoods import (
 
 _GENES_AT_ONCE = 512
 _LOOPS: dict[type[Likelihood], Callable[..., None]] = {
-    SquaredError: softplus_residuals,
     Poisson: poisson_residuals,
     NegativeBinomial: negative_binomial_residuals,
     ZeroInflatedNegativeBinomial: zero_inflated_residuals,
+}
+_LOOPS_OF_OUTPUTS: dict[OutputName, Callable[..., None]] = {
+    "softplus": softplus_residuals,
+    "sigmoid": sigmoid_residuals,
 }
 _LOG_FACTORIALS = np.array([math.lgamma(count + 1.0) for count in range(1024)])
 
@@ -76,7 +81,7 @@ def likelihood_of_all(
     layer
         From units to the outputs of all genes, without activation.
     likelihood
-        That of the outputs; a squared error is one of a softplus here.
+        That of the outputs; a squared error is one of a softplus or a sigmoid here.
     truth
         What the likelihood is of, on the CPU: counts or ``log1p`` expression.
     library_size
@@ -90,10 +95,14 @@ def likelihood_of_all(
     """
     assert layer.bias is not None
     log_theta = likelihood.log_theta if isinstance(likelihood, NegativeBinomial) else None
-    loop, n_outputs, wanted = _LOOPS[type(likelihood)], likelihood.outputs_per_gene, torch.is_grad_enabled()
+    loop, n_outputs, wanted = _loop_of(likelihood), likelihood.outputs_per_gene, torch.is_grad_enabled()
     asked = _Asked(loop, n_outputs, truth, library_size, scored, scale, dtype, wanted)
     loss: Tensor = _LikelihoodOfAll.apply(hidden, layer.weight, layer.bias, log_theta, asked)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _loop_of(likelihood: Likelihood) -> Callable[..., None]:
+    return _LOOPS_OF_OUTPUTS[likelihood.output] if isinstance(likelihood, SquaredError) else _LOOPS[type(likelihood)]
 
 
 @dataclass(frozen=True)

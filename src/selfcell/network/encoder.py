@@ -39,6 +39,9 @@ class EncoderSettings(Settings):
     """Activation between blocks: selu, relu or gelu. What is trained with one is always used with the same one."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of hidden units dropped while training, between 0 and 1."""
+    rectify_embedding: bool = False
+    """Set what is negative in the embedding to 0, as the paper does where it evaluates. For imported checkpoints: what
+    is trained with a bare embedding is best used with one."""
 
 
 PAPER_NETWORK: dict[str, Any] = {"hidden_sizes": (512, 512, 256, 256)}
@@ -50,7 +53,7 @@ class MlpEncoder(nn.Module):
 
     The network of Richter et al. 2025 :cite:p:`richter2025`, without normalization layers. The paper trains it with
     SELU and runs the same weights with ReLU afterwards, rectifying the embedding too; here the activation stays, and
-    the embedding is what the last Linear gives.
+    the embedding is what the last Linear gives, unless ``rectify_embedding`` is set.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ class MlpEncoder(nn.Module):
             else:
                 hidden = first(expression)
             embedding: Tensor = rest(hidden).to(first.weight.dtype)
-        return embedding
+        return embedding.relu() if self.settings.rectify_embedding else embedding
 
     def _laid_out(self, expression: Tensor | Laid) -> Tensor | Laid:
         """Lay cells out as they are computed."""

@@ -137,6 +137,46 @@ def softplus_residuals(
 
 @no_type_check
 @numba.njit(**LOOP)
+def sigmoid_residuals(
+    products,
+    bias,
+    entries,
+    scored,
+    depth,  # noqa: ARG001 - of counts alone
+    log_factorials,  # noqa: ARG001
+    d_bias,
+    loss,
+    start,
+    stop,
+):
+    """Take the squared error of a sigmoid."""
+    room = np.empty((3, products.shape[2]), dtype=np.float32)
+    weight, kept, shown = room[0], room[1], room[2]
+    for gene in range(start, stop):
+        row, b = products[0, gene], bias[gene, 0]
+        set_apart(gene, row, b, entries, scored, weight, kept, shown)
+        total, along = np.float32(0), np.float32(0)
+        for cell in range(len(row)):
+            _, value, rest = logistic_of(widen(row[cell]) + b)
+            step = weight[cell] * np.float32(2) * value * value * rest
+            total += weight[cell] * value * value
+            along += step
+            row[cell] = settle(row[cell], step)
+        begin = entries.gene_offsets[gene]
+        for at in range(begin, entries.gene_offsets[gene + 1]):
+            w, cell = shown[at - begin], entries.cells[at]
+            if w != 0:
+                _, value, rest = logistic_of(kept[at - begin])
+                error = value - entries.truth[at]
+                step = w * np.float32(2) * error * value * rest
+                total += w * error * error
+                along += step
+                row[cell] = settle(row[cell], step)
+        loss[gene], d_bias[gene, 0] = total, along
+
+
+@no_type_check
+@numba.njit(**LOOP)
 def poisson_residuals(products, bias, entries, scored, depth, log_factorials, d_bias, loss, start, stop):
     """Take the Poisson likelihood."""
     room = np.empty((3, products.shape[2]), dtype=np.float32)

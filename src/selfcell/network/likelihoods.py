@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LikelihoodName = Literal["squared_error", "poisson", "negative_binomial", "zero_inflated_negative_binomial"]
-OutputName = Literal["identity", "softplus"]
+OutputName = Literal["identity", "softplus", "sigmoid"]
 
 _PER = 10_000.0
 _LARGEST_LOG_THETA = 15.0
@@ -93,7 +93,8 @@ class SquaredError(Likelihood):
     n_genes
         Genes.
     output
-        What the decoder's output goes through first: identity, or softplus, which cannot be negative.
+        What the decoder's output goes through first: identity; softplus, which cannot be negative; or sigmoid, which
+        cannot exceed 1 either.
     """
 
     of_counts = False
@@ -119,6 +120,8 @@ class SquaredError(Likelihood):
         library_size: Float[Tensor, "..."],  # noqa: ARG002
     ) -> Float[Tensor, " *entries"]:
         """Give the ``log1p`` expression of each entry."""
+        if self.output == "sigmoid":
+            return outputs[0].sigmoid()
         return functional.softplus(outputs[0]) if self.output == "softplus" else outputs[0]
 
 

@@ -69,7 +69,8 @@ class MaskedAutoencoderSettings(PretextSettings):
     """The loss: squared_error on log1p expression; poisson, negative_binomial or zero_inflated_negative_binomial on
     counts."""
     output: OutputName = "identity"
-    """With likelihood=squared_error: what the decoder's last layer goes through; softplus cannot be negative."""
+    """With likelihood=squared_error: what the decoder's last layer goes through; softplus cannot be negative; sigmoid,
+    the paper's released decoder, cannot exceed 1 either, although log1p values do: it is for their checkpoints."""
 
     @property
     def uses_programs(self) -> bool:
@@ -150,7 +151,8 @@ class MaskedAutoencoder(PretextTask):
 
     Departs from the paper's released code, which divides the squared error by the number of all entries and the
     negative binomial by that of cells, instead of by the predicted entries, draws programmes once for a whole
-    minibatch, never applies the two isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values.
+    minibatch, never applies the two isolated masks, and ends in a sigmoid, which cannot reach most ``log1p`` values
+    (``output="sigmoid"``).
 
     Parameters
     ----------

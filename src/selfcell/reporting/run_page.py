@@ -38,6 +38,10 @@ def run_content(folder: Path) -> dict[str, Any]:
         If the run has not finished an epoch, or a file is damaged.
     """
     manifest = read_json(folder / "manifest.json")
+    if "imported" in manifest:
+        raise InputError(
+            f"{folder} was imported from a checkpoint, which has no curves to draw. Judge it: selfcell evaluate."
+        )
     if not (folder / "log.csv").exists():
         raise InputError(f"{folder} has no log.csv: the run has not finished an epoch yet.")
     curves = read_table(folder / "log.csv").assign(pretrain_seed=manifest["seed"])

@@ -20,6 +20,7 @@ import importlib.metadata
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,14 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
 
 def write_weights(path: Path, module: nn.Module) -> None:
     """Write a module's weights as safetensors, atomically."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    write_state(path, module.state_dict())
+
+
+def write_state(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Write weights by name as safetensors, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(state, temporary)
+        safetensors.torch.save_file(contiguous, temporary)
 
 
 def write_genes(path: Path, genes: GeneTable) -> None:

@@ -1,0 +1,105 @@
+"""Read the weights in a file that torch wrote, by torch's weights-only loader: nothing that is in it is ever run."""
+
+import _codecs
+import pickle
+import re
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfcell.core.errors import InputError
+
+_DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError)
+"""What torch raises, beside pickle's and struct's own errors, where a file is cut short or of another kind."""
+_NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+
+
+def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tensor]:
+    """Read the weights by name: what a file holds, or what a Lightning checkpoint has as its ``state_dict``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    allow_numpy
+        Let it hold numpy's scalars, types and arrays too, as settings beside the weights do.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, it holds no weights, or something that is no plain data.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {str(path)!r}.")
+    try:
+        with torch.serialization.safe_globals(_numpy_globals() if allow_numpy else []), warnings.catch_warnings():
+            # torch warns of how a file was pickled; whether it can be read is what matters.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, struct.error, *_DAMAGED) as error:
+        refused = [name for name in _foreign(path, error) if not (allow_numpy and _is_numpys(name))]
+        raise InputError(_why_refused(path, refused) if refused else _why_damaged(path, error)) from error
+    return _weights_of(content, path)
+
+
+def _weights_of(content: Any, path: Path) -> dict[str, Tensor]:
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            f"{path} holds no weights by name: it is neither a Lightning checkpoint, which has a state_dict, nor a "
+            "state dict. Save one: torch.save(network.state_dict(), FILE)."
+        )
+    return {str(name): value for name, value in state.items()}
+
+
+def _foreign(path: Path, error: Exception) -> list[str]:
+    """Name what the loader refuses to make: functions and classes that are no plain data."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (pickle.UnpicklingError, struct.error, *_DAMAGED):
+        # Of files in torch's older format the loader itself names the first.
+        return _NAMED.findall(str(error))
+
+
+def _why_refused(path: Path, refused: list[str]) -> str:
+    named = ", ".join(refused[:5]) + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")
+    if all(map(_is_numpys, refused)):
+        return (
+            f"{path} holds values of numpy beside its weights ({named}), which are read only if allowed: --allow-numpy "
+            "(allow_numpy=True). Nothing else is allowed by that."
+        )
+    return (
+        f"{path} holds more than weights and plain data ({named}). Reading that could run any code, so it is refused. "
+        "If you trust who made the file, take the weights out where it was made: "
+        "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)."
+    )
+
+
+def _why_damaged(path: Path, error: Exception) -> str:
+    first_line = (str(error).strip() or type(error).__name__).split("\n")[0].partition(". ")[0]
+    return (
+        f"{path} is cut short, or no file that torch wrote ({first_line}). Download it again, as the file itself and "
+        "not as the page or pointer that stands for it."
+    )
+
+
+def _is_numpys(name: str) -> bool:
+    return name.partition(".")[0] == "numpy" or name == "_codecs.encode"
+
+
+def _numpy_globals() -> list[Any]:
+    """List what scalars, types and arrays of numbers are pickled as, by its names in numpy 1 and 2."""
+    scalar, rebuild = (cast("tuple[Any, ...]", value.__reduce__())[0] for value in (np.float64(0), np.zeros(1)))
+    kinds = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdU"}
+    by_old_name = [
+        (made, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name, made in (("scalar", scalar), ("_reconstruct", rebuild))
+    ]
+    return [*by_old_name, np.dtype, np.ndarray, *kinds, _codecs.encode]
