@@ -22,7 +22,7 @@ def checkpoint(tmp_path, adata):
 def test_a_checkpoint_becomes_a_model_that_embeds(run, file, checkpoint, tmp_path):
     command = ["import-checkpoint", checkpoint, "--genes", tmp_path / "var.parquet", "--out", tmp_path / "model"]
     code, out, errors = run(*command)
-    assert code == 0 and "Imported a masked autoencoder: 60 genes to 8 dimensions, selu. The model is in" in out
+    assert code == 0 and "Imported: masked autoencoder, 60 genes to 8 dimensions, selu. The model is in" in out
     assert f"Next: selfcell embed {tmp_path / 'model'}" in out and "with layers 60-12-8" in errors
     assert run("embed", tmp_path / "model", file, "--out", tmp_path / "embedded.h5ad")[0] == 0
     assert anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_selfcell"].shape == (300, 8)

@@ -254,7 +254,7 @@ def import_checkpoint(
         overwrite=overwrite,
     )
     typer.echo(
-        f"Imported a {model.manifest['imported']['layout']}: {len(model.genes):,} genes to {model.encoder.n_latent} "
+        f"Imported: {model.manifest['imported']['layout']}, {len(model.genes):,} genes to {model.encoder.n_latent} "
         f"dimensions, {model.encoder.settings.activation}. The model is in {out}."
     )
     if model.labels is None:
