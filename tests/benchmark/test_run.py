@@ -384,10 +384,26 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(folder, here):
     assert not (folder / "out").exists()
     rows = found.table.set_index("what")
     assert rows.loc["pre-train mae on made", ["n_runs", "n_done"]].tolist() == [2, 0]
-    n_runs = rows.filter(like="byol on made", axis=0)["n_runs"]
-    assert n_runs.tolist() == [2, 4, 4, 2, 1] and "fine_tuned" in n_runs.index[2]
+    assert not any("from_scratch (" in what or "pca_knn (" in what for what in rows.index)
     assert found.hours(1) > 0 and 0.5 < found.memory_gb < 2
-    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    is_trial = ~found.table["what"].str.startswith("pre-train")
+    assert found.table.loc[is_trial, "n_runs"].sum() == scores["work_id"].nunique()
     left = estimate(Benchmark.open(plan, folder / "out"), QUIET)
-    assert left.table.loc[left.table["what"].str.startswith("pre-train"), "hours"].sum() == 0
-    assert np.isclose(left.hours(1), 0)
+    assert (left.table["n_done"] == left.table["n_runs"]).all() and left.hours(1) == 0
+
+
+def test_a_dry_run_counts_trials_by_what_is_kept_of_them_and_none_of_an_encoder_that_is_new(folder, here):
+    plan = written(folder, encoders={"mae": {}})
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    # As if it had been interrupted.
+    (folder / "out" / "scores.parquet").unlink()
+    kept = sorted((folder / "out" / "trials").glob("*.npz"))
+    for file in kept[:3]:
+        file.unlink()
+    encoders = {"mae": {}, "half": {"settings": {"pretext": {"mask_fraction": 0.25}}}}
+    left = estimate(Benchmark.open(written(folder, encoders=encoders), folder / "out"), QUIET).table
+    of_new = left["what"].str.contains("half on made")
+    assert left.loc[of_new, "n_done"].sum() == 0 < left.loc[of_new, "hours"].min()
+    trials_of_old = left[~of_new & ~left["what"].str.startswith("pre-train")]
+    assert trials_of_old["n_done"].sum() == len(kept) - 3 == trials_of_old["n_runs"].sum() - 3

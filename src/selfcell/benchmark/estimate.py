@@ -1,7 +1,7 @@
 """What a benchmark will take: trials, hours, memory, before it is run."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,11 @@ from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.study_plan import LabelBudget
-from selfcell.benchmark.trials import Workplace
+from selfcell.benchmark.trials import Workplace, unsaid
 from selfcell.data.source import Cells
 from selfcell.data.stream import AnyCells, open_any
-from selfcell.downstream import REGIMES
+from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
+from selfcell.training.run_folder import TrainedModel
 from selfcell.training.speed import measure_training_speed
 
 _SECONDS_OF_FIT = 3.0
@@ -47,13 +48,14 @@ class Forecast:
 def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     """Estimate what is missing of a benchmark, from how fast this machine trains and from what was measured before.
 
-    Cells are read; nothing is written. Trials that several targets or encoders share are counted for each of them.
+    Cells are read; nothing is written. What several encoders share is counted for the first of them; where that is not
+    trained yet it is taken for missing.
     """
     pretrainings = benchmark.pretrainings()
     rows = [_of_pretrainings(benchmark, encoder, runs) for encoder, runs in pretrainings.items()]
-    measured = _measured(benchmark)
+    listed: set[Hashable] = set()
     for planned in benchmark.studies():
-        rows += _of_study(benchmark, planned, measured)
+        rows += _of_study(benchmark, planned, pretrainings[planned.encoder], listed)
     used = [benchmark.cells[benchmark.plan.targets[name].cells] for name in benchmark.targets]
     # What is streamed takes next to no memory.
     used += [cells for encoder in pretrainings if isinstance(cells := benchmark.corpus_cells(encoder.corpus), Cells)]
@@ -76,19 +78,48 @@ def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[P
 
 
 def _of_study(
-    benchmark: Benchmark, planned: PlannedStudy, measured: Mapping[tuple[str, str], tuple[int, float]]
+    benchmark: Benchmark, planned: PlannedStudy, runs: list[Pretraining], listed: set[Hashable]
 ) -> list[dict[str, object]]:
     rows = []
+    seconds_before = _seconds_of_done(benchmark, planned, runs)
     for method in planned.plan.methods:
-        n_done, seconds_before = measured.get((planned.target, method), (0, float("nan")))
-        runs = [_n_distinct(benchmark, method, budget) for budget in planned.plan.budgets]
+        work, what = _work(benchmark, planned, method)
+        if work in listed:
+            continue
+        listed.add(work)
+        n_runs = [_n_distinct(benchmark, method, budget) for budget in planned.plan.budgets]
+        before = seconds_before.get(method, [])
         seconds = [_seconds(benchmark, planned, method, budget) for budget in planned.plan.budgets]
-        total = sum(n_runs * each for n_runs, each in zip(runs, seconds, strict=True))
-        mean = total / sum(runs) if np.isnan(seconds_before) else seconds_before
-        what = f"{planned.target}: {method} ({planned.encoder.title})"
-        hours = max(sum(runs) - n_done, 0) * mean / 3600
-        rows.append({"what": what, "n_runs": sum(runs), "n_done": min(n_done, sum(runs)), "hours": hours})
+        guess = sum(n * each for n, each in zip(n_runs, seconds, strict=True)) / sum(n_runs)
+        n_done = min(len(before), sum(n_runs))
+        hours = (sum(n_runs) - n_done) * (float(np.mean(before)) if before else guess) / 3600
+        rows.append({"what": what, "n_runs": sum(n_runs), "n_done": n_done, "hours": hours})
     return rows
+
+
+def _work(benchmark: Benchmark, planned: PlannedStudy, method: str) -> tuple[Hashable, str]:
+    """Tell what a method's trials are the work of, and what to call them."""
+    target, encoder = benchmark.plan.targets[planned.target], planned.encoder
+    if method in REGIMES and (method != "from_scratch" or DOWNSTREAM_TASKS[target.task].takes_from_pretext):
+        return (planned.target, method, encoder.title), f"{planned.target}: {method} ({encoder.title})"
+    data, network = encoder.settings.data, encoder.settings.network
+    genes = benchmark.plan.corpora[encoder.corpus].cells if data.n_top_genes is None else encoder.corpus
+    return (planned.target, method, genes, network.model_dump_json()), f"{planned.target}: {method}"
+
+
+def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: list[Pretraining]) -> dict[str, list[float]]:
+    """Give by method the seconds of each trial that is done, failed ones among them."""
+    models = [model for run in runs if run.is_finished and isinstance(model := run.result(), TrainedModel)]
+    if not models or not any(True for _ in benchmark.store):
+        return {}
+    with unsaid():
+        study = benchmark.study(planned, models)
+    found: dict[str, list[float]] = {}
+    for trial in {trial.key: trial for trial in study.trials}.values():
+        outcome = benchmark.store.read(study.work_id(trial))
+        if outcome is not None:
+            found.setdefault(trial.method, []).append(outcome.seconds)
+    return found
 
 
 def _n_distinct(benchmark: Benchmark, method: str, budget: LabelBudget) -> int:
@@ -140,14 +171,3 @@ def _n_genes(cells: AnyCells, encoder: PlannedEncoder) -> int:
 @functools.cache
 def _speed(n_genes: int, minibatch_size: int) -> float:
     return measure_training_speed(n_genes=n_genes, minibatch_size=minibatch_size, seconds=_SECONDS_TO_MEASURE)
-
-
-def _measured(benchmark: Benchmark) -> dict[tuple[str, str], tuple[int, float]]:
-    """Give by target and method how many trials are done, and the seconds that one took, from an earlier session."""
-    file = benchmark.out / "scores.parquet"
-    if not file.exists():
-        return {}
-    scores = pd.read_parquet(file)
-    ran = scores[scores["error"].isna()].drop_duplicates(["target", "method", "work_id"])
-    groups = ran.groupby(["target", "method"])["seconds"]
-    return {key: (len(seconds), float(seconds.mean())) for key, seconds in groups}

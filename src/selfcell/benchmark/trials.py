@@ -203,7 +203,7 @@ Finished: TypeAlias = Iterator[tuple[Trial, Outcome | Failure]]
 def _run_all(contest: Contest, groups: Sequence[list[Trial]], workplace: Workplace) -> Finished:
     if workplace.dask is None and workplace.n_jobs(len(groups)) == 1 and not workplace.keep_going:
         for trial in itertools.chain.from_iterable(groups):
-            with _unsaid():
+            with unsaid():
                 outcome = _tidied(contest.run, trial)
             yield trial, outcome
         return
@@ -259,7 +259,7 @@ def working_in(workplace: Workplace, jobs: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unsaid() -> Iterator[None]:
+def unsaid() -> Iterator[None]:
     """Keep what each trial would say from the log, which workers do not write to either."""
     package = logging.getLogger("selfcell")
     level = package.level
