@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dask,integration,mudata,remote,scib,scvi]' --group dev
 	@touch $@
 	@echo 'Ready. To use it: source .venv/bin/activate'
-demo: setup  ## Pre-train, compare and report on real cells; about four minutes on two cores.
+demo: setup  ## Pre-train, compare and report on real cells; 4 to 10 minutes on two cores.
 	selfcell demo --out demo --overwrite
 test: setup  ## All tests that need no network.
 	python -m pytest -n 2 -m "not network"

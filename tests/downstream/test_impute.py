@@ -138,7 +138,10 @@ def test_what_cannot_be_imputed_is_refused(adata, model, file, tmp_path):
     adata.var_names = ["OTHER", *adata.var_names[1:]]
     del adata.layers["imputed"]
     adata.write_h5ad(file)
-    with pytest.raises(InputError, match=r"OTHER is not among the 60 genes of .*: leave it out"):
+    with pytest.raises(
+        InputError,
+        match=r"OTHER is not among the 60 genes of .* can be imputed\. Leave it out, or pre-train on more",
+    ):
         impute_to_file(file, model, out, genes=["OTHER"])
     assert not out.exists()
 

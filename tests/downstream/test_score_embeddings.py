@@ -60,7 +60,7 @@ def test_cells_without_a_label_are_left_out_and_counted(adata, caplog):
         ({"embeddings": ["X_godo"]}, r"There is no obsm\['X_godo'\].*X_good"),
         ({"embeddings": []}, "Name an embedding to score"),
         ({"label_key": "types"}, "no column 'types' in obs.*'type'"),
-        ({"batch_key": None}, "compare batches: name their column"),
+        ({"batch_key": None, "by": "scib-metrics"}, "compare batches: name their column"),
         ({"by": "scib"}, "no scores by 'scib'.*scib-metrics"),
         ({"label_key": "one"}, "has 1 type: there is nothing to tell apart"),
     ],
@@ -70,6 +70,14 @@ def test_what_cannot_be_scored_is_refused(adata, change, message):
     given = {"embeddings": ["X_good"], "label_key": "type", "batch_key": "study"} | change
     with pytest.raises(InputError, match=message):
         score_embeddings(adata, given.pop("embeddings"), **given)
+
+
+def test_without_batches_types_alone_are_scored_and_as_they_are_with_them(adata):
+    names = ["silhouette_label", "clisi", "nmi_kmeans", "ari_kmeans", "bio_conservation"]
+    alone = score_embeddings(adata, ["X_good"], label_key="type")
+    assert list(alone) == names
+    both = score_embeddings(adata, ["X_good"], label_key="type", batch_key="study")
+    pd.testing.assert_frame_equal(alone, both[names])
 
 
 def test_numbers_that_are_not_finite_are_refused(adata):

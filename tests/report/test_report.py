@@ -121,6 +121,14 @@ def test_the_page_gives_the_verdict_in_plain_words(folder):
     assert "A note with <angle> brackets." in text
 
 
+def test_one_pre_training_is_not_taken_for_pre_training_as_such(folder):
+    file = folder / "study.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "pretrain_seeds": [0, 0, 0]}))
+    _, text = checked(write_report(folder))
+    assert "this one pre-training helps with 2 donors and all donors labelled." in text
+
+
 def test_the_page_is_whole_and_needs_nothing_from_outside(folder):
     checker, text = checked(write_report(folder))
     assert checker.references == []

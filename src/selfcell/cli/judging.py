@@ -190,7 +190,7 @@ def score(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the table too.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Score embeddings of any model side by side: whether types are kept apart and batches mixed.
+    """Score embeddings of any model side by side: whether types are kept apart and, with --batch, batches mixed.
 
     Example: selfcell score embedded.h5ad --embedding X_selfcell --embedding X_pca --label cell_type --batch study
     """

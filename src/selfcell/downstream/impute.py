@@ -257,5 +257,8 @@ def _columns_of(
         if column < 0:
             raise InputError(f"There is no gene {gene!r} in the cells. {did_you_mean(gene, list(place))}")
         if imputation.gene_of_column[column] < 0:
-            raise InputError(f"{gene} is not among the {len(model.genes):,} genes of {model.path}: leave it out.")
+            raise InputError(
+                f"{gene} is not among the {len(model.genes):,} genes of {model.path}, and no other can be imputed. "
+                "Leave it out, or pre-train on more genes: a larger --n-top-genes, or none."
+            )
     return np.array(list(dict.fromkeys(found.values())), dtype=np.int64)

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.downstream.lisi import clisi, ilisi, lisi
-from selfcell.downstream.neighbors import find_neighbors
+from selfcell.downstream.neighbors import Neighbors, find_neighbors
 from selfcell.downstream.silhouettes import bras, silhouette_label
 
 logger = logging.getLogger(__name__)
@@ -84,20 +84,48 @@ def integration_scores(
             unintegrated=None if unintegrated is None else unintegrated[chosen],
             seed=seed,
         )
-    indices, distances = find_neighbors(embedding, embedding, n_neighbors=LISI_NEIGHBORS, seed=seed)
-    nmi, ari = kmeans_agreement(embedding, label_code=label_code, seed=seed)
-    scores = {
-        "silhouette_label": silhouette_label(embedding, label_code=label_code),
-        "clisi": clisi(lisi(indices, distances, label_code), n_labels=int(label_code.max()) + 1),
-        "nmi_kmeans": nmi,
-        "ari_kmeans": ari,
+    near = find_neighbors(embedding, embedding, n_neighbors=LISI_NEIGHBORS, seed=seed)
+    scores = _type_scores(embedding, label_code, near, seed=seed) | {
         "bras": bras(embedding, batch_code=batch_code, label_code=label_code),
-        "ilisi": ilisi(lisi(indices, distances, batch_code), n_batches=int(batch_code.max()) + 1),
-        "graph_connectivity": graph_connectivity(indices[:, :GRAPH_NEIGHBORS], label_code=label_code),
+        "ilisi": ilisi(lisi(*near, batch_code), n_batches=int(batch_code.max()) + 1),
+        "graph_connectivity": graph_connectivity(near.indices[:, :GRAPH_NEIGHBORS], label_code=label_code),
     }
     if unintegrated is not None:
         scores["pcr_comparison"] = pcr_comparison(unintegrated, embedding, batch_code=batch_code)
     return scores | _aggregates(scores)
+
+
+def type_scores(
+    embedding: Float[np.ndarray, "n_cells n_latent"], *, label_code: Int[np.ndarray, " n_cells"], seed: int = 0
+) -> dict[str, float]:
+    """Score how well an embedding keeps cell types apart, where there are no batches to mix.
+
+    Parameters
+    ----------
+    embedding
+        The cells.
+    label_code
+        The cell type of each, numbered without gaps; two at least.
+    seed
+        Of k-means.
+
+    Returns
+    -------
+    The scores of types of :func:`integration_scores`, and their mean, ``bio_conservation``.
+    """
+    near = find_neighbors(embedding, embedding, n_neighbors=LISI_NEIGHBORS, seed=seed)
+    scores = _type_scores(embedding, label_code, near, seed=seed)
+    return scores | {"bio_conservation": float(np.mean(list(scores.values())))}
+
+
+def _type_scores(embedding: np.ndarray, label_code: np.ndarray, near: Neighbors, *, seed: int) -> dict[str, float]:
+    nmi, ari = kmeans_agreement(embedding, label_code=label_code, seed=seed)
+    return {
+        "silhouette_label": silhouette_label(embedding, label_code=label_code),
+        "clisi": clisi(lisi(*near, label_code), n_labels=int(label_code.max()) + 1),
+        "nmi_kmeans": nmi,
+        "ari_kmeans": ari,
+    }
 
 
 def check_integration(

@@ -11,7 +11,7 @@ import pandas as pd
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.source import obs_column, obsm_space
 from selfcell.downstream.cz_scores import cz_scores
-from selfcell.downstream.integration_scores import integration_scores
+from selfcell.downstream.integration_scores import integration_scores, type_scores
 from selfcell.downstream.scib_scores import scib_scores
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def score_embeddings(
     label_key
         Column of cell types.
     batch_key
-        Column of batches. Cells without a value are a batch of their own. Needed but for cz-benchmarks.
+        Column of batches. Cells without a value are a batch of their own. Left out: cells are of one batch, and
+        selfcell scores types alone; scib-metrics needs batches.
     unintegrated
         Key of ``obsm`` with an embedding before integration, to compare the variance that batches explain with.
     by
@@ -73,8 +74,8 @@ def score_embeddings(
     """
     if by not in SCORERS:
         raise InputError(f"There are no scores by {by!r}. {did_you_mean(by, list(SCORERS))}")
-    if batch_key is None and by != "cz-benchmarks":
-        raise InputError(f"Scores by {by} compare batches: name their column (batch_key, or --batch).")
+    if batch_key is None and by == "scib-metrics":
+        raise InputError("Scores by scib-metrics compare batches: name their column (batch_key, or --batch).")
     if not embeddings:
         raise InputError("Name an embedding to score, such as X_selfcell.")
     known = _known(adata, label_key)
@@ -108,6 +109,8 @@ def _known(adata: anndata.AnnData, label_key: str) -> np.ndarray:
 
 
 def _by_selfcell(space: np.ndarray, truth: Truth) -> dict[str, float]:
+    if truth.batch_names is None:
+        return type_scores(space, label_code=pd.factorize(truth.labels, sort=True)[0], seed=truth.seed)
     batch_code, label_code = _codes(truth)
     return integration_scores(
         space, batch_code=batch_code, label_code=label_code, unintegrated=truth.unintegrated, seed=truth.seed

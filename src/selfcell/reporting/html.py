@@ -121,31 +121,32 @@ def second_opinion(results: StudyResults) -> list[str]:
     return [f"By {_in_a_sentence(metric_name(metric))}: {text}" for text in verdict_sentences(answers, task=task)[:3]]
 
 
-def headline(answers: list[tuple[str, list[Comparison]]], *, task: str) -> str:
-    """Answer in a sentence whether pre-training helps here."""
+def headline(answers: list[tuple[str, list[Comparison]]], *, task: str, n_pretrainings: int) -> str:
+    """Answer in a sentence whether pre-training helps here; of one pre-training, whether that one does."""
     for _, comparisons in answers:
         if (comparisons[0].method, comparisons[0].against) == ("fine_tuned", "from_scratch"):
-            return _headline_of(comparisons, budget_word(task))
+            what = "self-supervised pre-training" if n_pretrainings > 1 else "this one pre-training"
+            return _headline_of(comparisons, budget_word(task), what)
     return (
         "Fine-tuning was not compared with training from scratch, so whether pre-training helps is not answered here."
     )
 
 
-def _headline_of(comparisons: list[Comparison], known: str) -> str:
+def _headline_of(comparisons: list[Comparison], known: str, what: str) -> str:
     if all("no verdict" in comparison.finding for comparison in comparisons):
-        return f"Whether self-supervised pre-training helps on these data cannot be told: {comparisons[0].finding}."
+        return f"Whether {what} helps on these data cannot be told: {comparisons[0].finding}."
     helped = [comparison.budget for comparison in comparisons if comparison.verdict == "helps"]
     hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
     if not helped and not hurt:
         return (
-            "No evidence that self-supervised pre-training helps on these data: at no budget does the fine-tuned "
+            f"No evidence that {what} helps on these data: at no budget does the fine-tuned "
             "network differ clearly from the same network trained from scratch."
         )
     parts = [f"helps with {' and '.join(helped)} {known}"] if helped else []
     parts += [f"hurts with {' and '.join(hurt)} {known}"] if hurt else []
     rest = [comparison.budget for comparison in comparisons if comparison.verdict == "no evidence"]
     parts += [f"shows no clear effect with {' and '.join(rest)} {known}"] if rest else []
-    return f"Against the same network trained from scratch, self-supervised pre-training {', and '.join(parts)}."
+    return f"Against the same network trained from scratch, {what} {', and '.join(parts)}."
 
 
 def _study_content(results: StudyResults) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
     has_donors = not (results.resamples.empty and results.confusion.empty)
     return {
         "title": f"Does self-supervision help on {about['dataset']}?",
-        "headline": headline(answers, task=about["task"]),
+        "headline": headline(answers, task=about["task"], n_pretrainings=len(set(about["pretrain_seeds"]))),
         "caveats": caveats(results),
         "sentences": [*verdict_sentences(answers, task=about["task"]), *second_opinion(results)],
         "rule": VERDICT_RULE + (OVER_DONORS if has_donors else OVER_SEEDS),

@@ -39,6 +39,7 @@ def print_results(folder: Path) -> None:
     console.print()
     console.print(table)
     answers = answer_questions(stack)
-    console.print(headline(answers, task=task), style="bold", highlight=False)
+    n_pretrainings = len(set(results.about["pretrain_seeds"]))
+    console.print(headline(answers, task=task, n_pretrainings=n_pretrainings), style="bold", highlight=False)
     for line in [*verdict_sentences(answers, task=task), *second_opinion(results), *caveats(results)]:
         console.print(f"- {line}", highlight=False, markup=False)
