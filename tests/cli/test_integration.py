@@ -44,7 +44,9 @@ def test_embeddings_of_any_model_are_scored_side_by_side(run, tmp_path, adata):
     assert code == 0 and "X_mine" in out and "batch_correction" in out
     table = pd.read_csv(tmp_path / "scores.csv", index_col="embedding")
     assert table.at["X_mine", "batch_correction"] > table.at["X_other", "batch_correction"]
-    code, _, errors = run("score", *asked)
+    code, out, _ = run("score", *asked)
+    assert code == 0 and "bio_conservation" in out and "batch_correction" not in out
+    code, _, errors = run("score", *asked, "--by", "scib-metrics")
     assert code == 1 and "--batch" in errors
 
 
