@@ -126,13 +126,13 @@ def test_a_network_is_not_taken_for_one_of_another_seed_batch_label_or_cells(mak
     n_kept = [0]
     for kwargs in ({}, {"seed": 1}, {"batch_key": "half"}, {"n_unlabelled": 210}):
         predict_by_scanvi(make_problem(kept_in=tmp_path, **kwargs))
-        n_kept.append(len(list(tmp_path.glob("*/model.pt"))))
+        n_kept.append(len(list(tmp_path.glob("*.safetensors"))))
     problem = make_problem(kept_in=tmp_path)
     problem.task.label_code[:50] = np.roll(problem.task.label_code[:50], 1)
     predict_by_scanvi(problem)
     assert n_kept == [0, 2, 4, 6, 8]
-    assert len(list(tmp_path.glob("*/model.pt"))) == 9
-    assert not list(tmp_path.glob("*/.*"))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 9
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("n_unlabelled", [143, 144])

@@ -94,23 +94,22 @@ def _trained_scvi(problem: Problem[Any]) -> Any:
     def trained() -> Any:
         with scvi_session(problem.seed, "scVI") as scvi:
             adata = _as_adata(compared, compared.unlabelled)
+            scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH)
             return trained_or_kept(
-                scvi.model.SCVI,
+                lambda: scvi.model.SCVI(adata, n_latent=N_LATENT, n_layers=N_LAYERS, gene_likelihood=LIKELIHOOD),
                 adata,
                 compared=compared,
-                identity=_identity(scvi, problem.seed),
-                train=lambda: _train_scvi(scvi, adata),
+                identity=f"scVI, {_identity(scvi, problem.seed)}",
+                train=_train_scvi,
             )
 
     return compared.made_once(("scVI", problem.seed), trained)
 
 
-def _train_scvi(scvi: ModuleType, adata: anndata.AnnData) -> Any:
-    scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH)
-    model = scvi.model.SCVI(adata, n_latent=N_LATENT, n_layers=N_LAYERS, gene_likelihood=LIKELIHOOD)
-    size = minibatch_size(math.ceil(_TRAIN_SIZE * adata.n_obs))
-    model.train(max_epochs=n_epochs(adata.n_obs, at_most=MAX_EPOCHS), early_stopping=True, batch_size=size, **_TRAINING)
-    return model
+def _train_scvi(model: Any) -> None:
+    n_cells = model.adata.n_obs
+    size = minibatch_size(math.ceil(_TRAIN_SIZE * n_cells))
+    model.train(max_epochs=n_epochs(n_cells, at_most=MAX_EPOCHS), early_stopping=True, batch_size=size, **_TRAINING)
 
 
 def _trained_scanvi(problem: Problem[Any], names: np.ndarray) -> Any:
@@ -127,22 +126,21 @@ def _trained_scanvi(problem: Problem[Any], names: np.ndarray) -> Any:
     trained = _trained_scvi(problem)
     with scvi_session(problem.seed, "scANVI") as scvi:
         adata = _as_adata(compared, compared.unlabelled, label=label)
+        kind = scvi.model.SCANVI
         return trained_or_kept(
-            scvi.model.SCANVI,
+            lambda: kind.from_scvi_model(trained, adata=adata, unlabeled_category=_UNLABELLED, labels_key=_LABEL),
             adata,
             compared=compared,
-            identity=_identity(scvi, problem.seed),
-            train=lambda: _train_scanvi(scvi, trained, adata),
+            identity=f"scANVI, {_identity(scvi, problem.seed)}",
+            train=_train_scanvi,
         )
 
 
-def _train_scanvi(scvi: ModuleType, trained: Any, adata: anndata.AnnData) -> Any:
-    model = scvi.model.SCANVI.from_scvi_model(trained, adata=adata, unlabeled_category=_UNLABELLED, labels_key=_LABEL)
-    n_labelled = int((adata.obs[_LABEL] != _UNLABELLED).sum())
-    parts = [math.ceil(_TRAIN_SIZE * n) for n in (n_labelled, adata.n_obs - n_labelled)]
+def _train_scanvi(model: Any) -> None:
+    n_labelled = int((model.adata.obs[_LABEL] != _UNLABELLED).sum())
+    parts = [math.ceil(_TRAIN_SIZE * n) for n in (n_labelled, model.adata.n_obs - n_labelled)]
     size = minibatch_size(parts[0], sum(parts))
     model.train(max_epochs=MAX_SCANVI_EPOCHS, n_samples_per_label=N_CELLS_PER_LABEL, batch_size=size, **_TRAINING)
-    return model
 
 
 def _identity(scvi: ModuleType, seed: int) -> str:
