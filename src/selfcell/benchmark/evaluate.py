@@ -119,8 +119,9 @@ def evaluate(
     models = [as_model(one) for one in given]
     _check_seeds_of(models, n_seeds=n_seeds, crossed=crossed)
     task_class = DOWNSTREAM_TASKS[task]
-    budgets = [LabelBudget(n_donors) for n_donors in labelled_donors]
-    budgets += [LabelBudget(fraction=fraction) for fraction in labelled_fractions]
+    # Columns of the tables, in this order: all donors, which come last among them, stay last.
+    budgets = [LabelBudget(fraction=fraction) for fraction in labelled_fractions]
+    budgets += [LabelBudget(n_donors) for n_donors in labelled_donors]
     plan = StudyPlan(
         task=task,
         label_key=label_key,

@@ -55,7 +55,8 @@ class Comparison:
         if len(self.difference.by_seed) < 2:
             return "no verdict from a single seed"
         if np.isnan(self.difference.low):
-            return "no verdict, since seeds are too few or do not vary it"
+            same = len(set(self.difference.by_seed)) == 1
+            return "no verdict: seeds do not vary it" if same else "no verdict: three or more seeds would allow one"
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]

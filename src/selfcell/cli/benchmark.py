@@ -77,7 +77,7 @@ def run(
     typer.echo(f"The report is {write_report(out)}")
     n_failed = int(scores["error"].notna().sum())
     n_trials = scores.loc[scores["error"].isna(), "trial_id"].nunique()
-    typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}.")
+    typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}; what several share was run once.")
     if n_failed:
         typer.echo(f"{n_failed:,} failed: column error. Mend the cause, and try them again with --retry-failed.")
 

@@ -69,10 +69,16 @@ def fit_temperature(
     lowest, highest = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
     # The slope falls as the temperature rises.
     if slope(lowest) <= 0:
-        logger.warning("The logits are right about nearly every held-out cell: the temperature stays at its lowest.")
+        logger.warning(
+            "On the cells held out to calibrate by, the predictions are right nearly always: confidence is made as "
+            "sharp as it can be."
+        )
         return LOWEST_TEMPERATURE
     if slope(highest) >= 0:
-        logger.warning("The logits are no better than chance on held-out cells: the temperature stays at its highest.")
+        logger.warning(
+            "On the cells held out to calibrate by, the predictions are no better than chance: confidence is made as "
+            "flat as it can be."
+        )
         return HIGHEST_TEMPERATURE
     return float(np.exp(scipy.optimize.brentq(slope, lowest, highest, xtol=1e-10)))
 
