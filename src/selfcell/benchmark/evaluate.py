@@ -13,7 +13,7 @@ from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.trials import Workplace
-from selfcell.core.config import build, read_toml
+from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
 from selfcell.data.counts import Scale
@@ -21,7 +21,7 @@ from selfcell.data.source import CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
+from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +207,6 @@ def _check_seeds_of(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bo
 
 
 def _but_for_the_seed(model: TrainedModel) -> tuple[Any, dict[str, Any]]:
-    settings = read_toml(model.path / "config.toml")
+    settings = read_settings(model.path)
     settings.get("training", {}).pop("seed", None)
     return model.manifest["data"]["fingerprint"], settings

@@ -9,7 +9,7 @@ import numpy as np
 import pydantic
 
 from selfcell.core.atomic import write_text
-from selfcell.core.config import Settings, build, read_toml, to_toml
+from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
@@ -29,7 +29,7 @@ from selfcell.training.run_folder import (
     check_folder,
     load,
     prepare_folder,
-    read_manifest,
+    read_settings,
     write_genes,
     write_manifest,
 )
@@ -101,8 +101,7 @@ def finetune(
     task_class = DOWNSTREAM_TASKS[task]
     out, model = Path(out), as_model(model)
     if resume and settings is None:
-        read_manifest(out)
-        settings = read_toml(out / "config.toml").get(task, {})
+        settings = read_settings(out).get(task, {})
     if not isinstance(settings, SupervisedSettings):
         settings = build(task_class.Settings, settings or {})
     refuse_several(settings.training, "Fine-tuning")

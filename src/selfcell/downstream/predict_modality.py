@@ -8,7 +8,6 @@ from typing import cast
 import anndata
 import numpy as np
 
-from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
@@ -16,7 +15,7 @@ from selfcell.data.source import Cells, open_cells
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.target_head import TargetHead, predict_targets
 from selfcell.downstream.target_space import TargetPrediction
-from selfcell.training.run_folder import TrainedModel
+from selfcell.training.run_folder import TrainedModel, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _warn_of_known_cells(cells: Cells, model: TrainedModel) -> None:
 
 def stored_head(model: TrainedModel) -> TargetHead:
     """Give the head of a model that was fine-tuned for ``cross_modality``."""
-    settings = read_toml(model.path / "config.toml")["cross_modality"]
+    settings = read_settings(model.path)["cross_modality"]
     state = {name.removeprefix("head."): tensor for name, tensor in model.head_state.items()}
     return TargetHead.from_state(
         model.encoder, state, transform=model.manifest["transform"], hidden_size=settings["hidden_size"]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from selfcell.core.atomic import write_text
-from selfcell.core.config import build, read_toml, to_toml
+from selfcell.core.config import build, to_toml
 from selfcell.data.genes import GeneTable
 from selfcell.data.programs import GenePrograms, write_programs
 from selfcell.data.source import Cells
@@ -38,6 +38,7 @@ from selfcell.training.run_folder import (
     load,
     prepare_folder,
     read_manifest,
+    read_settings,
     write_genes,
     write_manifest,
     write_weights,
@@ -129,12 +130,10 @@ def pretrain(
 def _resolved(settings: PretrainSettings | dict[str, Any] | None, out: Path, *, resume: bool) -> PretrainSettings:
     """Give whole settings; those of the run where one is resumed without any, and its size of minibatches."""
     if resume and settings is None:
-        read_manifest(out)
-        settings = read_toml(out / "config.toml")
+        settings = read_settings(out)
     settings = settings if isinstance(settings, PretrainSettings) else build(PretrainSettings, settings or {})
     if resume and settings.training.minibatch_size == "auto":
-        read_manifest(out)
-        chosen = read_toml(out / "config.toml")["training"]["minibatch_size"]
+        chosen = read_settings(out)["training"]["minibatch_size"]
         training = settings.training.model_copy(update={"minibatch_size": chosen})
         settings = settings.model_copy(update={"training": training})
     return settings
@@ -151,7 +150,7 @@ def _named(settings: PretrainSettings) -> str:
 
 def _warn_of_stretching(out: Path, settings: PretrainSettings) -> None:
     """Say where more epochs than a run began with lead elsewhere than they would have from the start."""
-    before = read_toml(out / "config.toml")["training"]["max_epochs"]
+    before = read_settings(out)["training"]["max_epochs"]
     task_class = PRETEXT_TASKS[settings.pretext.name]
     moves = issubclass(task_class, TargetNetworkTask) and task_class.follows_progress
     has_begun = (out / "checkpoints" / "last.safetensors").exists()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from selfcell.core.config import Settings, build, read_toml
+from selfcell.core.config import Settings, build
 from selfcell.core.errors import InputError
 from selfcell.core.words import seconds_of
-from selfcell.training.run_folder import read_manifest
+from selfcell.training.run_folder import read_manifest, read_settings
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 from selfcell.training.settings import TrainingSettings
 
@@ -50,7 +50,7 @@ def check_resumable(out: Path, about: Mapping[str, Any], settings: Settings) -> 
         If cells or settings differ, naming the first that does.
     """
     manifest = read_manifest(out)
-    before = _flat(build(type(settings), read_toml(out / "config.toml")).model_dump(mode="json"))
+    before = _flat(build(type(settings), read_settings(out)).model_dump(mode="json"))
     given = _flat(settings.model_dump(mode="json"))
     same_steps = _cells_per_step(before) == _cells_per_step(given)
     for address, value in given.items():

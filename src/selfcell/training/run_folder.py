@@ -36,8 +36,7 @@ from selfcell.core.reading import read_json, read_table
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
 from selfcell.training.known_cells import KnownCells, read_known_cells
-
-FORMAT_VERSION = 1
+from selfcell.training.migrations import FORMAT_VERSION, migrate
 
 _MARKER = ".selfcell"
 """An empty file in every output folder; only folders that have it are ever deleted."""
@@ -177,13 +176,22 @@ def _version(package: str) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a run's ``manifest.json`` and check that this version of the package can read the run.
+    """Read a run's ``manifest.json``, as this format has it.
 
     Raises
     ------
     InputError
-        If it is no run folder, the run was never finished, or it is of a newer format.
+        If it is no run folder, or of a newer format.
     """
+    return migrate(_read_manifest(path), {}).manifest
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a run, its ``config.toml``, as this format has them; raises as :func:`read_manifest`."""
+    return migrate(_read_manifest(path), read_toml(path / "config.toml")).settings
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     if not path.exists():
         raise InputError(f"There is no run folder {str(path)!r}.")
@@ -192,7 +200,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} is not a run folder: it has no manifest.json. Give the folder that was named as --out."
         )
     manifest: dict[str, Any] = read_json(file)
-    found = manifest.get("format_version", 0)
+    found = manifest.get("format_version")
+    if not isinstance(found, int) or found < 1:
+        raise InputError(f"{file} is damaged, or not of selfcell: it names no format version.")
     if found > FORMAT_VERSION:
         maker = manifest.get("versions", {}).get("selfcell", "a newer version")
         raise InputError(
@@ -220,7 +230,7 @@ def load(path: str | Path) -> TrainedModel:
     if manifest["status"] != "finished":
         raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
     genes = GeneTable.from_frame(read_table(path / "genes.csv", keep_default_na=False))
-    network = build(EncoderSettings, read_toml(path / "config.toml")["network"])
+    network = build(EncoderSettings, read_settings(path)["network"])
     with torch.random.fork_rng():
         encoder = MlpEncoder(network, n_genes=len(genes))
     encoder.load_state_dict(_read_weights(path / "encoder.safetensors"))
