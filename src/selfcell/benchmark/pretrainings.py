@@ -53,7 +53,7 @@ class Pretraining:
     @functools.cached_property
     def run_id(self) -> str:
         """Hash of all that determines the run: cells, settings, code."""
-        task = PRETEXT_TASKS.entries[self.settings.pretext.name].target.partition(":")[0]
+        task = PRETEXT_TASKS.target_of(self.settings.pretext.name).partition(":")[0]
         return trial_id(
             cells=self.fingerprint,
             settings=self.settings.model_dump(mode="json"),

@@ -15,7 +15,7 @@ def code_version(modules: Iterable[str]) -> str:
     """Hash the code of some modules of the package and of all that these import, near or far.
 
     Comments, docstrings and layout do not count, so that a result outlives a better explanation. What is chosen by name
-    from a registry is not followed: name its module too. Other packages do not count.
+    from a registry is not followed: name its module too. Other packages do not count, but for a module that is named.
 
     Parameters
     ----------
@@ -72,7 +72,10 @@ def _file_of(module: str) -> Path | None:
 def _parsed(module: str) -> ast.Module:
     file = _file_of(module)
     if file is None:
-        raise ModuleNotFoundError(f"{module} is no module of {PACKAGE}")
+        spec = importlib.util.find_spec(module) if module.partition(".")[0] != PACKAGE else None
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"there is no module {module} whose code could be read")
+        file = Path(spec.origin)
     return ast.parse(importlib.util.decode_source(file.read_bytes()))
 
 

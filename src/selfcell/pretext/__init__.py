@@ -39,4 +39,5 @@ PRETEXT_TASKS: "Registry[type[PretextTask]]" = Registry(
             "Hide genes or whole programmes of each cell and predict the embedding of the whole cell.",
         ),
     },
+    open_to_others=True,
 )

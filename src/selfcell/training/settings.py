@@ -10,7 +10,7 @@ from selfcell.core.words import seconds_of
 from selfcell.data.counts import Scale
 from selfcell.network.encoder import EncoderSettings
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.pretext.base import PretextSettings
+from selfcell.pretext.base import PretextSettings, PretextTask
 from selfcell.pretext.masked_autoencoder import MaskedAutoencoderSettings
 
 
@@ -201,7 +201,7 @@ class PretrainSettings(Settings):
     def _of_its_task(cls, value: Any) -> Any:
         if isinstance(value, Settings):
             return value
-        settings_class = PRETEXT_TASKS[_task_name(value)].Settings
+        settings_class = _class_of(_task_name(value)).Settings
         _refuse_settings_of_others(settings_class, _task_name(value), value)
         return settings_class.model_validate(value)
 
@@ -210,10 +210,23 @@ class PretrainSettings(Settings):
     def _patience_of_its_task(cls, values: Any) -> Any:
         """Train all epochs where the loss cannot tell when to stop, unless the user knows better."""
         pretext, training = values.get("pretext", "masked_autoencoder"), values.get("training", {})
-        if not isinstance(training, dict) or "patience" in training or _task_name(pretext) not in list(PRETEXT_TASKS):
+        task = _task_name(pretext)
+        # A name that is unknown is told of where the section is read.
+        if not isinstance(training, dict) or "patience" in training or not (task in PRETEXT_TASKS or ":" in task):
             return values
-        moving = PRETEXT_TASKS[_task_name(pretext)].moving_target
+        moving = _class_of(task).moving_target
         return {**values, "training": {**training, "patience": 0}} if moving else values
+
+
+def _class_of(task: str) -> type[PretextTask]:
+    """Give the class of a pretext task, ours or one's own, as ``module:Name``."""
+    found = PRETEXT_TASKS[task]
+    if not (isinstance(found, type) and issubclass(found, PretextTask) and hasattr(found, "Settings")):
+        raise InputError(
+            f"{task} is no pretext task: it must be a class derived from selfcell.pretext.base.PretextTask, with "
+            "Settings derived from PretextSettings."
+        )
+    return found
 
 
 def _refuse_settings_of_others(settings_class: type[PretextSettings], task: str, value: Any) -> None:
