@@ -162,10 +162,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def validate_card(self) -> None:
         content = json.loads(self.body)["content"]
-        if "license: " in content:
+        if "license: " in content and "no-such" not in content:
             self._send_json({"errors": [], "warnings": []})
         else:
-            self._send(400, json.dumps({"errors": [{"message": "no license"}], "warnings": []}).encode())
+            self._send(400, json.dumps({"errors": [{"message": "no such license"}], "warnings": []}).encode())
 
     def tell(self, name: str, revision: str | None = None) -> None:
         if found := self._find(name, revision or "main"):

@@ -329,6 +329,11 @@ def test_a_licence_is_needed(hub, model, license_id):
     assert not hub.asked
 
 
+def test_a_licence_that_the_hub_does_not_know_is_told(hub, model):
+    with pytest.raises(InputError, match=r"The Hub refuses what is sent: Invalid metadata in README\.md\. - no such"):
+        selfcell.push(model, "lab/blood", license_id="no-such")
+
+
 def test_without_the_package_the_extra_is_named(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     for ask in (lambda: selfcell.load("lab/blood"), lambda: selfcell.push(model, "lab/blood", license_id="mit")):

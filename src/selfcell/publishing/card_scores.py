@@ -36,8 +36,8 @@ def read_scores(folder: Path, model: TrainedModel) -> CardScores:
     """
     results = read_results(folder)
     about = results.about
-    judged = about.get("pretraining", [])
-    if "fit" not in model.manifest or model.manifest["fit"] not in judged or about["n_genes"] != len(model.genes):
+    # An imported checkpoint has no account of its training, nor have results of it.
+    if model.manifest.get("fit") not in about.get("pretraining", []) or about["n_genes"] != len(model.genes):
         raise InputError(
             f"{folder} has results of another model than {model.name}. Give those that `selfcell evaluate` wrote of "
             "this one; a fine-tuned model has none."
