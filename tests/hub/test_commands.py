@@ -32,15 +32,6 @@ def test_push_pull_and_embed_by_name(run, hub, model, adata, tmp_path):
     assert code == 0 and "type 1" in out, errors
 
 
-def test_evaluate_says_that_it_cannot_know_what_was_seen(run, hub, published, adata, tmp_path):
-    adata.write_h5ad(tmp_path / "cells.h5ad")
-    code, out, _ = run(
-        "evaluate", "lab/blood", tmp_path / "cells.h5ad", "--label", "cell_type", "--donor", "donor", "--seeds", "1",
-        "--regime", "zero_shot", "--baseline", "pca_knn", "--jobs", "1", "--out", tmp_path / "judged",
-    )  # fmt: skip
-    assert code == 0 and "Whether pre-training was given the test cells is not known" in out
-
-
 def test_a_dry_run_shows_all_and_sends_nothing(run, hub, model):
     code, out, _ = run("push", model.path, "lab/blood", "--license", "mit", "--dry-run")
     assert code == 0 and not hub.asked

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import selfcell
+from selfcell.benchmark.seen import what_was_seen
 from selfcell.core.errors import InputError
 from selfcell.publishing.contents import public_manifest
 
@@ -63,6 +64,13 @@ def test_nothing_tells_donors_cells_or_the_machine_unless_it_is_asked_for(hub, m
 
     selfcell.push(model, "lab/blood", license_id="mit")
     assert set(hub.files("lab/blood")) == PUBLISHED | {".gitattributes"}
+
+
+def test_without_its_cells_a_model_does_not_call_cells_unseen(hub, model, published, cells):
+    rows = np.arange(len(cells))
+    assert what_was_seen([model], cells, rows).any is True
+    seen = what_was_seen([selfcell.load("lab/blood")], cells, rows)
+    assert seen.any is None and "Whether pre-training was given the test cells is not known" in seen.sentence()
 
 
 def test_paths_and_names_of_batches_stay_at_home(model):
