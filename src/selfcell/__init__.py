@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from selfcell.downstream.impute import impute as impute
     from selfcell.downstream.predict_modality import predict_modality as predict_modality
     from selfcell.downstream.score_embeddings import score_embeddings as score_embeddings
+    from selfcell.publishing.push import push as push
     from selfcell.reporting.html import write_report as report
     from selfcell.training.import_checkpoint import import_checkpoint as import_checkpoint
     from selfcell.training.presets import preset as preset
     from selfcell.training.pretrain import pretrain as pretrain
+    from selfcell.training.pull import pull as pull
     from selfcell.training.run_folder import load as load
 
 _PUBLIC = {
@@ -39,6 +41,8 @@ _PUBLIC = {
     "stream_cells": "selfcell.data.stream:stream_cells",
     "pretrain": "selfcell.training.pretrain:pretrain",
     "import_checkpoint": "selfcell.training.import_checkpoint:import_checkpoint",
+    "push": "selfcell.publishing.push:push",
+    "pull": "selfcell.training.pull:pull",
     "preset": "selfcell.training.presets:preset",
     "load": "selfcell.training.run_folder:load",
     "embed": "selfcell.downstream.embed:embed",
@@ -68,6 +72,8 @@ __all__ = [
     "predict_modality",
     "preset",
     "pretrain",
+    "pull",
+    "push",
     "report",
     "score_embeddings",
     "stream_cells",

@@ -1,6 +1,6 @@
 import pytest
 
-from selfcell.core.atomic import atomic_path, write_json
+from selfcell.core.atomic import atomic_folder, atomic_path, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -21,3 +21,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_file_appears_whole_with_its_folder(tmp_path):
     write_json(tmp_path / "new" / "a.json", {"a": 1})
     assert (tmp_path / "new" / "a.json").read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").touch()
+    with atomic_folder(folder) as temporary:
+        (temporary / "b").touch()
+    assert [file.name for file in folder.iterdir()] == ["b"]
+
+    def fail_halfway():
+        with atomic_folder(folder) as temporary:
+            (temporary / "c").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert [file.name for file in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]

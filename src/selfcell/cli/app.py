@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from selfcell.cli import about, atlas, benchmark, data, judging, programs, training, using
+from selfcell.cli import about, atlas, benchmark, data, hub, judging, programs, training, using
 from selfcell.core.errors import InputError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": using.predict,
     "finetune": training.finetune,
     "import-checkpoint": training.import_checkpoint,
+    "push": hub.push,
+    "pull": hub.pull,
     "evaluate": judging.evaluate,
     "score": judging.score,
     "report": judging.report,
@@ -53,7 +55,8 @@ def options(
     CELLS is an .h5ad or .h5mu file, or a .zarr folder in AnnData's layout, with raw counts; or an atlas. pretrain,
     embed and doctor stream it, also from a URL; the others read all of it.
 
-    MODEL and RUN are folders that pretrain, finetune or import-checkpoint made.
+    MODEL and RUN are folders that pretrain, finetune, import-checkpoint or pull made. MODEL may also name one on the
+    Hugging Face Hub: org/name, or org/name@revision.
     """
     _set_up_logging(logging.WARNING if quiet else logging.INFO)
 

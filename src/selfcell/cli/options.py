@@ -45,7 +45,9 @@ StreamArgument = Annotated[
 WhereOption = Annotated[
     str | None, typer.Option("--where", metavar="QUERY", help="Which cells, such as \"cell_type == 'B cell'\".")
 ]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a finished run.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of a finished run, or org/name[@revision] on the Hub.")
+]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]
 LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]

@@ -124,7 +124,7 @@ def write_provenance(
         raise InputError("adata.uns['selfcell'] holds something else; rename it first.")
     alignment = cells.alignment
     record[key] = {
-        "model": str(model.path),
+        "model": model.name,
         "kind": model.manifest["kind"],
         "seed": model.manifest["seed"],
         "model_data_fingerprint": model.manifest["data"]["fingerprint"],

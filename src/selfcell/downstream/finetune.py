@@ -123,7 +123,7 @@ def finetune(
     about = {
         "kind": "fine-tuned",
         "task": task,
-        "start": "random weights" if from_scratch else str(model.path),
+        "start": "random weights" if from_scratch else model.name,
         # What pre-training the network comes from: it says how a decoder is to be read.
         **{name: model.manifest.get(name) for name in ("pretext", "pretext_settings")},
         "seed": seed,

@@ -35,10 +35,11 @@ from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json, read_table
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
+from selfcell.training.hub import find_model
 from selfcell.training.known_cells import KnownCells, read_known_cells
 from selfcell.training.migrations import FORMAT_VERSION, migrate
 
-_MARKER = ".selfcell"
+MARKER = ".selfcell"
 """An empty file in every output folder; only folders that have it are ever deleted."""
 
 _PACKAGES = ("selfcell", "torch", "lightning", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
@@ -57,12 +58,17 @@ class TrainedModel:
     """What ``split.json`` holds."""
     head_state: dict[str, torch.Tensor]
     """Weights of what was trained beside the encoder: a decoder, or a classifier."""
+    address: str | None = None
+    """Of a model that was loaded by its name on the Hub: repository and commit, as ``org/name@commit``."""
 
     def __repr__(self) -> str:
         what = self.manifest.get("pretext") or self.manifest["kind"]
-        return (
-            f"TrainedModel({what}, {len(self.genes):,} genes to {self.encoder.n_latent} dimensions, {str(self.path)!r})"
-        )
+        return f"TrainedModel({what}, {len(self.genes):,} genes to {self.encoder.n_latent} dimensions, {self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """Where the model is from: its address on the Hub, or else its folder."""
+        return self.address or str(self.path)
 
     @functools.cached_property
     def known_cells(self) -> KnownCells | None:
@@ -96,7 +102,7 @@ def claim_folder(path: Path, *, overwrite: bool) -> None:
     """
     check_folder(path, overwrite=overwrite)
     path.mkdir(parents=True, exist_ok=True)
-    (path / _MARKER).touch()
+    (path / MARKER).touch()
 
 
 def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -105,7 +111,7 @@ def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False)
     if overwrite and path.exists() and any(path.iterdir()):
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
-    (path / _MARKER).touch()
+    (path / MARKER).touch()
 
 
 def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -130,7 +136,7 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
             raise InputError(
                 f"{path} exists already. Name another folder, {go_on}or replace what is there (--overwrite)."
             )
-        if not (path / _MARKER).exists():
+        if not (path / MARKER).exists():
             raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
 
 
@@ -212,20 +218,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def load(path: str | Path) -> TrainedModel:
+def load(model: str | Path) -> TrainedModel:
     """Load the encoder of a finished run.
 
     Parameters
     ----------
-    path
-        The run folder.
+    model
+        The run folder; or, where there is no such folder, a model on the Hugging Face Hub: ``org/name`` or
+        ``org/name@revision``, fetched as :func:`selfcell.pull` does and kept in the Hub's cache.
 
     Raises
     ------
     InputError
-        If it is no finished run folder of a format that can be read, or a file in it is damaged.
+        If it is no finished run folder of a format that can be read, a file in it is damaged, or the Hub has no such
+        model.
     """
-    path = Path(path)
+    path, address = find_model(model)
     manifest = read_manifest(path)
     if manifest["status"] != "finished":
         raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
@@ -242,6 +250,7 @@ def load(path: str | Path) -> TrainedModel:
         path=path,
         split=read_json(split_file) if split_file.exists() else None,
         head_state=_read_weights(path / "heads.safetensors"),
+        address=None if address is None else str(address),
     )
 
 
