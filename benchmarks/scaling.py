@@ -52,7 +52,7 @@ def simulate(folder: Path) -> None:
     """Write cells of sixteen types that are hard to tell apart, of forty donors, and a plan for them."""
     folder.mkdir(parents=True, exist_ok=True)
     adata = simulate_cells(
-        n_cells=40_000, n_genes=1_000, n_types=16, n_donors=40, n_batches=4, mean_counts=600.0, type_effect=0.35
+        n_cells=20_000, n_genes=1_000, n_types=16, n_donors=40, n_batches=4, mean_counts=600.0, type_effect=0.35
     )
     adata.write_h5ad(folder / "cells.h5ad", compression="gzip")
     plan = (ROOT / "plans" / "scaling.toml").read_text(encoding="utf-8")
