@@ -19,7 +19,7 @@ from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
 from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
-from selfcell.downstream.type_classifier import classifier_head, classify
+from selfcell.downstream.type_classifier import classify, trained_head
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -271,9 +271,7 @@ class _ByClassifier(NamedTuple):
         return cls(model.labels, confidence, known, how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
-        head = classifier_head(model.encoder, n_classes=len(self.classes))
-        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
-        probability = self.confidence.probability(classify(model.encoder, head, cells))
+        probability = self.confidence.probability(classify(model.encoder, trained_head(model), cells))
         code = probability.argmax(axis=1)
         confidence = probability[np.arange(len(code)), code]
         sets = self.confidence.sets(probability) if self.confidence.is_calibrated else None
