@@ -88,7 +88,7 @@ def annotate(
         typer.Option(
             "--donor",
             metavar="COLUMN",
-            help="Column of the reference's obs with the donor; tells how sure to be of new ones.",
+            help="Column of the reference's obs with the donor; tells how sure to be of new ones. Left out: donor_id.",
         ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
