@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from selfcell.downstream.annotate import annotate as annotate
     from selfcell.downstream.embed import embed as embed
     from selfcell.downstream.embed_atlas import embed_atlas as embed_atlas
+    from selfcell.downstream.export import export as export
     from selfcell.downstream.finetune import finetune as finetune
     from selfcell.downstream.impute import impute as impute
     from selfcell.downstream.predict_modality import predict_modality as predict_modality
@@ -49,6 +50,7 @@ _PUBLIC = {
     "embed_atlas": "selfcell.downstream.embed_atlas:embed_atlas",
     "annotate": "selfcell.downstream.annotate:annotate",
     "impute": "selfcell.downstream.impute:impute",
+    "export": "selfcell.downstream.export:export",
     "finetune": "selfcell.downstream.finetune:finetune",
     "predict_modality": "selfcell.downstream.predict_modality:predict_modality",
     "score_embeddings": "selfcell.downstream.score_embeddings:score_embeddings",
@@ -65,6 +67,7 @@ __all__ = [
     "embed",
     "embed_atlas",
     "evaluate",
+    "export",
     "finetune",
     "import_checkpoint",
     "impute",

@@ -1,5 +1,6 @@
 """Judge pre-trained models on labelled cells: every regime, every baseline, seeds, intervals."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
+from selfcell.data.cellxgene import donor_column, warn_of_copies
 from selfcell.data.counts import Scale
-from selfcell.data.source import CellSource, open_cells
+from selfcell.data.source import Cells, CellSource, open_cells
+from selfcell.data.splits import sets_aside
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -68,8 +71,9 @@ def evaluate(
     task
         The downstream task.
     label_key, donor_key, batch_key
-        Columns of ``obs`` with the type, the donor, and the batch. Cells without a type are left out. Without donors
-        cells are split one by one, which overstates scores on new donors.
+        Columns of ``obs`` with the type, the donor, and the batch. Cells without a type are left out. Donors
+        that are not named are those of ``donor_id``, where it is there; an empty text for none. Without donors cells
+        are split one by one, which overstates scores on new donors.
     out
         Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done
         are kept there until then: an interrupted comparison goes on where it was if it is asked for again.
@@ -150,6 +154,8 @@ def evaluate(
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = with_labels_mapped(labelled_cells(opened, label_key), label_key, label_map)
+    warn_of_copies(opened)
+    plan = dataclasses.replace(plan, donor_key=_donor_column(opened, donor_key, models))
     split, seen = None, None
     if query is not None:
         query_label_key = query_label_key or label_key
@@ -165,6 +171,12 @@ def evaluate(
         prepare_folder(Path(out), overwrite=True)
         results.write(Path(out))
     return results.scores
+
+
+def _donor_column(cells: Cells, donor_key: str | None, models: Sequence[TrainedModel]) -> str | None:
+    """Find the column of donors; none, if not named, where the models' runs have set cells aside one by one."""
+    by_cell = any(one.split is not None and one.split["unit"] == "cell" and sets_aside(one.split) for one in models)
+    return donor_column(cells, "" if donor_key is None and by_cell else donor_key)
 
 
 def _store_of(out: Path, study: Study) -> OutcomeStore:

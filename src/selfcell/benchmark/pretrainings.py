@@ -89,8 +89,11 @@ class Pretraining:
     def run(self, cells: Cells | Path) -> None:
         """Pre-train, from the last checkpoint if there is one; what goes wrong is taken down."""
         begun = (self.path / "manifest.json").exists()
+        # A plan names its donors, here as for what is judged: none are taken that it does not name.
+        data = self.settings.data.model_copy(update={"donor_key": self.settings.data.donor_key or ""})
+        settings = self.settings.model_copy(update={"data": data})
         try:
-            pretrain(cells, self.settings, out=self.path, resume=begun, overwrite=not begun, show_progress=False)
+            pretrain(cells, settings, out=self.path, resume=begun, overwrite=not begun, show_progress=False)
         except Exception as error:  # noqa: BLE001 - one run that fails must not end the others
             write_json(self._failed, {"error": f"{type(error).__name__}: {error}"})
 

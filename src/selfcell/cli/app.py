@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "annotate": using.annotate,
     "impute": using.impute,
     "predict": using.predict,
+    "export": using.export,
     "finetune": training.finetune,
     "import-checkpoint": training.import_checkpoint,
     "push": hub.push,

@@ -67,7 +67,9 @@ TargetOption = Annotated[
 DonorOption = Annotated[
     str | None,
     typer.Option(
-        "--donor", metavar="COLUMN", help="Column of obs with the donor; no donor is then on two sides of a split."
+        "--donor",
+        metavar="COLUMN",
+        help="Column of obs with the donor; no donor is then on two sides of a split. Left out: donor_id, if there.",
     ),
 ]
 LayerOption = Annotated[

@@ -1,4 +1,4 @@
-"""``selfcell embed``, ``selfcell annotate``, ``selfcell impute`` and ``selfcell predict``."""
+"""``selfcell embed``, ``annotate``, ``impute``, ``predict`` and ``export``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -88,7 +88,7 @@ def annotate(
         typer.Option(
             "--donor",
             metavar="COLUMN",
-            help="Column of the reference's obs with the donor; tells how sure to be of new ones.",
+            help="Column of the reference's obs with the donor; tells how sure to be of new ones. Left out: donor_id.",
         ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
@@ -247,3 +247,26 @@ def predict(
     typer.echo(
         f'{counted(n_targets, "target")}, on the scale {transform}: obsm["{key}"], with names in uns["{key}_names"].'
     )
+
+
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write: FILE.onnx or FILE.pt2.")],
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write MODEL as one file that runs without this package, and check it against the model.
+
+    The network takes raw counts of the model's genes and normalizes them itself. It gives the embedding, and of a model
+    that was fine-tuned for cell types a calibrated probability of each. Names of genes and types are in the file.
+
+    Example: selfcell export runs/mae --out encoder.onnx
+    """
+    refuse_existing(out, overwrite=overwrite, kinds=(".onnx", ".pt2"))
+    from selfcell.downstream.export import export as run
+    from selfcell.training.run_folder import load
+
+    loaded = load(model)
+    run(loaded, out, overwrite=overwrite)
+    outputs = [f"embedding ({loaded.encoder.n_latent} dimensions)"]
+    outputs += [] if loaded.labels is None else [f"probability ({len(loaded.labels)} types)"]
+    typer.echo(f"Wrote {out}. Input: counts of {len(loaded.genes):,} genes. Output: {', '.join(outputs)}.")

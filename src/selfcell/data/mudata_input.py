@@ -55,6 +55,11 @@ def read_mudata(path: Path) -> MuDataLike:
         ) from error
 
 
+def modality_of(path: Path) -> tuple[Path, str] | None:
+    """Tell apart the file and the modality in ``cells.h5mu/gex``, as mudata writes it; None for another path."""
+    return (path.parent, path.name) if path.parent.suffix == ".h5mu" else None
+
+
 def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
     """Give one modality as an AnnData, with the counts of every other in ``obsm``.
 
@@ -80,11 +85,14 @@ def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
         raise InputError("The modalities of this MuData do not share cells (its axis is not 0), but genes.")
     if modality not in mdata.mod:
         raise InputError(
-            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, list(mdata.mod))} Name it with "
-            "selfcell.data.mudata_input.adata_of_mudata(mdata, modality=...), and pass on the AnnData that it gives."
+            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, list(mdata.mod))} Name it "
+            "behind the file: cells.h5mu/NAME; of a MuData in memory, pass mdata[NAME], or with the other modalities "
+            "selfcell.data.mudata_input.adata_of_mudata(mdata, modality=NAME)."
         )
     genes = mdata.mod[modality]
     others = _counts_of_others(mdata, modality)
+    if len(mdata.mod) > 1:
+        logger.info("Genes are those of modality %r of %s.", modality, ", ".join(mdata.mod))
     shared = _shared_cells(genes, {name: mdata.mod[name] for name in others}, modality)
     adata = genes[shared].copy()
     adata.obs = _joined_obs(adata.obs, mdata.obs, modality)

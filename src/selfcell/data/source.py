@@ -21,7 +21,7 @@ from selfcell.data.atlas.export import export_cells
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
 from selfcell.data.genes import Alignment, GeneTable, align_genes
-from selfcell.data.mudata_input import MuDataLike, adata_of_mudata, read_mudata
+from selfcell.data.mudata_input import RNA, MuDataLike, adata_of_mudata, modality_of, read_mudata
 from selfcell.data.obs_query import no_cells_message, query_mask
 from selfcell.data.streamed import CodedColumn
 
@@ -132,8 +132,8 @@ def open_cells(
     ----------
     source
         An AnnData or a MuData (never changed), or the path of an .h5ad or .h5mu file, of a .zarr folder in AnnData's
-        layout, or of an atlas, which is read whole. Of a MuData the modality ``rna`` is taken; see
-        :func:`selfcell.data.mudata_input.adata_of_mudata`.
+        layout, or of an atlas, which is read whole. Of a MuData the modality ``rna`` is taken, or that of
+        ``cells.h5mu/gex``; see :func:`selfcell.data.mudata_input.adata_of_mudata`.
     layer, scale
         Where the counts are and what they are; see :func:`selfcell.data.counts.find_counts`.
     gene_column
@@ -145,7 +145,7 @@ def open_cells(
         If the file cannot be read, there are no cells or genes, there are no counts, or gene names are unusable.
     """
     if isinstance(source, str | Path):
-        adata, origin = read_adata(source), Path(source).name
+        adata, origin = read_adata(source), _name_of(Path(source))
     elif isinstance(source, anndata.AnnData):
         adata, origin = source, "adata"
     else:
@@ -166,7 +166,9 @@ def open_cells(
 
 
 def read_adata(path: str | Path) -> anndata.AnnData:
-    """Read an AnnData from an .h5ad file, an .h5mu file (its modality ``rna``), a .zarr folder, or all of an atlas.
+    """Read an AnnData from an .h5ad file, an .h5mu file, a .zarr folder, or all of an atlas.
+
+    Of an .h5mu file the modality ``rna`` is taken, or that which is named behind the file: ``cells.h5mu/gex``.
 
     Raises
     ------
@@ -178,7 +180,7 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             f"{path} is a URL. Cells are read from files on this machine; only atlases are streamed from elsewhere, "
             "by `selfcell pretrain`, `embed` and `doctor`."
         )
-    path = Path(path)
+    path, modality = modality_of(Path(path)) or (Path(path), RNA)
     if is_atlas(path):
         return _read_atlas(path)
     if (path / ".build").is_dir():
@@ -186,7 +188,7 @@ def read_adata(path: str | Path) -> anndata.AnnData:
     readers: dict[str, Callable[[Path], anndata.AnnData]] = {
         ".h5ad": anndata.read_h5ad,
         ".zarr": anndata.read_zarr,
-        ".h5mu": lambda path: adata_of_mudata(read_mudata(path)),
+        ".h5mu": lambda path: adata_of_mudata(read_mudata(path), modality),
     }
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)
@@ -210,6 +212,11 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             f"{path} cannot be read as an AnnData file ({path.stat().st_size:,} bytes): {first_line}. "
             "It may be truncated, so copy or download it again; or it was written by a newer anndata."
         ) from error
+
+
+def _name_of(path: Path) -> str:
+    """Give the name of a file, with the modality where one is named behind it."""
+    return path.name if modality_of(path) is None else f"{path.parent.name}/{path.name}"
 
 
 def _read_atlas(atlas: Path) -> anndata.AnnData:

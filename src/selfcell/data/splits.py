@@ -153,6 +153,13 @@ def split_from_json(saved: dict[str, Any], n_cells: int, donors: pd.Series | Non
     return split_of_donors(donors, **{part: saved["donors"][part] for part in PARTS})
 
 
+def sets_aside(saved: dict[str, Any]) -> bool:
+    """Tell whether a saved split has test cells; by a rule, where cells are streamed."""
+    if "rule" in saved:
+        return bool(saved["rule"]["test_fraction"])
+    return bool(saved["donors" if "donors" in saved else "positions"]["test"])
+
+
 def split_by_query(obs: pd.DataFrame, query: str, *, unit: str | None, donors: pd.Series | None) -> Split:
     """Judge on the cells for which a query over ``obs`` holds, and train on all others.
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.cell_hashes import CellHashes
+from selfcell.data.cellxgene import donor_column
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import label_classes
@@ -19,7 +20,7 @@ from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
 from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
-from selfcell.downstream.type_classifier import classifier_head, classify
+from selfcell.downstream.type_classifier import classify, trained_head
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def annotate(
     reference
         Labelled cells: an AnnData, or the path of an .h5ad file or .zarr folder.
     label_key, donor_key
-        Columns of the reference's ``obs`` with the types and the donors. Without donors, confidence is that on new
+        Columns of the reference's ``obs`` with the types and the donors; donors that are not named are those of
+        ``donor_id``, where it is there, and an empty text stands for none. Without donors, confidence is that on new
         cells of the same donors, which is too high for others.
     key_added
         Column to write.
@@ -165,6 +167,7 @@ class _ByReference(NamedTuple):
         with speaking_of(cells.origin):
             cells = cells.with_value_in(label_key, role="label").aligned_to(model.genes)
         labels = obs_column(cells.obs, label_key, role="label")
+        donor_key = donor_column(cells, donor_key)
         if donor_key is None:
             logger.info(
                 "No donor column is named (--donor, donor_key), so confidence is that on new cells of the same "
@@ -271,9 +274,7 @@ class _ByClassifier(NamedTuple):
         return cls(model.labels, confidence, known, how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
-        head = classifier_head(model.encoder, n_classes=len(self.classes))
-        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
-        probability = self.confidence.probability(classify(model.encoder, head, cells))
+        probability = self.confidence.probability(classify(model.encoder, trained_head(model), cells))
         code = probability.argmax(axis=1)
         confidence = probability[np.arange(len(code)), code]
         sets = self.confidence.sets(probability) if self.confidence.is_calibrated else None

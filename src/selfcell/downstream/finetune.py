@@ -12,9 +12,10 @@ from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.cell_hashes import CellHashes
+from selfcell.data.cellxgene import donor_column, warn_of_copies
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
-from selfcell.data.splits import Split, split_cells
+from selfcell.data.splits import Split, sets_aside, split_cells
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -77,7 +78,8 @@ def finetune(
     label_key, batch_key
         Columns of ``obs`` with the type and the batch, for tasks that need them.
     donor_key
-        Column of ``obs`` with the donor. Validation cells are then of other donors. What pre-training set aside
+        Column of ``obs`` with the donor, ``donor_id`` if left out and there; an empty text for none. Validation cells
+        are then of other donors. What pre-training set aside
         (``data.test_fraction``), donors or cells, is left out in any case, so that it can still be judged on.
     settings
         Settings of the task, or those that differ from the defaults. With ``resume`` they may be left out.
@@ -116,6 +118,7 @@ def finetune(
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
     rows = _not_held_out(aligned, model)
     opened, aligned = opened.subset(rows), aligned.subset(rows)
+    donor_key = donor_column(opened, donor_key)
     question = task_class.of(settings, opened, Columns(label_key, donor_key, batch_key))
     seed = settings.training.seed
     split = _split(opened, model, donor_key, validation_fraction=validation_fraction, seed=seed)
@@ -141,7 +144,7 @@ def finetune(
     split.write(out / "split.json")
     write_known_cells(out, aligned, split, before=model.known_cells)
     write_manifest(out, {**about, "status": "training"})
-    _say_what_begins(split, task)
+    _say_what_begins(opened, split, task)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
     objective, outcome = question.train(start, aligned, split, place=place)
     learned = question.learned(objective, aligned, split)
@@ -149,7 +152,8 @@ def finetune(
     return load(out)
 
 
-def _say_what_begins(split: Split, task: str) -> None:
+def _say_what_begins(cells: Cells, split: Split, task: str) -> None:
+    warn_of_copies(cells)
     n_watched = len(split.validation)
     watched = f"watching the loss on {n_watched:,}" if n_watched else "none to watch the loss on"
     logger.info("Training on %s cells, %s.", f"{len(split.train):,}", watched)
@@ -176,7 +180,7 @@ def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
     held_out = np.zeros(len(cells), dtype=bool)
     if model.split is not None and (column := model.split["unit"]) in cells.obs:
         held_out |= cells.obs[column].astype(str).isin(model.split["donors"]["test"]).to_numpy()
-    elif model.known_cells is None and model.split is not None and _sets_aside(model.split):
+    elif model.known_cells is None and model.split is not None and sets_aside(model.split):
         logger.warning(
             "Pre-training set cells aside to be judged on, but its run has kept no list of them and these do not have "
             "its column of donors: whether some of them are trained on here is not known."
@@ -195,10 +199,3 @@ def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
             f"{len(cells):,}",
         )
     return np.flatnonzero(~held_out)
-
-
-def _sets_aside(saved: dict[str, Any]) -> bool:
-    """Tell whether a saved split has test cells; by a rule, where cells are streamed."""
-    if "rule" in saved:
-        return bool(saved["rule"]["test_fraction"])
-    return bool(saved["donors" if "donors" in saved else "positions"]["test"])

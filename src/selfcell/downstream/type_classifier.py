@@ -15,6 +15,7 @@ from selfcell.downstream.supervised import Supervised
 from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import ACTIVATIONS, MlpEncoder
 from selfcell.pretext.base import Loss
+from selfcell.training.run_folder import TrainedModel
 
 ClassWeights: TypeAlias = Literal["balanced", "root", "none"]
 """How much a class weighs: one over its number of cells, one over the root of it, or every cell alike."""
@@ -87,6 +88,14 @@ def classifier_head(encoder: MlpEncoder, *, n_classes: int) -> nn.Sequential:
     """Make the head of a classifier: activation, dropout, Linear."""
     activation = ACTIVATIONS[encoder.settings.activation]()
     return nn.Sequential(activation, nn.Dropout(encoder.settings.dropout), nn.Linear(encoder.n_latent, n_classes))
+
+
+def trained_head(model: TrainedModel) -> nn.Sequential:
+    """Give the head of a fine-tuned classifier, with its weights, in evaluation mode."""
+    assert model.labels is not None
+    head = classifier_head(model.encoder, n_classes=len(model.labels))
+    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
+    return head.eval()
 
 
 def classify(encoder: MlpEncoder, head: nn.Module, cells: Cells) -> Float[np.ndarray, "n_cells n_classes"]:

@@ -11,6 +11,7 @@ from selfcell.core.errors import InputError
 from selfcell.core.seeds import derive_seed, numpy_rng
 from selfcell.data.atlas.index import is_atlas, is_url
 from selfcell.data.atlas.obs import UNKNOWN
+from selfcell.data.cellxgene import donor_column, warn_of_copies
 from selfcell.data.genes import GeneTable
 from selfcell.data.loader import CellLoader
 from selfcell.data.order import Order
@@ -139,7 +140,14 @@ def open_training_cells(cells: TrainingSource, settings: PretrainSettings) -> An
         logger.info("%s of %s cells are used: those for which %s.", f"{len(cells):,}", f"{n_before:,}", data.where)
     if isinstance(cells, Cells):
         refuse_empty_cells(cells)
+    warn_of_copies(cells)
     return cells
+
+
+def with_donor_column(settings: PretrainSettings, cells: AnyCells) -> PretrainSettings:
+    """Name the column of donors where the user has not: see :func:`selfcell.data.cellxgene.donor_column`."""
+    data = settings.data.model_copy(update={"donor_key": donor_column(cells, settings.data.donor_key)})
+    return settings.model_copy(update={"data": data})
 
 
 def _opened(source: CellSource, data: DataSettings) -> AnyCells:

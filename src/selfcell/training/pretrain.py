@@ -27,6 +27,7 @@ from selfcell.training.inputs import (
     load_task_programs,
     open_training_cells,
     task_loaders,
+    with_donor_column,
 )
 from selfcell.training.known_cells import write_known_cells
 from selfcell.training.minibatch_size import with_minibatch_size
@@ -96,6 +97,7 @@ def pretrain(
     if is_first_process():
         check_folder(out, resume=resume, overwrite=overwrite)
     cells = open_training_cells(cells, settings)
+    settings = with_donor_column(settings, cells)
     if settings.data.donor_key is None:
         logger.warning(
             "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
@@ -128,15 +130,19 @@ def pretrain(
 
 
 def _resolved(settings: PretrainSettings | dict[str, Any] | None, out: Path, *, resume: bool) -> PretrainSettings:
-    """Give whole settings; those of the run where one is resumed without any, and its size of minibatches."""
+    """Give whole settings; those of the run where one is resumed without any, and what it has chosen by itself."""
     if resume and settings is None:
         settings = read_settings(out)
     settings = settings if isinstance(settings, PretrainSettings) else build(PretrainSettings, settings or {})
-    if resume and settings.training.minibatch_size == "auto":
-        chosen = read_settings(out)["training"]["minibatch_size"]
-        training = settings.training.model_copy(update={"minibatch_size": chosen})
-        settings = settings.model_copy(update={"training": training})
-    return settings
+    if not resume or (settings.training.minibatch_size != "auto" and settings.data.donor_key is not None):
+        return settings
+    before = read_settings(out)
+    training, data = settings.training, settings.data
+    if training.minibatch_size == "auto":
+        training = training.model_copy(update={"minibatch_size": before["training"]["minibatch_size"]})
+    if data.donor_key is None:
+        data = data.model_copy(update={"donor_key": before.get("data", {}).get("donor_key", "")})
+    return settings.model_copy(update={"training": training, "data": data})
 
 
 def _named(settings: PretrainSettings) -> str:

@@ -24,7 +24,8 @@ class DataSettings(Settings):
     gene_column: str | None = None
     """Column of var that names the genes, instead of var_names."""
     donor_key: str | None = None
-    """Column of obs with the donor. Held-out cells are then of other donors; else they are split by cell."""
+    """Column of obs with the donor. Held-out cells are then of other donors; else they are split by cell. Left out:
+    donor_id, where it is there and has three donors or more; an empty text for none."""
     batch_key: str | None = None
     """Column of obs with the batch: the experiment a cell comes from. Only views that mix neighbors use it."""
     n_top_genes: int | None = Field(default=None, ge=2)

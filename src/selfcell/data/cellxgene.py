@@ -1,0 +1,84 @@
+"""What the CELLxGENE schema says of cells in columns of its own: their donors, and whether they are elsewhere too."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from selfcell.data.atlas.scatter import PRIMARY_COLUMN
+from selfcell.data.source import Cells
+from selfcell.data.streamed import StreamedCells
+
+logger = logging.getLogger(__name__)
+
+DONOR_COLUMN = "donor_id"
+_FEWEST_DONORS = 3
+"""To learn from, to watch the loss on, to judge on."""
+_MOST_OF_FEW = 50
+
+
+def donor_column(cells: Cells | StreamedCells, donor_key: str | None) -> str | None:
+    """Give the column of donors: the one that is named, else ``donor_id`` where it is there and of use; None if none.
+
+    Which one is taken without being named is logged, and so is why ``donor_id`` is not.
+
+    Parameters
+    ----------
+    cells
+        In memory or on disk.
+    donor_key
+        What the user has named; an empty text for none, even where there is a ``donor_id``.
+    """
+    if donor_key is not None:
+        return donor_key or None
+    sizes = _sizes(cells, DONOR_COLUMN)
+    if sizes is None:
+        return None
+    n_donors, n_missing = len(sizes), len(cells) - int(sizes.sum())
+    fault = None
+    if n_missing:
+        fault = f"{n_missing:,} cells have no value there"
+    elif n_donors < _FEWEST_DONORS:
+        fault = f"it has {n_donors} donor{'' if n_donors == 1 else 's'}, and a split takes {_FEWEST_DONORS}"
+    elif n_donors > max(len(cells) // 2, _MOST_OF_FEW):
+        fault = f"it has {n_donors:,} values for {len(cells):,} cells"
+    if fault is not None:
+        logger.info("obs[%r] is not taken for the donors, as %s.", DONOR_COLUMN, fault)
+        return None
+    logger.info(
+        "Donors are those of obs[%r], as no column is named. Another: --donor COLUMN (donor_key); none: --donor ''.",
+        DONOR_COLUMN,
+    )
+    return DONOR_COLUMN
+
+
+def warn_of_copies(cells: Cells | StreamedCells) -> None:
+    """Warn where some cells are primary data and some are not: those are in another data set, maybe here, too."""
+    sizes = _sizes(cells, PRIMARY_COLUMN, of="false")
+    n_copies = 0 if sizes is None else int(sizes.sum())
+    if 0 < n_copies < len(cells):
+        logger.warning(
+            "%s of %s cells are not primary data (obs[%r] is False): they are in another data set too, and if that one "
+            "is here as well, they count twice and may be both learned from and judged on. Leave them out: pretrain "
+            "--where %s, or adata[adata.obs[%r]].",
+            f"{n_copies:,}",
+            f"{len(cells):,}",
+            PRIMARY_COLUMN,
+            PRIMARY_COLUMN,
+            PRIMARY_COLUMN,
+        )
+
+
+def _sizes(cells: Cells | StreamedCells, key: str, *, of: str | None = None) -> np.ndarray | None:
+    """Give how many cells have each value of a column, or one value in small letters; None without the column."""
+    obs: Any = cells.obs
+    if key not in obs.columns:
+        return None
+    if isinstance(cells, Cells):
+        counted = obs[key].value_counts()
+        names, sizes = list(map(str, counted.index)), counted.to_numpy()
+    else:
+        column, _ = cells.count_values(key)
+        names, sizes = list(column.names), column.sizes
+    wanted = sizes > 0 if of is None else np.array([name.lower() == of for name in names], dtype=bool)
+    return np.asarray(sizes[wanted])
