@@ -265,7 +265,7 @@ def test_a_run_of_a_newer_format_is_refused(model, tmp_path):
     newer = tmp_path / "newer"
     newer.mkdir()
     (newer / "manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
-    with pytest.raises(InputError, match=r"has run format 99, made with selfcell .*reads formats up to 1\. Upgrade it"):
+    with pytest.raises(InputError, match=r"has run format 99, made with selfcell .*reads formats up to 2\. Upgrade it"):
         load(newer)
 
 
