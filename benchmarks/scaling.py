@@ -28,14 +28,15 @@ of a larger one; every corpus is trained on for about as many steps as the large
 not training. Three pre-trainings, two fine-tunings each; 95 % intervals over both and over the test donors
 ([how](judgement.md)).
 
-- *The frozen embedding* lives on cells: from the cells of one donor to those of 23 the probe gains 0.08 on blood (all labels), and on simulated
-  cells everything. On blood half of the donors do nearly as well as all; the simulated types, which are harder to tell apart, still
-  gain at 11,000 cells.
-- *The fine-tuned network* gains little from a larger corpus on blood, whatever is labelled. On simulated cells it gains where one or two
-  donors are labelled, and nothing where all are.
-- *Labels*: where few are to be had pre-training is worth most. With all of them it is worth nothing on simulated cells; on blood
-  two fine-tunings leave the question open at every budget.
-- Plain regression on the genes stays level with the network on blood, and above it on the simulated cells, whose types differ gene by gene.
+- *The frozen embedding* lives on cells: from the cells of one donor to those of 23 the probe gains 0.08 on blood
+  (all labels), and on simulated cells everything. On blood half of the donors do nearly as well as all; the
+  simulated types, which are harder to tell apart, still gain at 11,000 cells.
+- *The fine-tuned network* gains little from a larger corpus on blood, whatever is labelled. On simulated cells it
+  gains where one or two donors are labelled, and nothing where all are.
+- *Labels*: where few are to be had pre-training is worth most. With all of them it is worth nothing on simulated
+  cells; on blood two fine-tunings leave the question open at every budget.
+- Plain regression on the genes stays level with the network on blood, and above it on the simulated cells, whose
+  types differ gene by gene.
 
 That something stops mattering is claimed only where the interval leaves no gain of 0.01
 ({mod}`selfcell.benchmark.saturation`).
