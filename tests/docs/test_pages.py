@@ -72,4 +72,3 @@ def test_a_page_can_be_followed(page, folder):
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
-    assert list(folder.glob("*.h5ad"))
