@@ -1,6 +1,8 @@
 """Small seeded data, a small network, and torch on one thread."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import anndata
 import hypothesis
@@ -35,6 +37,16 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     """Keep tests away from the user's cache, but for those that fetch real data."""
     if "network" not in request.keywords:
         monkeypatch.setenv("SELFCELL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was() -> Iterator[None]:
+    """Undo what a command run in this process does to the logger."""
+    logger = logging.getLogger("selfcell")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """What tests of commands share."""
 
-import logging
 import sys
 
 import pytest
@@ -18,10 +17,7 @@ def run(monkeypatch, capsys):
             app.main()
         return ended.value.code or 0, *capsys.readouterr()
 
-    yield call
-    logger = logging.getLogger("selfcell")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
+    return call
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from selfcell.baselines.base import Problem
-from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 from selfcell.core.seeds import derive_seed
 from selfcell.downstream.integration import IntegrationTask
 
@@ -22,10 +22,7 @@ def integrate_by_harmony(problem: Problem[IntegrationTask]) -> Any:
     InputError
         If harmonypy is not installed.
     """
-    try:
-        import harmonypy  # noqa: PLC0415 - of an extra
-    except ImportError:
-        raise InputError("The baseline harmony needs harmonypy: pip install 'selfcell[integration]'.") from None
+    harmonypy = import_extra("harmonypy", extra="integration", use="The baseline harmony")
     space, split = problem.compared.principal_components, problem.split
     rows = np.concatenate([split.train, split.test])
     batch_names = pd.DataFrame({"batch": problem.task.batch_code[rows].astype(str)})

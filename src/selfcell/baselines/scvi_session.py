@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 from selfcell.core.seeds import derive_seed
 from selfcell.training.fit import seeded
 
@@ -33,14 +33,7 @@ def import_scvi() -> ModuleType:
     InputError
         If it is not installed.
     """
-    try:
-        import scvi  # noqa: PLC0415 (an extra, and it takes seconds)
-    except ImportError:
-        raise InputError(
-            "The baselines scvi, scanvi and totalvi need scvi-tools: pip install 'selfcell[scvi]'."
-        ) from None
-    module: ModuleType = scvi
-    return module
+    return import_extra("scvi", extra="scvi", use="Each of the baselines scvi, scanvi and totalvi")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from typing import Any
 
 from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 
 _SECONDS_TO_WAIT = 30
 
@@ -20,11 +21,8 @@ def dask_client(address: str) -> Any:
     InputError
         If Dask is not installed, or there is no scheduler.
     """
+    distributed = import_extra("distributed", extra="dask", use="--dask, here and on the workers,")
     try:
-        import distributed  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise InputError("--dask needs Dask: pip install 'selfcell[dask]', here and on the workers.") from None
-    try:
-        return distributed.Client(address, timeout=_SECONDS_TO_WAIT)  # type: ignore[no-untyped-call]
+        return distributed.Client(address, timeout=_SECONDS_TO_WAIT)
     except (OSError, ValueError) as error:
         raise InputError(f"There is no Dask scheduler at {address!r}: {error}.") from error

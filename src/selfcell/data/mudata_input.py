@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.extras import import_extra
 from selfcell.data.counts import find_counts
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,7 @@ def read_mudata(path: Path) -> MuDataLike:
     InputError
         If mudata is not installed, or the file cannot be read.
     """
-    try:
-        import mudata  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise InputError(f"{path} is a MuData file; reading it needs mudata: pip install 'selfcell[mudata]'.") from None
+    mudata = import_extra("mudata", extra="mudata", use=f"{path} is a MuData file: reading it")
     try:
         with warnings.catch_warnings():
             # They announce changes of mudata's own, or say what is checked here in our own words.

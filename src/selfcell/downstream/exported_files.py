@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 from selfcell.downstream.exported_network import ExportedNetwork
 
 KEY = "selfcell"
@@ -45,11 +46,8 @@ def write_onnx(network: ExportedNetwork, about: str, path: Path) -> None:
     InputError
         If onnx or onnxscript is not installed, or the weights do not fit in the format.
     """
-    try:
-        import onnx  # noqa: F401, PLC0415 - an extra
-        import onnxscript  # noqa: F401, PLC0415 - an extra, which torch writes the file with
-    except ImportError:
-        raise InputError("Exporting to ONNX needs onnx and onnxscript: pip install 'selfcell[onnx]'.") from None
+    for package in ("onnx", "onnxscript"):  # torch writes the file with them
+        import_extra(package, extra="onnx", use="Exporting to ONNX")
     n_bytes = sum(weight.nbytes for weight in network.parameters())
     if n_bytes > LARGEST_ONNX:
         raise InputError(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 from selfcell.downstream.integration_scores import LISI_NEIGHBORS, check_integration
 
 NAMES = {
@@ -75,21 +76,17 @@ def scib_scores(
 def _scores(
     embedding: np.ndarray, batch_code: np.ndarray, label_code: np.ndarray, unintegrated: np.ndarray | None
 ) -> dict[str, float]:
-    try:
-        # JAX takes seconds to import, and only the extra brings it.
-        from scib_metrics.benchmark import BatchCorrection, Benchmarker  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise InputError("scib-metrics is not installed: pip install 'selfcell[scib]'.") from None
+    scib = import_extra("scib_metrics.benchmark", extra="scib", use="Scoring by the reference")
     obs = pd.DataFrame({"batch": batch_code, "label": label_code}).astype("category")
     obs.index = obs.index.astype(str)
     embeddings = {"embedding": embedding, "unintegrated": embedding if unintegrated is None else unintegrated}
-    benchmark = Benchmarker(
+    benchmark = scib.Benchmarker(
         anndata.AnnData(obs=obs, obsm=embeddings),
         batch_key="batch",
         label_key="label",
         embedding_obsm_keys=["embedding"],
         pre_integrated_embedding_obsm_key="unintegrated",
-        batch_correction_metrics=BatchCorrection(pcr_comparison=unintegrated is not None),
+        batch_correction_metrics=scib.BatchCorrection(pcr_comparison=unintegrated is not None),
         n_jobs=torch.get_num_threads(),
         progress_bar=False,
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from selfcell.core.errors import InputError
+from selfcell.core.extras import import_extra
 from selfcell.training.hub_address import HubAddress
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token of the Hub"
@@ -18,11 +19,7 @@ def hub_package() -> ModuleType:
     InputError
         If it is not installed.
     """
-    try:
-        import huggingface_hub  # noqa: PLC0415
-    except ImportError:
-        raise InputError("Models on the Hub need huggingface_hub: pip install 'selfcell[hub]'.") from None
-    return huggingface_hub
+    return import_extra("huggingface_hub", extra="hub", use="A model on the Hub")
 
 
 @contextlib.contextmanager

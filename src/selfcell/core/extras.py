@@ -1,0 +1,32 @@
+"""Packages that only an extra brings: imported where they are used, and named where they are absent."""
+
+import importlib
+from types import ModuleType
+
+from selfcell.core.errors import InputError
+
+
+def import_extra(module: str, *, extra: str, use: str) -> ModuleType:
+    """Import a module of a package, or say how to get that.
+
+    Parameters
+    ----------
+    module
+        The package, or what lies in it, as Python imports it.
+    extra
+        Which brings it: ``pip install 'selfcell[EXTRA]'``.
+    use
+        What is wanted of it, the subject of "... needs PACKAGE".
+
+    Raises
+    ------
+    InputError
+        If it is not installed, or is but cannot be imported.
+    """
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        fault = "" if is_absent else f", which cannot be imported ({error})"
+        raise InputError(f"{use} needs {package}{fault}: pip install 'selfcell[{extra}]'.") from None
