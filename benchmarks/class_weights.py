@@ -45,7 +45,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     benchmark = Benchmark.open(PLAN, given.out, only=["types_liu"])
-    runs = next(iter(benchmark.pretrainings().values()))[:N_SEEDS]
+    runs = benchmark.pretrainings()[:N_SEEDS]
     run_pretrainings(runs, benchmark.corpus_cells, Workplace(jobs=given.jobs))
     models = [load(run.path) for run in runs]
     parts = []

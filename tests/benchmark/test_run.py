@@ -18,16 +18,20 @@ import pandas as pd
 import pytest
 import tomli_w
 
+import selfcell
 from selfcell.benchmark import pretrainings, trials
 from selfcell.benchmark.estimate import estimate
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.run import PRETRAINING, run_benchmark
 from selfcell.benchmark.trials import Contest, Failure, Trial, Workplace
+from selfcell.core.config import with_overrides
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 from selfcell.downstream.base import SupervisedSettings
+from selfcell.reporting.benchmark_page import write_benchmark_page
+from selfcell.training.pretrain import pretrain
 
 PLAN = {
     "name": "small",
@@ -197,7 +201,7 @@ def test_a_worker_that_is_killed_costs_its_own_trial_alone(folder):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     plan = written(folder, encoders={"mae": {}}, seeds={"pretraining": [0], "finetuning": [0, 1]})
     benchmark = Benchmark.open(plan, folder / "out")
-    (runs,) = benchmark.pretrainings().values()
+    runs = benchmark.pretrainings()
     for one in runs:
         one.run(benchmark.cells["made"])
     study = benchmark.study(benchmark.studies()[0], [one.result() for one in runs])
@@ -353,6 +357,63 @@ def test_an_atlas_is_pre_trained_on_as_it_lies_on_disk(folder, here):
     targets = {"types": {**PLAN["targets"]["types"], "cells": "atlas", "regimes": ["zero_shot"]}}
     scores = run_benchmark(written(folder, cells=cells, targets=targets), out=folder / "three", workplace=QUIET)
     assert scores["error"].isna().all() and set(scores["split"]) == {"by donor"}
+
+
+def _page_of(out):
+    write_benchmark_page(out, out / "report.html")
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def _trained_elsewhere(folder, name, seed):
+    settings = with_overrides(PLAN["corpora"]["made"]["settings"], [f"training.seed={seed}"])
+    return pretrain(folder / "made.h5ad", settings, out=folder / name, show_progress=False)
+
+
+def test_models_that_are_trained_already_are_judged_beside_others(folder, here):
+    for seed in (0, 1):
+        _trained_elsewhere(folder, f"model {seed}", seed)
+    given = {"published": {"source": ["model 0", "model 1"]}, "one": {"source": str(folder / "model 1")}}
+    plan = written(folder, encoders={"mae": {}}, models=given)
+    forecast = estimate(Benchmark.open(plan, folder / "out"), QUIET).table.set_index("what")
+    # What is trained from scratch is that of the same genes and network, which the estimate does not look into.
+    assert forecast.loc["types: zero_shot (published)", "n_runs"] == 4
+    assert forecast.loc["types: zero_shot (one)", "n_runs"] == 2 and not any(forecast.index == "pre-train published")
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    headline = scores[scores["metric"] == "macro_f1"]
+    assert headline["error"].isna().all() and set(headline["corpus"]) == {"made", "given"}
+    wanted = {"mae": 4, "published": 4, "one": 2}
+    of_encoder = headline[headline["method"] == "fine_tuned"].groupby("encoder")
+    assert of_encoder.size().to_dict() == wanted
+    values = {name: part["value"].tolist() for name, part in of_encoder}
+    assert values["published"] == values["mae"] and values["one"] == values["published"][2:]
+    assert len(list((folder / "out" / "runs").iterdir())) == 2
+    pairs = pd.read_parquet(folder / "out" / "pairs.parquet")
+    assert set(pairs["varied"]) == {"encoder"} and set(pairs["corpus"]) == {"given"}
+    page = _page_of(folder / "out")
+    assert "Models that were trained elsewhere (published, one) were taken as they are." in page
+    assert "Models that were trained elsewhere: " in page
+    alone = written(folder, corpora={}, encoders={}, models=given)
+    scores = run_benchmark(alone, out=folder / "alone", workplace=QUIET)
+    assert set(scores["encoder"]) == {"published", "one"}
+    page = _page_of(folder / "alone")
+    assert "Encoders (" not in page
+
+
+def test_models_that_cannot_be_judged_are_refused_before_any_training(folder, here):
+    model = _trained_elsewhere(folder, "model", 0)
+    selfcell.finetune(
+        model, folder / "made.h5ad", label_key="cell_type", out=folder / "typed", show_progress=False,
+        settings={"training": {"max_epochs": 1}},
+    )  # fmt: skip
+    for source, message in (
+        ("typed", r"\[models.m\].*was fine-tuned for cell_type"),
+        (["model", "model"], r"\[models.m\].*is given twice"),
+        ("no such folder", r"\[models.m\]"),
+    ):
+        plan = written(folder, models={"m": {"source": source}})
+        with pytest.raises(InputError, match=message):
+            run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert here == [] and not (folder / "out").exists()
 
 
 def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here):

@@ -3,13 +3,15 @@
 import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from selfcell.baselines import SEEDLESS
+from selfcell.benchmark.given_models import GivenModel
 from selfcell.benchmark.opened import Benchmark
-from selfcell.benchmark.plan import PlannedEncoder, PlannedStudy
+from selfcell.benchmark.plan import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.study_plan import LabelBudget
 from selfcell.benchmark.trials import Workplace, unsaid
@@ -29,6 +31,9 @@ _COPIES = 4
 """Of the counts, that a process holds at most: as they are, normalized, aligned, and a part."""
 _BYTES_PER_COUNT = 8
 _SECONDS_TO_MEASURE = 0.5
+
+
+Runs: TypeAlias = list[Pretraining] | list[GivenModel]
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,15 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     Cells are read; nothing is written. What several encoders share is counted for the first of them; where that is not
     trained yet it is taken for missing.
     """
-    pretrainings = benchmark.pretrainings()
-    rows = [_of_pretrainings(benchmark, encoder, runs) for encoder, runs in pretrainings.items()]
+    runs = benchmark.runs()
+    trained_here = [encoder for encoder in runs if isinstance(encoder, PlannedEncoder)]
+    rows = [_of_pretrainings(benchmark, encoder, runs[encoder]) for encoder in trained_here]
     listed: set[Hashable] = set()
     for planned in benchmark.studies():
-        rows += _of_study(benchmark, planned, pretrainings[planned.encoder], listed)
+        rows += _of_study(benchmark, planned, runs[planned.encoder], listed)
     used = [benchmark.cells[benchmark.plan.targets[name].cells] for name in benchmark.targets]
     # What is streamed takes next to no memory.
-    used += [cells for encoder in pretrainings if isinstance(cells := benchmark.corpus_cells(encoder.corpus), Cells)]
+    used += [cells for encoder in trained_here if isinstance(cells := benchmark.corpus_cells(encoder.corpus), Cells)]
     largest = max(used, key=lambda cells: cells.counts.nnz)
     memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * largest.counts.nnz / 1e9
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
@@ -67,7 +73,7 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     return Forecast(table, memory)
 
 
-def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[Pretraining]) -> dict[str, object]:
+def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: Runs) -> dict[str, object]:
     cells, data, training = _corpus(benchmark, encoder), encoder.settings.data, encoder.settings.training
     n_train = len(cells) * (1 - data.validation_fraction - data.test_fraction) * data.train_donor_fraction
     minibatch_size = 256 if training.minibatch_size == "auto" else training.minibatch_size
@@ -78,18 +84,18 @@ def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: list[P
 
 
 def _of_study(
-    benchmark: Benchmark, planned: PlannedStudy, runs: list[Pretraining], listed: set[Hashable]
+    benchmark: Benchmark, planned: PlannedStudy, runs: Runs, listed: set[Hashable]
 ) -> list[dict[str, object]]:
     rows = []
     seconds_before = _seconds_of_done(benchmark, planned, runs)
     for method in planned.plan.methods:
-        work, what = _work(benchmark, planned, method)
+        work, what = _work(benchmark, planned, method, runs)
         if work in listed:
             continue
         listed.add(work)
-        n_runs = [_n_distinct(benchmark, method, budget) for budget in planned.plan.budgets]
+        n_runs = [_n_distinct(benchmark, method, budget, len(runs)) for budget in planned.plan.budgets]
         before = seconds_before.get(method, [])
-        seconds = [_seconds(benchmark, planned, method, budget) for budget in planned.plan.budgets]
+        seconds = [_seconds(benchmark, planned, method, budget, runs) for budget in planned.plan.budgets]
         guess = sum(n * each for n, each in zip(n_runs, seconds, strict=True)) / sum(n_runs)
         n_done = min(len(before), sum(n_runs))
         hours = (sum(n_runs) - n_done) * (float(np.mean(before)) if before else guess) / 3600
@@ -97,17 +103,21 @@ def _of_study(
     return rows
 
 
-def _work(benchmark: Benchmark, planned: PlannedStudy, method: str) -> tuple[Hashable, str]:
+def _work(benchmark: Benchmark, planned: PlannedStudy, method: str, runs: Runs) -> tuple[Hashable, str]:
     """Tell what a method's trials are the work of, and what to call them."""
     target, encoder = benchmark.plan.targets[planned.target], planned.encoder
     if method in REGIMES and (method != "from_scratch" or DOWNSTREAM_TASKS[target.task].takes_from_pretext):
         return (planned.target, method, encoder.title), f"{planned.target}: {method} ({encoder.title})"
-    data, network = encoder.settings.data, encoder.settings.network
-    genes = benchmark.plan.corpora[encoder.corpus].cells if data.n_top_genes is None else encoder.corpus
+    if isinstance(encoder, GivenEncoder):
+        genes, network = encoder.encoder, _given(runs).encoder.settings
+    else:
+        has_all = encoder.settings.data.n_top_genes is None
+        genes = benchmark.plan.corpora[encoder.corpus].cells if has_all else encoder.corpus
+        network = encoder.settings.network
     return (planned.target, method, genes, network.model_dump_json()), f"{planned.target}: {method}"
 
 
-def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: list[Pretraining]) -> dict[str, list[float]]:
+def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: Runs) -> dict[str, list[float]]:
     """Give by method the seconds of each trial that is done, failed ones among them."""
     models = [model for run in runs if run.is_finished and isinstance(model := run.result(), TrainedModel)]
     if not models or not any(True for _ in benchmark.store):
@@ -122,22 +132,23 @@ def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: list[Pre
     return found
 
 
-def _n_distinct(benchmark: Benchmark, method: str, budget: LabelBudget) -> int:
+def _n_distinct(benchmark: Benchmark, method: str, budget: LabelBudget, n_models: int) -> int:
     """Give how often a method is run: what does not depend on a model, or on a seed, is run once for all of them."""
     seeds = benchmark.plan.seeds
     if method in REGIMES and method != "from_scratch":
-        return len(seeds.pretraining) * len(seeds.finetuning)
+        return n_models * len(seeds.finetuning)
     draws_labels = budget.n_donors is not None or budget.fraction is not None
     return 1 if method in SEEDLESS and not draws_labels else len(seeds.finetuning)
 
 
-def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget) -> float:
+def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget, runs: Runs) -> float:
     if method in _SECONDS_OF_VARIATIONAL:
         return _SECONDS_OF_VARIATIONAL[method]
     target = benchmark.plan.targets[planned.target]
     cells = benchmark.cells[target.cells]
     n_labelled = _n_labelled(cells, planned, budget, target.n_cells)
-    n_genes = _n_genes(cells, planned.encoder)
+    encoder = planned.encoder
+    n_genes = len(_given(runs).genes) if isinstance(encoder, GivenEncoder) else _n_genes(cells, encoder)
     trains = method in {"fine_tuned", "from_scratch"} or (
         method == "probe" and target.task in {"reconstruction", "integration"}
     )
@@ -157,6 +168,13 @@ def _n_labelled(cells: Cells, planned: PlannedStudy, budget: LabelBudget, n_cell
     if budget.n_donors is not None and planned.plan.donor_key is not None:
         return n_trainable * min(budget.n_donors / int(cells.obs[planned.plan.donor_key].nunique()), 1.0)
     return n_trainable
+
+
+def _given(runs: Runs) -> TrainedModel:
+    """Give the first of the models that are trained already."""
+    model = runs[0].result()
+    assert isinstance(model, TrainedModel)
+    return model
 
 
 def _corpus(benchmark: Benchmark, encoder: PlannedEncoder) -> AnyCells:

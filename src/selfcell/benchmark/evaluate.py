@@ -24,7 +24,7 @@ from selfcell.data.splits import sets_aside
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder, read_settings
+from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def evaluate(
     """
     given = [model] if isinstance(model, TrainedModel | str | Path) else model
     models = [as_model(one) for one in given]
-    _check_seeds_of(models, n_seeds=n_seeds, crossed=crossed)
+    _refuse_unused(models, n_seeds=n_seeds, crossed=crossed)
     task_class = DOWNSTREAM_TASKS[task]
     # Columns of the tables, in this order: all donors, which come last among them, stay last.
     budgets = [LabelBudget(fraction=fraction) for fraction in labelled_fractions]
@@ -192,33 +192,16 @@ def _store_of(out: Path, study: Study) -> OutcomeStore:
     return store
 
 
-def _check_seeds_of(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bool) -> None:
-    """Refuse a model that is given twice or would not be used, and tell of models that differ in more than the seed.
+def _refuse_unused(models: Sequence[TrainedModel], *, n_seeds: int, crossed: bool) -> None:
+    """Refuse fewer seeds than models: some would not be used.
 
     Raises
     ------
     InputError
         With the way out.
     """
-    first = models[0]
-    for place, model in enumerate(models):
-        if any(model.weights_digest == other.weights_digest for other in models[:place]):
-            raise InputError(f"{model.path} is given twice (--also, model): name pre-trainings of other seeds.")
-        if _but_for_the_seed(model) != _but_for_the_seed(first):
-            logger.warning(
-                "%s and %s differ in more than the seed, in their cells or settings: means over them are of no one way "
-                "of pre-training.",
-                model.path,
-                first.path,
-            )
     if n_seeds < len(models) and not crossed:
         raise InputError(
             f"{counted(n_seeds, 'seed')} would leave {len(models) - n_seeds} of the {len(models)} models out: "
             "as many are needed (--seeds, n_seeds), or every model with every seed (--crossed)."
         )
-
-
-def _but_for_the_seed(model: TrainedModel) -> tuple[Any, dict[str, Any]]:
-    settings = read_settings(model.path)
-    settings.get("training", {}).pop("seed", None)
-    return model.manifest["data"]["fingerprint"], settings

@@ -4,15 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfcell.benchmark.given_models import GivenModel, beside, check_models
 from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.plan import Plan, PlannedEncoder, PlannedStudy, planned_encoders, planned_studies, read_plan
+from selfcell.benchmark.plan import (
+    GivenEncoder,
+    Plan,
+    PlannedEncoder,
+    PlannedStudy,
+    planned_encoders,
+    planned_studies,
+    read_plan,
+)
 from selfcell.benchmark.plan_cells import PlanCells
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
 from selfcell.benchmark.study import Study
 from selfcell.core.atomic import write_json, write_text
 from selfcell.core.config import read_toml
-from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.reading import read_json
 from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
@@ -24,6 +33,8 @@ class Benchmark:
 
     plan: Plan
     cells: PlanCells
+    folder: Path
+    """What files in the plan are relative to."""
     out: Path
     targets: tuple[str, ...]
     """Names of those that are asked now."""
@@ -51,7 +62,7 @@ class Benchmark:
             if name not in plan.targets:
                 raise InputError(f"The plan has no target {name!r}. {did_you_mean(name, list(plan.targets))}")
         _refuse_other_plan(plan, out)
-        return cls(plan, PlanCells(plan, file.parent), out, tuple(only) or tuple(plan.targets))
+        return cls(plan, PlanCells(plan, file.parent), file.parent, out, tuple(only) or tuple(plan.targets))
 
     @property
     def store(self) -> OutcomeStore:
@@ -63,17 +74,19 @@ class Benchmark:
         every = planned_studies(self.plan, planned_encoders(self.plan))
         return [study for study in every if study.target in self.targets]
 
-    def pretrainings(self) -> dict[PlannedEncoder, list[Pretraining]]:
-        """Give the runs of every encoder that a target asks."""
-        return {
-            encoder: [
-                Pretraining(
-                    encoder, seed, self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells), self.out / "runs"
-                )
-                for seed in self.plan.seeds.pretraining
-            ]
-            for encoder in dict.fromkeys(study.encoder for study in self.studies())
-        }
+    def runs(self) -> dict[PlannedEncoder | GivenEncoder, list[Pretraining] | list[GivenModel]]:
+        """Give the runs of every encoder that a target asks, to be trained here or trained already."""
+        return {encoder: self._runs_of(encoder) for encoder in dict.fromkeys(one.encoder for one in self.studies())}
+
+    def _runs_of(self, encoder: PlannedEncoder | GivenEncoder) -> list[Pretraining] | list[GivenModel]:
+        if isinstance(encoder, GivenEncoder):
+            return [GivenModel(encoder, beside(self.folder, source)) for source in encoder.sources]
+        fingerprint = self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells)
+        return [Pretraining(encoder, seed, fingerprint, self.out / "runs") for seed in self.plan.seeds.pretraining]
+
+    def pretrainings(self) -> list[Pretraining]:
+        """Give the runs that are trained here."""
+        return [one for runs in self.runs().values() for one in runs if isinstance(one, Pretraining)]
 
     def corpus_cells(self, corpus: str) -> Cells | Path:
         """Give the cells that a corpus is of, or the path of an atlas."""
@@ -93,7 +106,8 @@ class Benchmark:
         """
         asked = {name: target for name, target in self.plan.targets.items() if name in self.targets}
         used = {name for target in asked.values() for name in (target.cells, target.query)}
-        used |= {self.plan.corpora[study.encoder.corpus].cells for study in self.studies()}
+        encoders = [study.encoder for study in self.studies()]
+        used |= {self.plan.corpora[one.corpus].cells for one in encoders if isinstance(one, PlannedEncoder)}
         fingerprints = {name: self.cells.fingerprint(name) for name in self.plan.cells if name in used}
         for name, target in asked.items():
             if target.query is not None and target.task == "cell_type":
@@ -102,6 +116,19 @@ class Benchmark:
         if file.exists():
             refuse_changed(read_json(file), fingerprints, self.out)
         return fingerprints
+
+    def check_models(self) -> None:
+        """Load the models that are trained already, and refuse those that cannot be judged, before hours are spent.
+
+        Raises
+        ------
+        InputError
+            If one cannot be loaded, was fine-tuned, or does not go with others of its name.
+        """
+        for encoder, runs in self.runs().items():
+            if isinstance(encoder, GivenEncoder):
+                with speaking_of(f"[models.{encoder.encoder}]"):
+                    check_models([one.result() for one in runs if isinstance(one, GivenModel)], crossed=True)
 
     def _check_labels(self, target: str, cells: str, query: str) -> None:
         named = {name: self._labels(name) for name in (cells, query)}

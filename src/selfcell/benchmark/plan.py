@@ -3,6 +3,7 @@
 ``[cells.NAME]``     where cells are, and what their columns are called
 ``[corpora.NAME]``   what is pre-trained on: cells, and settings of pre-training
 ``[encoders.NAME]``  how: settings of pre-training that come on top, and a grid of further ones
+``[models.NAME]``    models that are trained already, such as published ones
 ``[targets.NAME]``   what is asked: task, cells, label budgets, baselines, and which corpora and encoders
 ``[seeds]``          of pre-training and of fine-tuning
 
@@ -25,6 +26,8 @@ from selfcell.training.presets import preset
 from selfcell.training.settings import PretrainSettings
 
 EVERY = "every"
+GIVEN = "given"
+"""In place of the corpus of a model that was trained elsewhere."""
 
 
 class SeedSettings(Settings):
@@ -85,6 +88,13 @@ class EncoderPlan(Settings):
     """Settings to vary, such as "pretext.mask_fraction" = [0.25, 0.5]: one encoder for every combination."""
 
 
+class ModelPlan(Settings):
+    """A model that is trained already: of an earlier run, of the Hub, or imported."""
+
+    source: str | tuple[str, ...]
+    """A run folder, beside the plan if not absolute, or a model on the Hub; several that differ in their seed alone."""
+
+
 class BudgetPlan(Settings):
     """How much is labelled."""
 
@@ -115,6 +125,8 @@ class TargetPlan(Settings):
     """Names of corpora whose encoders are asked."""
     encoders: tuple[str, ...] = (EVERY,)
     """Names of encoders; one with a grid stands for all of its combinations."""
+    models: tuple[str, ...] = (EVERY,)
+    """Names of models that are trained already."""
     regimes: tuple[str, ...] = tuple(REGIMES)
     """Ways of using an encoder."""
     baselines: tuple[str, ...] = (USUAL,)
@@ -138,10 +150,12 @@ class Plan(Settings):
     """Of pre-training and of fine-tuning."""
     cells: dict[str, CellsSettings]
     """Cells by name."""
-    corpora: dict[str, CorpusSettings]
+    corpora: dict[str, CorpusSettings] = Field(default_factory=dict)
     """What is pre-trained on, by name."""
     encoders: dict[str, EncoderPlan] = Field(default_factory=dict)
     """How, by name; in the default way alone if left out."""
+    models: dict[str, ModelPlan] = Field(default_factory=dict)
+    """Models that are trained already, by name."""
     targets: dict[str, TargetPlan]
     """What is asked, by name."""
 
@@ -165,11 +179,24 @@ class PlannedEncoder(NamedTuple):
         return self.settings.model_copy(update={"training": training})
 
 
+class GivenEncoder(NamedTuple):
+    """A model that is trained already, or several that differ in their seed."""
+
+    encoder: str
+    sources: tuple[str, ...]
+    corpus: str = GIVEN
+
+    @property
+    def title(self) -> str:
+        """What tables and logs call it."""
+        return self.encoder
+
+
 class PlannedStudy(NamedTuple):
     """One target asked of the runs of one encoder."""
 
     target: str
-    encoder: PlannedEncoder
+    encoder: PlannedEncoder | GivenEncoder
     plan: StudyPlan
 
 
@@ -182,9 +209,10 @@ def read_plan(path: Path) -> Plan:
         For what is unknown, missing, twice, or does not go together; with its place in the plan.
     """
     plan = build(Plan, read_toml(path))
-    for what, names in (("cells", plan.cells), ("corpora", plan.corpora), ("targets", plan.targets)):
+    for what, names in (("cells", plan.cells), ("corpora", plan.corpora or plan.models), ("targets", plan.targets)):
         if not names:
             raise InputError(f"{path} has no [{what}.NAME].")
+    _check_names_of_models(plan)
     for which, seeds in plan.seeds.model_dump().items():
         if not seeds or len(set(seeds)) < len(seeds):
             raise InputError(f"[seeds] {which}: {list(seeds)} must be different seeds, at least one.")
@@ -203,25 +231,35 @@ def _check_names_of_cells(plan: Plan) -> None:
                 raise InputError(f"[cells.{name}] genes_of: the genes must be of other cells.")
 
 
-def planned_encoders(plan: Plan) -> list[PlannedEncoder]:
-    """Give every encoder of a plan on every corpus.
+def _check_names_of_models(plan: Plan) -> None:
+    if GIVEN in plan.corpora:
+        raise InputError(f"[corpora.{GIVEN}]: tables name models that were not trained here so; take another name.")
+    for name in plan.models:
+        if name in plan.encoders or (name == "default" and not plan.encoders):
+            raise InputError(f"[models.{name}]: an encoder has this name; take another one.")
+
+
+def planned_encoders(plan: Plan) -> list[PlannedEncoder | GivenEncoder]:
+    """Give every encoder of a plan on every corpus, then the models that are there.
 
     Raises
     ------
     InputError
         If settings are unknown or out of their limits.
     """
-    found = []
+    found: list[PlannedEncoder | GivenEncoder] = []
     for corpus_name, corpus in plan.corpora.items():
         for name, settings in _encoders_with_grids(plan):
             try:
                 found.append(PlannedEncoder(corpus_name, name, build(PretrainSettings, _merged(corpus, settings))))
             except InputError as error:
                 raise InputError(f"Pre-training {name} on {corpus_name}: {error}") from error
+    for name, model in plan.models.items():
+        found.append(GivenEncoder(name, (model.source,) if isinstance(model.source, str) else model.source))
     return found
 
 
-def planned_studies(plan: Plan, encoders: list[PlannedEncoder]) -> list[PlannedStudy]:
+def planned_studies(plan: Plan, encoders: list[PlannedEncoder | GivenEncoder]) -> list[PlannedStudy]:
     """Give every target with every encoder that is asked.
 
     Raises
@@ -305,18 +343,29 @@ def _study_plan(plan: Plan, name: str, target: TargetPlan) -> StudyPlan:
     return study
 
 
-def _asked(plan: Plan, name: str, target: TargetPlan, encoders: list[PlannedEncoder]) -> list[PlannedEncoder]:
-    known = {"corpora": list(plan.corpora), "encoders": list(plan.encoders) or ["default"]}
+def _asked(
+    plan: Plan, name: str, target: TargetPlan, encoders: list[PlannedEncoder | GivenEncoder]
+) -> list[PlannedEncoder | GivenEncoder]:
+    known = {
+        "corpora": list(plan.corpora),
+        "encoders": list(plan.encoders) or ["default"],
+        "models": list(plan.models),
+    }
     for what, names in known.items():
         for one in getattr(target, what):
             if one != EVERY and one not in names:
                 raise InputError(f"[targets.{name}] {what}: unknown {one!r}. {did_you_mean(one, names)}")
-    return [
-        encoder
-        for encoder in encoders
-        if (EVERY in target.corpora or encoder.corpus in target.corpora)
-        and (EVERY in target.encoders or encoder.encoder.partition(", ")[0] in target.encoders)
-    ]
+    found = [encoder for encoder in encoders if _is_asked(target, encoder)]
+    if not found:
+        raise InputError(f"[targets.{name}] asks no encoder: name corpora and encoders, or models.")
+    return found
+
+
+def _is_asked(target: TargetPlan, encoder: PlannedEncoder | GivenEncoder) -> bool:
+    if isinstance(encoder, GivenEncoder):
+        return EVERY in target.models or encoder.encoder in target.models
+    is_asked = EVERY in target.encoders or encoder.encoder.partition(", ")[0] in target.encoders
+    return is_asked and (EVERY in target.corpora or encoder.corpus in target.corpora)
 
 
 def _known(name: str, cells: Mapping[str, CellsSettings], where: str) -> CellsSettings:

@@ -17,7 +17,6 @@ benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -87,9 +86,9 @@ def run_benchmark(
     benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
+    benchmark.check_models()
     benchmark.claim(Path(plan), fingerprints)
-    pretrainings = benchmark.pretrainings()
-    every = list(itertools.chain.from_iterable(pretrainings.values()))
+    runs, every = benchmark.runs(), benchmark.pretrainings()
     if retry_failed:
         _forget_failures(benchmark, every)
     run_pretrainings(every, benchmark.corpus_cells, workplace)
@@ -97,7 +96,7 @@ def run_benchmark(
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for place, planned in enumerate(studies, start=1):
         logger.info("%d of %d: %s, %s.", place, len(studies), planned.target, planned.encoder.title)
-        trained = [one.result() for one in pretrainings[planned.encoder]]
+        trained = [one.result() for one in runs[planned.encoder]]
         for name, table in _tables_of(benchmark, planned, trained, workplace).items():
             tables[name].append(table)
     joined = {name: _joined([*parts, _of_others(benchmark, name)]) for name, parts in tables.items()}

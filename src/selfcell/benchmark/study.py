@@ -17,6 +17,7 @@ from selfcell.baselines import SHARED
 from selfcell.baselines.base import ComparedCells
 from selfcell.baselines.find import PRECOMPUTED
 from selfcell.baselines.spaces import precomputed_space
+from selfcell.benchmark.given_models import check_models
 from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.records import Record, feature_means, in_tables
@@ -74,12 +75,11 @@ class Study:
         check_plan(plan)
         self.plan = plan
         self.models = list(models)
-        _refuse_fine_tuned(self.models)
+        check_models(self.models, crossed=plan.crossed)
         cells, self.batch_names = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
         self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
-        _refuse_other_genes(self.models)
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
         self.seen = what_was_seen(self.models, self.cells, self.split.test) if seen is None else seen
         if (said := self.seen.sentence()) is not None:
@@ -331,21 +331,6 @@ def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series
         return cells, None
     batch_names = obs_column(cells.obs, batch_key, role="batch", missing="own category")
     return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batch_names})), batch_names
-
-
-def _refuse_fine_tuned(models: Sequence[TrainedModel]) -> None:
-    for model in models:
-        if model.manifest["kind"] != "pretrained":
-            raise InputError(
-                f"{model.path} was fine-tuned for {model.manifest['task']}, perhaps on the test cells. Evaluate the "
-                "pre-trained run that it began from."
-            )
-
-
-def _refuse_other_genes(models: Sequence[TrainedModel]) -> None:
-    for model in models[1:]:
-        if model.genes != models[0].genes:
-            raise InputError(f"{model.path} and {models[0].path} were trained on different genes.")
 
 
 def _text_of(path: Path) -> str:

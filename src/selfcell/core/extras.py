@@ -27,6 +27,6 @@ def import_extra(module: str, *, extra: str, use: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        is_absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        is_absent = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == package
         fault = "" if is_absent else f", which cannot be imported ({error})"
         raise InputError(f"{use} needs {package}{fault}: pip install 'selfcell[{extra}]'.") from None

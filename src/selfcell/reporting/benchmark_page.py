@@ -104,11 +104,15 @@ def _methods(tables: BenchmarkTables) -> list[str]:
         f"{name} ({part['n_train'].iloc[0]:,} training cells of {plan['corpora'][name]['cells']})"
         for name, part in runs.groupby("corpus", sort=False)
     )
-    methods = ", ".join(method_name(method) for method in dict.fromkeys(tables.estimates["method"]))
-    n_targets, n_runs = tables.estimates["target"].nunique(), len(runs)
-    return [
+    trained = (
         f"Encoders ({', '.join(dict.fromkeys(runs['encoder']))}) were pre-trained without labels on {corpora}, each "
-        f"with {counted(len(seeds['pretraining']), 'seed')} ({n_runs} runs), and judged at "
+        f"with {counted(len(seeds['pretraining']), 'seed')} ({len(runs)} runs). "
+    )
+    given = f"Models that were trained elsewhere ({', '.join(plan.get('models', {}))}) were taken as they are. "
+    methods = ", ".join(method_name(method) for method in dict.fromkeys(tables.estimates["method"]))
+    n_targets = tables.estimates["target"].nunique()
+    return [
+        f"{trained if len(runs) else ''}{given if plan.get('models') else ''}All were judged at "
         f"{counted(n_targets, 'target')} with {counted(len(seeds['finetuning']), 'seed')} of fine-tuning for every "
         f"pre-training: {methods}. Networks from pre-trained and from random weights differ in nothing but these. "
         f"p is corrected by Holm's method for all comparisons of a question; visible from: the difference that would "
