@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo 'Setting up .venv (a few minutes the first time)'
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dask,hub,integration,mudata,onnx,remote,scib,scvi]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[census,dask,hub,integration,mudata,onnx,remote,scib,scvi]' --group dev
 	@touch $@
 	@echo 'Ready. To use it: source .venv/bin/activate'
 demo: setup  ## Pre-train, compare and report on real cells; 4 to 10 minutes on two cores.

@@ -17,6 +17,7 @@ from selfcell.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from selfcell.data.atlas.census import CensusCells
     from selfcell.data.atlas.index import AtlasIndex
     from selfcell.data.streamed import CodedColumn
 
@@ -27,6 +28,10 @@ app = typer.Typer(no_args_is_help=True, help="Make one atlas of many files of ce
 AtlasArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the atlas.")]
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
+]
+OptionalInputsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom."),
 ]
 AliasesOption = Annotated[
     bool, typer.Option("--gene-aliases", help="Match former gene symbols too, by a table that is fetched once.")
@@ -48,8 +53,24 @@ DaskOption = Annotated[
 
 @app.command()
 def build(
-    inputs: InputsArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    inputs: OptionalInputsArgument = None,
+    from_census: Annotated[
+        str | None,
+        typer.Option(
+            "--from-census",
+            metavar="QUERY",
+            help="Cells of the CELLxGENE Census, such as \"tissue_general == 'blood'\"; beside files or alone.",
+        ),
+    ] = None,
+    census_version: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Version of the census. Left out: stable, the latest that is kept for years."),
+    ] = None,
+    organism: Annotated[str | None, typer.Option(metavar="NAME", help="Of the census. Left out: homo_sapiens.")] = None,
+    census_uri: Annotated[
+        str | None, typer.Option("--census-uri", metavar="URI", help="A copy of the census: a folder or s3://.")
+    ] = None,
     genes: Annotated[
         str,
         typer.Option(help="intersection or union of the inputs' genes; or a list of genes, a run folder, an atlas."),
@@ -99,6 +120,7 @@ def build(
     """
     from selfcell.data.atlas.build import build_atlas
 
+    census = {"version": census_version, "organism": organism, "uri": census_uri}
     settings: dict[str, Any] = {
         "genes": genes,
         "gene_aliases": gene_aliases,
@@ -116,7 +138,11 @@ def build(
         "seed": seed,
     }
     with _resumable():
-        index = build_atlas(inputs, out, memory=memory, workers=workers, dask=dask, overwrite=overwrite, **settings)
+        places: list[str | Path | CensusCells] = [
+            *(inputs or []),
+            *_census_cells(from_census, _given(census), primary_only=primary_only),
+        ]
+        index = build_atlas(places, out, memory=memory, workers=workers, dask=dask, overwrite=overwrite, **settings)
     typer.echo(f"Wrote {out}: {_told(index, out)}.")
     typer.echo(f"Next: selfcell atlas info {out}, or selfcell pretrain {out} --out RUN --donor COLUMN")
 
@@ -158,17 +184,18 @@ def append(
 @app.command()
 def info(atlas: AtlasArgument) -> None:
     """Say what an atlas holds: size, obs columns with their commonest values, and where the cells came from."""
-    from selfcell.core.words import counted
+    from selfcell.core.words import counted, in_bytes
     from selfcell.data.atlas.build import is_being_changed
     from selfcell.data.atlas.index import read_index
 
     index = read_index(atlas)
     n_bytes, per_cell = _bytes_of(atlas), max(index.n_cells, 1)
+    codec = "uncompressed" if index.codec == "none" else index.codec
     typer.secho(str(atlas), bold=True)
     typer.echo(f"  {index.n_cells:,} cells x {len(index.genes['id']):,} genes, {counted(len(index.shards), 'shard')}")
     typer.echo(
-        f"  {_size(n_bytes)}: {n_bytes / per_cell:,.0f} bytes a cell, {index.n_values / per_cell:,.0f} genes a cell, "
-        f"{'uncompressed' if index.codec == 'none' else index.codec}, shuffled by seed {index.shuffle_seed}"
+        f"  {in_bytes(n_bytes)}: {n_bytes / per_cell:,.0f} bytes a cell, {index.n_values / per_cell:,.0f} genes a cell"
+        f", {codec}, shuffled by seed {index.shuffle_seed}"
     )
     if is_being_changed(atlas):
         typer.echo("  an append is not finished: give its command again to go on")
@@ -221,10 +248,6 @@ def _bytes_of(atlas: Path) -> int:
     return sum(file.stat().st_size for file in (atlas / SHARD_FOLDER).rglob("*") if file.is_file())
 
 
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
-
-
 @app.command()
 def verify(atlas: AtlasArgument) -> None:
     """Check every file of an atlas; ends with exit code 1 where something is wrong."""
@@ -263,14 +286,25 @@ def export(
 
 
 def _told(index: "AtlasIndex", atlas: Path) -> str:
-    from selfcell.core.words import counted
+    from selfcell.core.words import counted, in_bytes
 
-    return f"{counted(index.n_cells, 'cell')} in {counted(len(index.shards), 'shard')}, {_size(_bytes_of(atlas))}"
+    return f"{counted(index.n_cells, 'cell')} in {counted(len(index.shards), 'shard')}, {in_bytes(_bytes_of(atlas))}"
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what was not given, which then is as the atlas was built."""
+    """Leave out what was not given: for that another place knows what to take."""
     return {name: value for name, value in options.items() if value}
+
+
+def _census_cells(query: str | None, options: dict[str, Any], *, primary_only: bool) -> "list[CensusCells]":
+    from selfcell.core.errors import InputError
+    from selfcell.data.atlas.census import find_census_cells
+
+    if query is None:
+        if options:
+            raise InputError("--census-version, --organism and --census-uri say nothing without --from-census QUERY.")
+        return []
+    return [find_census_cells(query, primary_only=primary_only, **options)]
 
 
 def _renames(pairs: list[str]) -> dict[str, str]:

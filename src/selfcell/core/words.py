@@ -20,6 +20,11 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def in_bytes(n_bytes: int | float) -> str:
+    """Give a size: ``5.0 MB``, ``1.2 GB``."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
+
 def file_name(text: str) -> str:
     """Give a name that any file system takes: what is no letter, digit, dot or dash becomes an underscore."""
     return re.sub(r"[^\w.-]+", "_", text)

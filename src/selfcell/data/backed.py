@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from selfcell.core.errors import InputError
-from selfcell.data.atlas.inputs import CellInput, fingerprint, open_input
+from selfcell.data.atlas.inputs import CellInput, open_input
+from selfcell.data.atlas.places import fingerprint
 from selfcell.data.buffers import BufferPool
 from selfcell.data.genes import GeneTable
 from selfcell.data.rows import RowBuffer, runs_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from selfcell.data.atlas.scatter import PRIMARY_COLUMN
+from selfcell.data.atlas.census import PRIMARY_COLUMN
 from selfcell.data.source import Cells
 from selfcell.data.streamed import StreamedCells
 

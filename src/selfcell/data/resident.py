@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from selfcell.core.errors import InputError
 from selfcell.core.memory import available_memory
+from selfcell.core.words import in_bytes
 from selfcell.data.buffers import BufferPool
 from selfcell.data.loader import CellLoader
 from selfcell.data.minibatch import CellMinibatch
@@ -105,7 +106,7 @@ class ResidentRows:
             packed=True,
         )
         logger.info(
-            "Loading %s cells onto %s: %s.", f"{self.order.n_cells:,}", self.device, _in_bytes(self.size.n_bytes)
+            "Loading %s cells onto %s: %s.", f"{self.order.n_cells:,}", self.device, in_bytes(self.size.n_bytes)
         )
         bar = {"desc": f"Loading onto {self.device}", "unit": " cells", "unit_scale": True, "disable": None}
         with tqdm(total=self.order.n_cells, **bar) as progress:
@@ -166,11 +167,7 @@ def _check_room(size: ResidentSize, n_cells: int, *, device: torch.device, room:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if free is not None and size.n_bytes + room > free:
         raise InputError(
-            f"data.resident needs {_in_bytes(size.n_bytes)} on {device} for {n_cells:,} cells and {_in_bytes(room)} "
-            f"for training itself, but {_in_bytes(free)} are free. Leave --resident out to stream the cells, take "
+            f"data.resident needs {in_bytes(size.n_bytes)} on {device} for {n_cells:,} cells and {in_bytes(room)} "
+            f"for training itself, but {in_bytes(free)} are free. Leave --resident out to stream the cells, take "
             "fewer of them (--where) or smaller minibatches (training.minibatch_size), or a device with more memory."
         )
-
-
-def _in_bytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from selfcell.core.errors import InputError
-from selfcell.data.atlas.inputs import CellInput, fingerprint, open_input
+from selfcell.data.atlas.inputs import CellInput, open_input
+from selfcell.data.atlas.places import fingerprint
 from selfcell.data.atlas.transpose import RowsOnDisk
 
 _SPEC = importlib.util.spec_from_file_location("input_files", Path(__file__).with_name("input_files.py"))

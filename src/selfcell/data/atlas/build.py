@@ -16,8 +16,8 @@ from typing import Any
 
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
+from selfcell.data.atlas.census import CensusCells
 from selfcell.data.atlas.index import INDEX_NAME, SHARD_FOLDER, AtlasIndex, is_atlas, read_index
-from selfcell.data.atlas.inputs import fingerprint
 from selfcell.data.atlas.lock import LOCK_NAME, locked
 from selfcell.data.atlas.passes import (
     BUILD_FOLDER,
@@ -29,6 +29,7 @@ from selfcell.data.atlas.passes import (
     scatter_all,
     source_entries,
 )
+from selfcell.data.atlas.places import Place, address_of, as_place, fingerprint
 from selfcell.data.atlas.plan import SavedPlan, make_plan, read_plan, refuse_other
 from selfcell.data.atlas.scatter import explained
 from selfcell.data.atlas.settings import AtlasSettings, memory_for_cells, parse_memory
@@ -40,7 +41,7 @@ _OUR_SHARDS = re.compile(r"\d{6}\.zarr|\.\d{6}\..*\.partial")
 
 
 def build_atlas(
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str | Path | CensusCells],
     out: str | Path,
     *,
     memory: str | int = "2GB",
@@ -57,7 +58,8 @@ def build_atlas(
     Parameters
     ----------
     inputs
-        Files of cells with raw counts.
+        Files of cells with raw counts, or cells of the CELLxGENE Census
+        (:func:`selfcell.data.atlas.census.find_census_cells`).
     out
         Folder to make.
     memory
@@ -109,7 +111,7 @@ def is_being_changed(atlas: str | Path) -> bool:
 
 def append_to_atlas(
     atlas: str | Path,
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str | Path | CensusCells],
     *,
     memory: str | int = "2GB",
     workers: int = 1,
@@ -161,7 +163,12 @@ def append_to_atlas(
 
 
 def _carry_out(
-    shop: Workshop, inputs: list[Path], settings: AtlasSettings, *, atlas: AtlasIndex | None, previous: SavedPlan | None
+    shop: Workshop,
+    inputs: list[Place],
+    settings: AtlasSettings,
+    *,
+    atlas: AtlasIndex | None,
+    previous: SavedPlan | None,
 ) -> AtlasIndex:
     """Plan, do both passes, and make the result the atlas."""
     started = time.monotonic()
@@ -212,11 +219,11 @@ def _carry_out(
     return index
 
 
-def _checked(inputs: Sequence[str | Path]) -> list[Path]:
-    paths = [Path(path) for path in inputs]
+def _checked(inputs: Sequence[str | Path | CensusCells]) -> list[Place]:
+    paths = [as_place(given) for given in inputs]
     if not paths:
         raise InputError("Name at least one file of cells.")
-    resolved = [path.resolve() for path in paths]
+    resolved = [address_of(path.resolve() if isinstance(path, Path) else path) for path in paths]
     twice = [path for path, place in zip(paths, resolved, strict=True) if resolved.count(place) > 1]
     if twice:
         raise InputError(f"{twice[0]} is named twice. Name each file once.")
@@ -242,11 +249,11 @@ def _refuse_foreign(out: Path) -> None:
         raise InputError(f"{out} holds other things, such as {foreign[0].name}. Name an empty folder or a new one.")
 
 
-def _refuse_known(paths: list[Path], index: AtlasIndex) -> None:
+def _refuse_known(paths: list[Place], index: AtlasIndex) -> None:
     """Refuse to append what is there already."""
     known = [source.fingerprint for source in index.sources]
     for path in paths:
-        if path.exists() and fingerprint(path) in known:
+        if (isinstance(path, CensusCells) or path.exists()) and fingerprint(path) in known:
             raise InputError(f"{path} is in the atlas already. Leave it out.")
 
 
@@ -259,7 +266,7 @@ def _readable_plan(path: Path) -> SavedPlan | None:
 
 
 def _to_go_on_with(
-    shop: Workshop, previous: SavedPlan | None, paths: list[Path], settings: AtlasSettings, *, overwrite: bool
+    shop: Workshop, previous: SavedPlan | None, paths: list[Place], settings: AtlasSettings, *, overwrite: bool
 ) -> SavedPlan | None:
     """Give the plan to go on with, if there is one."""
     if previous is None:

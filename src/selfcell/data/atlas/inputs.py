@@ -6,17 +6,16 @@
 .h5         Cell Ranger's, version 2 or later (or an AnnData: the content decides)
 folder      Cell Ranger's ``matrix.mtx``, ``features.tsv`` or ``genes.tsv``, ``barcodes.tsv``, each .gz or not
 .loom       ``matrix`` or a layer; read with h5py alone, since loompy is no longer kept up
+a query     of the CELLxGENE Census: :class:`~selfcell.data.atlas.census.CensusCells`
 =========== ==========================================================================================================
 """
 
 import contextlib
-import hashlib
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import h5py
 import numpy as np
@@ -25,30 +24,32 @@ import scipy.sparse as sp
 import zarr
 
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.data.atlas.census import CensusCells
 from selfcell.data.atlas.count_blocks import CountBlocks, NotCountsError, as_counts, describe_fault
 from selfcell.data.atlas.index import is_atlas
 from selfcell.data.atlas.input_anndata import open_anndata
+from selfcell.data.atlas.input_census import open_census
 from selfcell.data.atlas.input_loom import is_loom, open_loom
 from selfcell.data.atlas.input_parts import Candidate, InputParts
 from selfcell.data.atlas.input_tenx import is_tenx, is_tenx_folder, open_tenx, open_tenx_folder
+from selfcell.data.atlas.places import Place, as_place
 from selfcell.data.atlas.vocabulary import InputGenes
 
 logger = logging.getLogger(__name__)
 
 _HDF5 = {".h5ad", ".h5", ".hdf5", ".loom"}
 _GENES_ARE = "Gene Expression"
-_MIB = 2**20
 _NO_COUNTS = "Name the layer that has them (--layer NAME); a file without raw counts cannot be used."
 
 
 class CellInput:
-    """One open input file; a context manager.
+    """One open input; a context manager.
 
     Made by :func:`open_input`.
     """
 
     def __init__(
-        self, path: Path, parts: InputParts, *, counts: tuple[str, CountBlocks], var: pd.DataFrame, genes: InputGenes
+        self, path: Place, parts: InputParts, *, counts: tuple[str, CountBlocks], var: pd.DataFrame, genes: InputGenes
     ) -> None:
         self.path = path
         self.counts_address, self._blocks = counts
@@ -135,7 +136,7 @@ class CellInput:
 
 
 def open_input(
-    path: str | Path,
+    path: str | Path | CensusCells,
     *,
     layer: str | None = None,
     gene_column: str | None = None,
@@ -163,7 +164,7 @@ def open_input(
     InputError
         If the file is missing, of another kind, damaged, empty, or holds no counts.
     """
-    path = Path(path)
+    path = as_place(path)
     parts = _open_parts(path, scratch=scratch, memory_bytes=memory_bytes)
     try:
         with _readable(path):
@@ -182,33 +183,9 @@ def open_input(
         raise
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Give what tells whether a file or folder is still the same one, without reading all of it; for JSON.
-
-    Raises
-    ------
-    InputError
-        If it is no longer there.
-    """
-    try:
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            digest = hashlib.sha256()
-            for file in files:
-                facts = file.stat()
-                digest.update(f"{file.relative_to(path).as_posix()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-            return {"n_files": len(files), "sha256_listing": digest.hexdigest()}
-        facts = path.stat()
-        with path.open("rb") as stream:
-            first = stream.read(_MIB)
-            stream.seek(max(0, facts.st_size - _MIB))
-            ends = hashlib.sha256(first + stream.read(_MIB)).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read any more ({error.strerror}). Put it back, or leave it out.") from error
-    return {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256_ends": ends}
-
-
-def _open_parts(path: Path, *, scratch: Path, memory_bytes: int) -> InputParts:
+def _open_parts(path: Place, *, scratch: Path, memory_bytes: int) -> InputParts:
+    if isinstance(path, CensusCells):
+        return open_census(path, scratch=scratch, memory_bytes=memory_bytes)
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if not other.name.startswith("."))
         raise InputError(
@@ -268,7 +245,7 @@ def _holds_counts(parts: InputParts, key: str) -> bool:
     return as_counts(parts.candidates[key].open().sample())[1] is None
 
 
-def _gene_columns(var: pd.DataFrame, path: Path) -> np.ndarray | None:
+def _gene_columns(var: pd.DataFrame, path: Place) -> np.ndarray | None:
     """Give the columns that are genes where the file also has proteins or peaks, else None."""
     if "feature_types" not in var.columns:
         return None
@@ -281,7 +258,7 @@ def _gene_columns(var: pd.DataFrame, path: Path) -> np.ndarray | None:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Place) -> Iterator[None]:
     """Turn what the libraries raise on a damaged file into words."""
     try:
         yield

@@ -11,6 +11,7 @@ import pandas as pd
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import CategoryColumn, ObsColumn, ValueColumn
 from selfcell.data.atlas.inputs import CellInput
+from selfcell.data.atlas.places import address_of
 from selfcell.data.atlas.table_columns import as_categories, as_strings
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class ObsPlan:
             if name != self.source_key
         }
         if self.source_key is not None:
-            name = self.source_names[str(source.path.absolute())]
+            name = self.source_names[address_of(source.path)]
             filled[self.source_key] = _fill(
                 pd.Series(pd.Categorical([name]).repeat(len(read))),
                 self.columns[self.source_key],
@@ -140,7 +141,7 @@ def _add_sources(
     known = before.categories if isinstance(before, CategoryColumn) else ()
     stems = [source.path.stem for source in inputs]
     for source in inputs:
-        stem, path = source.path.stem, str(source.path.absolute())
+        stem, path = source.path.stem, address_of(source.path)
         plan.source_names[path] = path if stem in known or stems.count(stem) > 1 else stem
     plan.columns[key] = CategoryColumn(categories=tuple(dict.fromkeys([*known, *plan.source_names.values()])))
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
+from selfcell.core.words import in_bytes
 from selfcell.data.atlas.duplicates import find_duplicates
 from selfcell.data.atlas.gather import GatherTask, gather, journal_path
 from selfcell.data.atlas.index import SHARD_FOLDER, ShardEntry, SourceEntry, gene_index_dtype
@@ -89,7 +90,7 @@ def _bar(what: str, *, total: int, done: int) -> Iterator[tqdm]:
 
 
 def refuse_full_disk(plan: Plan, shop: Workshop, *, codec: str) -> None:
-    """Refuse to begin where run files and shards will not fit.
+    """Say how much disk run files and shards will take, and refuse to begin where there is less.
 
     Raises
     ------
@@ -100,7 +101,15 @@ def refuse_full_disk(plan: Plan, shop: Workshop, *, codec: str) -> None:
     per_cell = saved.values_per_cell * (gene_index_dtype(len(plan.genes)).itemsize + 2) + _RECORD_BYTES
     share = 1.0 if codec == "none" else _SHARE_COMPRESSED
     begun = [*shop.runs.glob("*.run"), *shop.shards.glob("*/**/*")]
-    needed = saved.n_cells * per_cell * (1 + share) - sum(file.stat().st_size for file in begun if file.is_file())
+    stays = saved.n_cells * per_cell * share
+    logger.info(
+        "%s cells of about %s genes each: some %s for the atlas, and %s beside it while it is built.",
+        f"{saved.n_cells:,}",
+        f"{saved.values_per_cell:,.0f}",
+        in_bytes(stays),
+        in_bytes(saved.n_cells * per_cell),
+    )
+    needed = saved.n_cells * per_cell + stays - sum(file.stat().st_size for file in begun if file.is_file())
     free = shutil.disk_usage(shop.atlas).free
     if needed > free:
         raise InputError(
@@ -149,7 +158,7 @@ def _tasks(
         for begin in range(start, stop, longest):
             yield ScatterTask(
                 number=number,
-                path=Path(source.path),
+                path=plan.places[number],
                 fingerprint=source.fingerprint,
                 start=begin,
                 stop=min(begin + longest, stop),

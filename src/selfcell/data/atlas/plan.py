@@ -17,9 +17,10 @@ from selfcell.core.errors import InputError
 from selfcell.data.atlas.gene_aliases import GeneAliases, load_aliases
 from selfcell.data.atlas.gene_match import learn_aliases
 from selfcell.data.atlas.index import AtlasIndex, gene_index_dtype
-from selfcell.data.atlas.inputs import CellInput, fingerprint, open_input
+from selfcell.data.atlas.inputs import CellInput, open_input
 from selfcell.data.atlas.obs import ObsPlan, plan_obs
-from selfcell.data.atlas.scatter import explained, refuse_changed
+from selfcell.data.atlas.places import Place, address_of, fingerprint, refuse_changed
+from selfcell.data.atlas.scatter import explained
 from selfcell.data.atlas.settings import AtlasSettings, describe_differences
 from selfcell.data.atlas.vocabulary import GeneMatch, make_vocabulary, match_to_vocabulary, read_vocabulary
 from selfcell.data.genes import WARN_OVERLAP, GeneTable
@@ -77,6 +78,8 @@ class Plan:
     """A plan with all that its tasks need."""
 
     saved: SavedPlan
+    places: tuple[Place, ...]
+    """Of the inputs."""
     genes: GeneTable
     obs: ObsPlan
     matches: tuple[GeneMatch, ...]
@@ -100,7 +103,7 @@ def read_plan(path: Path) -> SavedPlan | None:
         raise InputError(f"{path} is damaged. Begin anew (--overwrite).") from error
 
 
-def refuse_other(saved: SavedPlan, kind: str, inputs: Sequence[Path], settings: AtlasSettings) -> None:
+def refuse_other(saved: SavedPlan, kind: str, inputs: Sequence[Place], settings: AtlasSettings) -> None:
     """Refuse to go on with an interrupted build under other options, or from inputs that changed.
 
     Raises
@@ -113,7 +116,7 @@ def refuse_other(saved: SavedPlan, kind: str, inputs: Sequence[Path], settings: 
             f"An interrupted {saved.kind} is in the way. Give its command again, or drop it (--overwrite)."
         )
     difference = describe_differences(
-        {"inputs": [str(path.absolute()) for path in inputs], **settings.model_dump(mode="json")},
+        {"inputs": [address_of(place) for place in inputs], **settings.model_dump(mode="json")},
         {"inputs": [source.path for source in saved.inputs], **saved.settings},
     )
     if difference is not None:
@@ -121,12 +124,12 @@ def refuse_other(saved: SavedPlan, kind: str, inputs: Sequence[Path], settings: 
             f"The interrupted {kind} had other options: {difference}. Give the same to go on, or begin anew "
             "(--overwrite)."
         )
-    for source in saved.inputs:
-        refuse_changed(Path(source.path), source.fingerprint)
+    for place, source in zip(inputs, saved.inputs, strict=True):
+        refuse_changed(place, source.fingerprint)
 
 
 def make_plan(
-    inputs: Sequence[Path],
+    inputs: Sequence[Place],
     settings: AtlasSettings,
     *,
     atlas: AtlasIndex | None,
@@ -139,7 +142,7 @@ def make_plan(
     Parameters
     ----------
     inputs
-        Files of cells.
+        Files of cells, or cells of the census.
     settings
         Options.
     atlas
@@ -194,10 +197,10 @@ def make_plan(
             "Genes or obs columns come out otherwise than when the build began, perhaps because a gene list changed or "
             "selfcell was upgraded. Begin anew (--overwrite)."
         )
-    return Plan(saved, genes, obs, matches, reports)
+    return Plan(saved, tuple(inputs), genes, obs, matches, reports)
 
 
-def _opened(path: Path, settings: AtlasSettings, *, scratch: Path, memory_bytes: int) -> CellInput:
+def _opened(path: Place, settings: AtlasSettings, *, scratch: Path, memory_bytes: int) -> CellInput:
     try:
         source = open_input(
             path,
@@ -258,7 +261,7 @@ def _new_plan(
 ) -> SavedPlan:
     saved = tuple(
         SavedInput(
-            path=str(source.path.absolute()),
+            path=address_of(source.path),
             fingerprint=fingerprint(source.path),
             n_cells=source.n_cells,
             counts_address=source.counts_address,

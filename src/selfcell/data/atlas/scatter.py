@@ -12,15 +12,15 @@ import pandas as pd
 
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
+from selfcell.data.atlas.census import PRIMARY_COLUMN
 from selfcell.data.atlas.index import gene_index_dtype
-from selfcell.data.atlas.inputs import CellInput, fingerprint, open_input
+from selfcell.data.atlas.inputs import CellInput, open_input
 from selfcell.data.atlas.kernels import remap_rows
 from selfcell.data.atlas.obs import ObsPlan
+from selfcell.data.atlas.places import Place, refuse_changed
 from selfcell.data.atlas.runs import Block, run_path, write_run
 from selfcell.data.atlas.spool import pack_obs
 
-PRIMARY_COLUMN = "is_primary_data"
-"""Column of obs that tells, in files of CELLxGENE, whether a cell is not in another data set too."""
 _SPAN = 2**16
 _MAX_BLOCK = 2**14
 _SHARE_FOR_RUN = 2
@@ -33,7 +33,7 @@ class ScatterTask:
 
     number: int
     """Of the input."""
-    path: Path
+    path: Place
     fingerprint: dict[str, Any]
     start: int
     stop: int
@@ -80,24 +80,7 @@ def scatter(task: ScatterTask, advance: Callable[[int], Any] = unheard) -> None:
         raise explained(error, task.path) from error
 
 
-def refuse_changed(path: Path, known: dict[str, Any]) -> None:
-    """Refuse an input that is not what it was when the build began.
-
-    Raises
-    ------
-    InputError
-        If it is gone or changed.
-    """
-    if not path.exists():
-        raise InputError(f"{path} is gone. Put it back and give the same command again: what is done is kept.")
-    if fingerprint(path) != known:
-        raise InputError(
-            f"{path} has changed since the build began. Put the old file back and give the same command again, or "
-            "begin anew (--overwrite)."
-        )
-
-
-def explained(error: OSError, path: Path) -> InputError:
+def explained(error: OSError, path: Place) -> InputError:
     """Say in words what the system reported while a build read ``path`` or wrote."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return InputError(
