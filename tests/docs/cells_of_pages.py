@@ -21,13 +21,13 @@ SMALL = {
 def make_cells() -> anndata.AnnData:
     """Simulate cells with the genes, proteins, columns and embeddings that pages name."""
     adata = simulate_cells(
-        n_cells=400, n_genes=80, n_types=3, n_donors=10, n_batches=2, n_proteins=6, mean_counts=300.0, seed=3
+        n_cells=400, n_genes=80, n_types=3, n_donors=10, n_batches=3, n_proteins=6, mean_counts=300.0, seed=3
     )
     adata.var_names = ["CD3E", "CD19", *adata.var_names[2:]]
     adata.uns["protein_names"] = np.array(["CD3", "CD19", "CD4", "CD8", "CD14", "CD45"], dtype=object)
     obs = adata.obs.rename(columns={"donor": "donor_id", "batch": "study"})
     obs["cell_type"] = obs["cell_type"].cat.rename_categories(["B cell", "T cell", "monocyte"])
-    obs["study"] = obs["study"].cat.rename_categories(["Muraro", "Tosti"])
+    obs["study"] = obs["study"].cat.rename_categories(["Muraro", "Tosti", "Fasolino"])
     obs["Donor"], obs["Batch"], obs["mergedcelltype"] = obs["donor_id"], obs["study"], obs["cell_type"]
     obs["tissue"] = np.where(np.arange(len(obs)) % 3, "lung", "blood")
     obs["dataset_id"] = obs["study"]

@@ -37,6 +37,7 @@ NOT_RUN = {
     r"\b(big|sctab|atlas20m)\b|https://|s3://": "cells that few have; test_commands.py reads these commands",
 }  # fmt: skip
 NO_PYTHON = {
+    "README": "fetches real cells; first_steps does the same on a file",
     "benchmark": "starts jobs on a cluster",
     "clusters": "starts jobs on a cluster",
     "checkpoints": "needs the paper's file",
