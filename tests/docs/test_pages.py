@@ -1,74 +1,160 @@
-"""What the pages show is run as it stands there, on simulated cells with the columns that the pages name."""
+"""What the pages show is run as it stands there, on simulated cells; what is not run is listed with its reason."""
 
-import os
+import itertools
 import re
+import runpy
+import shlex
+import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
-import numpy as np
+import anndata
 import pytest
+import typer.main
 
-from selfcell.data.simulate import simulate_cells
+import selfcell
+from selfcell.cli.app import app
+from selfcell.training.fit import fit
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["annotate", "integrate", "proteins"]
-SETS_UP = ("pip install", "hf auth")
-_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+HERE = Path(__file__).parent
+pages = SimpleNamespace(**runpy.run_path(str(HERE / "pages.py")))
+given = SimpleNamespace(**runpy.run_path(str(HERE / "cells_of_pages.py")))
+PROGRAM = typer.main.get_command(app)
+
+NOT_RUN = {
+    r"^(pip|make|hf|bash|export|source|sbatch|squeue|scontrol|dask|\.venv)\b": "sets up, or belongs to a cluster",
+    r"^python benchmarks/": "measures for minutes; tests/test_benchmarks.py runs the scripts small",
+    r"^(torchrun|srun)\b|--devices": "several processes: tests/training/test_processes.py",
+    r"^selfcell (demo|datasets)\b": "fetches real cells; `make demo` and the tests marked network do",
+    r"^selfcell benchmark (run )?(plans|work)/|--dask": "hours, on fetched cells; tests/benchmark runs small plans",
+    r"^selfcell benchmark \S+ --out \S+$": "trains for minutes; tests/cli/test_benchmark.py runs a small plan",
+    r"^selfcell (push|pull)\b|my-lab/|HF_HUB_OFFLINE": "the Hub; tests/hub has one of its own",
+    r"^selfcell programs\b|msigdb|trrust": "fetches gene sets; tests/data/test_programs.py does",
+    r"import-checkpoint|models/random-mask": "the paper's file; tests/cli/test_import_checkpoint.py makes such files",
+    r"--by (scib-metrics|cz-benchmarks)": "packages that need not be there; tests/downstream/test_score_embeddings.py",
+    r"replaced:|runs/replaced|judged-replaced": "a module of the reader's; test_own_task.py follows that page",
+    r"\b(big|sctab|atlas20m)\b|https://|s3://": "cells that few have; test_commands.py reads these commands",
+}  # fmt: skip
+NO_PYTHON = {
+    "README": "fetches real cells; first_steps does the same on a file",
+    "benchmark": "starts jobs on a cluster",
+    "clusters": "starts jobs on a cluster",
+    "checkpoints": "needs the paper's file",
+    "hub": "needs the Hub; tests/hub runs the same calls",
+    "own-task": "test_own_task.py runs it",
+    "CONTRIBUTING": "shows style",
+}
+GIVEN = {
+    "data": ("runs/mae",), "export": ("runs/mae", "runs/typed"), "judgement": ("runs/mae", "embedded.h5ad"),
+    "streaming": ("atlas",), "clusters": ("atlas",),
+}  # fmt: skip
+"""What a page takes for there, as another page has made it."""
+NOTHING_TO_RUN = {
+    "CONTRIBUTING", "api", "architecture", "changelog", "checkpoints", "contributing", "departures",
+    "dependencies", "faq", "hub", "index", "own-task", "pretext-tasks", "programs", "reproduce", "results", "scaling",
+    "speed",
+}  # fmt: skip
+"""Pages without a block, or with none but those of ``NOT_RUN`` and ``NO_PYTHON``."""
+_EPOCHS = 2
 
 
-class Block(NamedTuple):
-    language: str
-    code: str
+def why_not(words: list[str]) -> str | None:
+    """Give the reason why a command of a page is not run; None if it is."""
+    line = " ".join(words)
+    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, line)), None)
 
 
-def blocks_of(page: Path) -> Iterator[Block]:
-    """Give what a page shows to be run, in order."""
-    for language, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, _commands(text) if language == "console" else text)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """The files that pages name, the atlas and the models that some take for there."""
+    folder = tmp_path_factory.mktemp("pages")
+    given.write_files(folder)
+    return folder
 
 
-def _commands(text: str) -> str:
-    """Take out the prompts, what is printed, and what sets up."""
-    lines = [line for line in text.splitlines() if line.startswith(("$ ", "> "))]
-    joined = "\n".join(line[2:] if line.startswith("$ ") else "  " + line[2:] for line in lines)
-    return "\n".join(line for line in joined.splitlines() if not line.startswith(SETS_UP))
+@pytest.fixture(scope="module")
+def made(files, tmp_path_factory) -> Path:
+    """An atlas, and models, that some pages take for there."""
+    folder = tmp_path_factory.mktemp("made")
+    selfcell.build_atlas([files / "lung.h5ad", files / "liver.h5ad"], folder / "atlas")
+    mae = selfcell.pretrain(files / "cells.h5ad", given.SMALL, out=folder / "runs/mae", show_progress=False)
+    training = {"training": {"max_epochs": 1}}
+    cells = anndata.read_h5ad(files / "cells.h5ad")
+    selfcell.finetune(mae, cells, label_key="cell_type", donor_key="donor_id", settings=training,
+                      validation_fraction=0.2, out=folder / "runs/typed")  # fmt: skip
+    selfcell.embed(cells, mae)
+    cells.write_h5ad(folder / "embedded.h5ad")
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A folder with the files that pages name."""
-    adata = simulate_cells(
-        n_cells=360, n_genes=80, n_types=3, n_donors=8, n_batches=2, n_proteins=6, mean_counts=300.0, seed=3
-    )
-    adata.obs = adata.obs.rename(columns={"donor": "donor_id", "batch": "study"})
-    adata.obsm["X_other"] = np.random.default_rng(0).normal(size=(adata.n_obs, 4)).astype(np.float32)
-    adata.write_h5ad(tmp_path / "cells.h5ad")
-    adata.write_h5ad(tmp_path / "cite.h5ad")
-    is_query = adata.obs["donor_id"].isin(list(adata.obs["donor_id"].cat.categories[:2]))
-    adata[is_query].copy().write_h5ad(tmp_path / "query.h5ad")
-    adata[is_query].copy().write_h5ad(tmp_path / "new.h5ad")
-    adata[~is_query].copy().write_h5ad(tmp_path / "reference.h5ad")
+def folder(tmp_path, files, monkeypatch) -> Path:
+    """A folder to follow a page in, with training cut short and trials run in this process."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+
+    def short(objective, settings, **others):
+        return fit(objective, settings.model_copy(update={"max_epochs": min(settings.max_epochs, _EPOCHS)}), **others)
+
+    monkeypatch.setattr("selfcell.training.pretrain.fit", short)
+    monkeypatch.setattr("selfcell.downstream.supervised.fit", short)
+    monkeypatch.setattr("selfcell.benchmark.trials.n_cores", lambda: 1)
+    monkeypatch.setattr("selfcell.cli.app._set_up_logging", lambda _level: None)
     return tmp_path
+
+
+def run(words: list[str]) -> None:
+    """Run a command in this process, as a shell would."""
+    if words[0] != "selfcell":
+        subprocess.run(words, check=True, capture_output=True)
+        return
+    globbed = [sorted(map(str, Path().glob(word))) if word.endswith("/*.h5ad") else [word] for word in words[1:]]
+    arguments = list(itertools.chain.from_iterable(globbed))
+    arguments += ["--seconds", "1"] if arguments[0] == "doctor" else []
+    assert not PROGRAM.main(arguments, prog_name="selfcell", standalone_mode=False)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_can_be_followed(page, folder):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+@pytest.mark.parametrize("page", [page for page in pages.PAGES if page not in NOTHING_TO_RUN])
+def test_a_page_can_be_followed(page, folder, request, capsys):
+    (folder / "runs").mkdir()
+    for path in GIVEN.get(page, ()):
+        source = request.getfixturevalue("made") / path
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / path)
     namespace: dict[str, object] = {}
-    blocks = list(blocks_of(DOCS / f"{page}.md"))
-    assert len(blocks) >= 3
-    for block in blocks:
-        if block.language == "python":
+    n_run = 0
+    for block in pages.blocks_of(pages.PAGES[page]):
+        if block.language == "python" and page not in NO_PYTHON:
             exec(compile(block.code, f"{page}.md", "exec"), namespace)
-            continue
-        done = subprocess.run(
-            ["bash", "-euc", block.code], cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+            n_run += 1
+        for words in pages.commands_of(block.code) if block.language == "console" else ():
+            if why_not(words) is None:
+                try:
+                    run(words)
+                except Exception as fault:
+                    fault.add_note(f"This came from `{shlex.join(words)}` of {page}.md.")
+                    raise
+                n_run += 1
+    assert n_run
+
+
+def test_pages_that_are_not_followed_show_nothing_that_could_be():
+    for page in NOTHING_TO_RUN:
+        for block in pages.blocks_of(pages.PAGES[page]):
+            assert block.language != "python" or page in NO_PYTHON, page
+            if block.language == "console":
+                assert not [words for words in pages.commands_of(block.code) if why_not(words) is None], page
+
+
+def test_every_reason_is_of_use():
+    lines = [
+        " ".join(words)
+        for path in pages.PAGES.values()
+        for block in pages.blocks_of(path)
+        if block.language in {"console", "bash"}
+        for words in pages.commands_of(block.code)
+    ]
+    assert not [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in lines)]

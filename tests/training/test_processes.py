@@ -21,12 +21,14 @@ from selfcell.data.loader import cell_loader
 from selfcell.data.splits import split_from_json
 from selfcell.downstream.finetune import finetune
 from selfcell.pretext import PRETEXT_TASKS
+from selfcell.training.pretrain import pretrain
 from selfcell.training.processes import (
     SharedLoaders,
     check_processes,
     is_first_process,
     mute_others,
     refuse_several,
+    slurm_plugins,
     wait_for_all,
 )
 from selfcell.training.run_folder import load, read_manifest
@@ -218,6 +220,22 @@ def test_another_number_of_processes_than_was_set_is_refused(monkeypatch, variab
     refused = contextlib.nullcontext() if message is None else pytest.raises(InputError, match=message)
     with refused:
         check_processes(settings)
+
+
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+def test_under_slurm_a_training_begins_from_its_own_run_alone(adata, tmp_path, monkeypatch):
+    clear(monkeypatch)
+    for name, value in {**SLURM, "SLURM_NTASKS": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_text("what another training has left, told by SLURM to stop")
+    settings = recording.changed(training={"max_epochs": 1})
+    run = pretrain(adata, settings, out=tmp_path / "run", show_progress=False)
+    assert run.manifest["fit"]["epochs"] == 1
+    (environment,) = slurm_plugins()
+    assert not environment.auto_requeue, "Lightning would put a checkpoint of its own into the working directory"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert slurm_plugins() == []
 
 
 def test_others_than_the_first_process_log_errors_only(monkeypatch):

@@ -118,6 +118,23 @@ def evaluate(
     ------
     InputError
         If models, cells or columns cannot be worked with; before any training.
+
+    Examples
+    --------
+    >>> scores = selfcell.evaluate(
+    ...     "runs/mae",
+    ...     "cells.h5ad",
+    ...     label_key="cell_type",
+    ...     donor_key="donor_id",
+    ...     out="judged",
+    ...     regimes=["zero_shot"],
+    ...     baselines=["pca_knn"],
+    ...     n_seeds=1,
+    ...     show_progress=False,
+    ... )
+    >>> by_method = scores.query("metric == 'macro_f1'").groupby("method")["value"].mean()
+    >>> sorted(by_method.index)
+    ['pca_knn', 'zero_shot']
     """
     given = [model] if isinstance(model, TrainedModel | str | Path) else model
     models = [as_model(one) for one in given]

@@ -84,7 +84,7 @@ def stream_cells(
 
     Examples
     --------
-    >>> loader = stream_cells("atlas", minibatch_size=1024, codes=["cell_type"], where="tissue == 'lung'")
+    >>> loader = selfcell.stream_cells("atlas", minibatch_size=1024, codes=["cell_type"], where="tissue == 'lung'")
     >>> for minibatch in loader:
     ...     expression = minibatch.expression()
     ...     first_type = loader.names["cell_type"][minibatch.codes["cell_type"][0]]

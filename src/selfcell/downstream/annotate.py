@@ -91,6 +91,12 @@ def annotate(
     ------
     InputError
         If reference and label do not go together, or the cells cannot be worked with.
+
+    Examples
+    --------
+    >>> query = anndata.read_h5ad("query.h5ad")
+    >>> selfcell.annotate(query, "runs/mae", reference="reference.h5ad", label_key="cell_type", donor_key="donor_id")
+    >>> sure = query[query.obs["predicted_type_confidence"] > 0.9]
     """
     model = as_model(model)
     if (reference is None) != (label_key is None):

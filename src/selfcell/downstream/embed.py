@@ -53,6 +53,13 @@ def embed(
     ------
     InputError
         If the cells have no counts, or their genes do not match the encoder's.
+
+    Examples
+    --------
+    >>> adata = anndata.read_h5ad("cells.h5ad")
+    >>> selfcell.embed(adata, "runs/mae")
+    >>> adata.obsm["X_selfcell"].shape[1]
+    64
     """
     model = as_model(model)
     refuse_foreign_key(adata, key_added, adata.obsm, "obsm")

@@ -64,6 +64,12 @@ def embed_atlas(
         the encoder's genes.
     FloatingPointError
         If the encoder gives values that are not finite.
+
+    Examples
+    --------
+    >>> embedded = selfcell.embed_atlas("atlas", "runs/mae", where="tissue == 'lung'")
+    >>> embedded.obsm["X_selfcell"].shape[1]
+    64
     """
     model = as_model(model)
     cells = open_atlas(path, cache_folder=cache_folder)

@@ -56,6 +56,10 @@ def export(model: TrainedModel | str | Path, path: str | Path, *, overwrite: boo
         large for it.
     FloatingPointError
         If what the file gives differs from what the model gives by more than :data:`TOLERANCE`; no file is left then.
+
+    Examples
+    --------
+    >>> selfcell.export("runs/mae", "encoder.pt2")
     """
     model, path = as_model(model), Path(path)
     if path.suffix not in FORMATS:

@@ -99,6 +99,13 @@ def finetune(
     ------
     InputError
         If cells, labels, settings or folder cannot be worked with; before any training.
+
+    Examples
+    --------
+    >>> settings = {"target": "protein_counts", "training": {"max_epochs": 2}}
+    >>> proteins = selfcell.finetune(
+    ...     "runs/mae", "cite.h5ad", task="cross_modality", settings=settings, out="runs/proteins", show_progress=False
+    ... )
     """
     task_class = DOWNSTREAM_TASKS[task]
     out, model = Path(out), as_model(model)

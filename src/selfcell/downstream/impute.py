@@ -71,6 +71,12 @@ def impute(
     ------
     InputError
         If the model has no decoder, the key is taken, or the cells cannot be worked with.
+
+    Examples
+    --------
+    >>> cells = anndata.read_h5ad("query.h5ad")
+    >>> selfcell.impute(cells, "runs/mae")
+    >>> expected = cells[:, "CD3E"].layers["imputed"]
     """
     if not isinstance(adata, anndata.AnnData):
         raise InputError(

@@ -63,6 +63,13 @@ def predict_modality(
     InputError
         If the model predicts no targets, or not these; if the cells cannot be worked with; or if there were more than
         a thousand million values.
+
+    Examples
+    --------
+    >>> cells = anndata.read_h5ad("query.h5ad")
+    >>> key = selfcell.predict_modality(cells, "runs/proteins", names=["CD3", "CD19"])
+    >>> cells.obsm[key].shape[1]
+    2
     """
     model = as_model(model)
     if model.manifest.get("task") != "cross_modality":

@@ -71,6 +71,13 @@ def score_embeddings(
     InputError
         If a key or column is not there, an embedding is not finite, there is one type alone, batches are needed, or
         the package is not installed.
+
+    Examples
+    --------
+    >>> adata = anndata.read_h5ad("cells.h5ad")
+    >>> scores = selfcell.score_embeddings(adata, ["X_pca", "X_scGPT"], label_key="cell_type", batch_key="study")
+    >>> list(scores.index)
+    ['X_pca', 'X_scGPT']
     """
     if by not in SCORERS:
         raise InputError(f"There are no scores by {by!r}. {did_you_mean(by, list(SCORERS))}")

@@ -60,6 +60,11 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     ------
     InputError
         If the folder is neither, or something in it is missing.
+
+    Examples
+    --------
+    >>> selfcell.report("runs/mae").name  # or of what evaluate, demo or benchmark wrote
+    'report.html'
     """
     folder = Path(folder)
     path = Path(out) if out is not None else folder / "report.html"

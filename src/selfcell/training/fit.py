@@ -29,7 +29,7 @@ from selfcell.training.collapse import CollapseWatch
 from selfcell.training.faults import explained
 from selfcell.training.means import TrainingMeans
 from selfcell.training.module import ObjectiveModule
-from selfcell.training.processes import SharedLoaders, is_first_process, wait_for_all
+from selfcell.training.processes import SharedLoaders, is_first_process, slurm_plugins, wait_for_all
 from selfcell.training.progress import CellProgressBar, EpochLog
 from selfcell.training.resume import Reached
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
@@ -209,8 +209,10 @@ def _trainer(
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        plugins=[SafetensorsCheckpointIO()],
+        plugins=[SafetensorsCheckpointIO(), *slurm_plugins()],
         logger=loggers(settings.tracker, out),
+        # Lightning would begin from what other trainings have left in the working directory.
+        default_root_dir=out,
         num_sanity_val_steps=0,
         limit_val_batches=None if watched else 0,
         enable_progress_bar=False,

@@ -26,6 +26,13 @@ def preset(name: str) -> dict[str, Any]:
     ------
     InputError
         If there is no preset of this name.
+
+    Examples
+    --------
+    >>> settings = selfcell.preset("paper-random")
+    >>> settings["pretext"]["mask_fraction"]
+    0.5
+    >>> settings["training"]["max_epochs"] = 20  # then selfcell.pretrain(cells, settings, out=...)
     """
     return tomllib.loads(preset_text(name))
 

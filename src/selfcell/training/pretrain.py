@@ -89,6 +89,13 @@ def pretrain(
         If the cells, the settings or the folder cannot be worked with; before any training.
     KeyboardInterrupt
         If interrupted; the run can be resumed.
+
+    Examples
+    --------
+    >>> settings = {"data": {"donor_key": "donor_id", "test_fraction": 0.3}, "training": {"max_epochs": 2}}
+    >>> model = selfcell.pretrain("cells.h5ad", settings, out="runs/mae", show_progress=False)
+    >>> model.manifest["fit"]["epochs"]
+    2
     """
     out = Path(out)
     settings = _resolved(settings, out, resume=resume)

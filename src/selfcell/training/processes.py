@@ -69,6 +69,16 @@ def check_shares(settings: TrainingSettings, loaders: Mapping[str, CellLoader]) 
         loader.share(0, settings.devices * settings.nodes)
 
 
+def slurm_plugins() -> list[SLURMEnvironment]:
+    """Give what Lightning is to know of SLURM, where SLURM has started this process; else nothing.
+
+    Left to itself Lightning answers SIGUSR1 with a checkpoint of its own in the working directory, from which the next
+    training there would begin, whatever it trains; and it puts the job into the queue again. A run has its checkpoint.
+    """
+    under_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if under_slurm else []
+
+
 def refuse_several(settings: TrainingSettings, what: str) -> None:
     """Refuse more than one process where only one can do the work.
 

@@ -232,6 +232,12 @@ def load(model: str | Path) -> TrainedModel:
     InputError
         If it is no finished run folder of a format that can be read, a file in it is damaged, or the Hub has no such
         model.
+
+    Examples
+    --------
+    >>> model = selfcell.load("runs/mae")  # or "org/name" on the Hub
+    >>> model.encoder.n_latent
+    64
     """
     path, address = find_model(model)
     manifest = read_manifest(path)

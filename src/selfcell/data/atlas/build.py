@@ -81,6 +81,12 @@ def build_atlas(
     ------
     InputError
         If an input cannot be used, ``out`` holds something else, or there is too little disk or memory.
+
+    Examples
+    --------
+    >>> index = selfcell.build_atlas(["lung.h5ad", "liver.h5ad"], "atlas", memory="2GB", source_key="file")
+    >>> settings = {"data": {"donor_key": "donor_id"}, "training": {"max_epochs": 2}}
+    >>> model = selfcell.pretrain("atlas", settings, out="runs/streamed", show_progress=False)
     """
     options = build(AtlasSettings, settings)
     paths = _checked(inputs)
@@ -139,6 +145,12 @@ def append_to_atlas(
     ------
     InputError
         As :func:`build_atlas`, and if an input is in the atlas already.
+
+    Examples
+    --------
+    >>> index = selfcell.append_to_atlas("atlas", ["spleen.h5ad"])
+    >>> len(index.sources)
+    3
     """
     paths = _checked(inputs)
     shop = _workshop(Path(atlas), memory=memory, workers=workers, dask=dask)

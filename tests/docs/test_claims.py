@@ -1,0 +1,109 @@
+"""What pages say of the program is true: messages, the picture, a script that goes on, the paper's plan."""
+
+import os
+import re
+import runpy
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import selfcell
+from selfcell.benchmark.opened import Benchmark
+from selfcell.data.simulate import simulate_cells
+
+pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "pages.py")))
+ROOT = pages.ROOT
+
+
+def code_in_one_line() -> str:
+    """Give the package's code with texts that go over several lines put together."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    return re.sub(r'"\s*\n\s*f?"', "", code)
+
+
+def test_messages_on_the_page_of_data_are_those_of_the_program():
+    page = pages.PAGES["data"].read_text(encoding="utf-8")
+    section = page.split("## Gene names and counts, message by message")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+    code = code_in_one_line()
+    parts = [part.strip(" (),") for message in messages for part in message.split("…") if len(part.strip(" (),")) > 4]
+    assert len(messages) > 12
+    assert not [part for part in parts if part not in code]
+
+
+def test_the_picture_shows_the_rooms_that_there_are():
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    shown = set(re.findall(r'class="name"[^>]*>([^<]+)<', picture)) - {"cells", "run folder", "report.html"}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = set(contracts[0]["layers"])
+    assert shown == layers - {"__main__", "cli", "core"}
+    assert "prefers-color-scheme: dark" in picture
+
+
+PAPER_FILES = (
+    "hlca", "pbmc", "tabula_sapiens", "sctab_sample", "hippocampus", "circulating_immune", "cortical_development",
+    "great_apes", "non_neuronal_brain", "lung", "neurips_cite", "neurips_multiome",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_paper_s_plan_is_one_and_has_as_many_trainings_as_its_page_says(tmp_path):
+    shutil.copy(ROOT / "plans" / "paper.toml", tmp_path)
+    adata = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=20, n_proteins=3, n_peaks=9, seed=0)
+    adata.obs["donor_id"] = adata.obs["DonorID"] = adata.obs.pop("donor")
+    adata.obs["dataset_id"] = adata.obs["batch"].astype(str)
+    adata.obs["batch"] = np.where(np.arange(120) % 4, "s1d1", "s2d1")
+    for name in PAPER_FILES:
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    selfcell.build_atlas([tmp_path / "lung.h5ad"], tmp_path / "sctab")
+    benchmark = Benchmark.open(tmp_path / "paper.toml", tmp_path / "out")
+    benchmark.check_cells()
+    trainings = Counter(encoder.corpus for encoder, runs in benchmark.pretrainings().items() for _ in runs)
+    assert trainings["sctab"] == 35 and sum(trainings.values()) == 65
+    assert "The plan has 65 pre-trainings" in pages.PAGES["reproduce"].read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:types|size|expression)_\w+|proteins|chromatin|integration)`",
+                           pages.PAGES["reproduce"].read_text(encoding="utf-8")))  # fmt: skip
+    assert named <= set(benchmark.plan.targets)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a script for bash")
+def test_the_script_for_slurm_stops_before_the_time_is_up_and_goes_on(tmp_path):
+    scripts = [block.code for block in pages.blocks_of(pages.PAGES["clusters"]) if block.language == "bash"]
+    script = tmp_path / "pretrain.sbatch"
+    script.write_text(scripts[0].replace("pretrain atlas ", "pretrain cells.h5ad "))
+    simulate_cells(n_cells=3000, n_genes=60, seed=0).write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "large.toml").write_text(
+        '[data]\ndonor_key = "donor"\n[training]\nmax_epochs = 100000\npatience = 0\ncheckpoint_minutes = 0.001\n'
+    )
+    requeue = tmp_path / "bin" / "scontrol"
+    requeue.parent.mkdir()
+    requeue.write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\n')
+    requeue.chmod(requeue.stat().st_mode | stat.S_IXUSR)
+    path = f"{requeue.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    slurm = {"JOB_ID": "7", "JOB_NAME": "pretrain", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    environment = os.environ | {"PATH": path} | {f"SLURM_{name}": value for name, value in slurm.items()}
+    checkpoint = tmp_path / "runs" / "large" / "checkpoints" / "last.safetensors"
+    reached = []
+    for _ in range(2):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        job = subprocess.Popen(["bash", str(script)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        stop = time.monotonic() + 240
+        while time.monotonic() < stop and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.1)
+        job.send_signal(10)  # SIGUSR1, as --signal=B:USR1@300 has it
+        said = job.communicate(timeout=240)[1]
+        assert job.returncode == 0, said
+        reached.append(said)
+    assert (tmp_path / "requeued").read_text().splitlines() == ["requeue 7", "requeue 7"]
+    assert "Going on in epoch" in reached[1] and "Going on" not in reached[0]
+    assert not list(tmp_path.glob("hpc_ckpt*"))
