@@ -3,11 +3,13 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import requests
 
 from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.extras import import_extra
 
 STABLE = "stable"
 _LEAST_BUDGET = 2**28
@@ -109,14 +111,8 @@ def _words(error: Exception) -> str:
     return text.rstrip(".") or type(error).__name__
 
 
-def _package() -> Any:
-    try:
-        import cellxgene_census  # noqa: PLC0415 - takes seconds, and only the census needs it
-    except ImportError:
-        raise InputError(
-            "Reading the CELLxGENE Census needs cellxgene-census: pip install 'selfcell[census]'."
-        ) from None
-    return cellxgene_census
+def _package() -> ModuleType:
+    return import_extra("cellxgene_census", extra="census", use="Reading the CELLxGENE Census")
 
 
 _DAY_LABEL = "census_build_date"
