@@ -67,7 +67,7 @@ def test_the_paper_s_plan_is_one_and_has_as_many_trainings_as_its_page_says(tmp_
     selfcell.build_atlas([tmp_path / "lung.h5ad"], tmp_path / "sctab")
     benchmark = Benchmark.open(tmp_path / "paper.toml", tmp_path / "out")
     benchmark.check_cells()
-    trainings = Counter(encoder.corpus for encoder, runs in benchmark.pretrainings().items() for _ in runs)
+    trainings = Counter(one.encoder.corpus for one in benchmark.pretrainings())
     assert trainings["sctab"] == 35 and sum(trainings.values()) == 65
     assert "The plan has 65 pre-trainings" in pages.PAGES["reproduce"].read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:types|size|expression)_\w+|proteins|chromatin|integration)`",
