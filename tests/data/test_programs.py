@@ -246,7 +246,7 @@ def test_stored_programmes_come_back_as_they_were(tmp_path, as_regulons):
 def test_what_cannot_be_read_back_is_refused(write, tmp_path):
     for content, message in (
         ("a,b\n", r"must have the columns program, regulator and gene, but has a, b"),
-        ("", r"is damaged: No columns"),
+        ("", r"is damaged, or cut short \(No columns"),
         ("program,regulator,gene\na,,ENSG1\n", r"names 1 genes that are not among the 10 .*'ENSG1'.* another run"),
     ):
         with pytest.raises(InputError, match=message):

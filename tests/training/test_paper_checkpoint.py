@@ -423,7 +423,7 @@ def test_genes_that_do_not_fit_are_refused(released, tmp_path):
         with pytest.raises(InputError, match=message):
             checkpoint.imported()
     for name, content, message in (
-        ("genes.parquet", b"no table", "is damaged, or no Parquet file"),
+        ("genes.parquet", b"no table", "is damaged, or cut short"),
         ("genes.txt", b"GENE1", r"must be a \.parquet or \.csv file"),
     ):
         checkpoint.genes = tmp_path / name

@@ -14,6 +14,7 @@ from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.trials import Workplace
+from selfcell.core.atomic import atomic_folder
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
@@ -24,7 +25,7 @@ from selfcell.data.splits import sets_aside
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import TrainedModel, check_folder, claim_folder, prepare_folder
+from selfcell.training.run_folder import MARKER, TrainedModel, check_folder, claim_folder
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +186,9 @@ def evaluate(
     store = None if out is None else _store_of(Path(out), study)
     results = study.run(Workplace(jobs=jobs, show_progress=show_progress), store=store)
     if out is not None:
-        prepare_folder(Path(out), overwrite=True)
-        results.write(Path(out))
+        with atomic_folder(Path(out)) as temporary:
+            results.write(temporary)
+            (temporary / MARKER).touch()
     return results.scores
 
 

@@ -7,7 +7,6 @@ machines are merged by putting their files together.
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pandas as pd
 from selfcell.benchmark.trials import Failure, Outcome
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
+from selfcell.core.reading import check_fields
 from selfcell.downstream.base import TaskScores
 
 logger = logging.getLogger(__name__)
@@ -75,22 +75,18 @@ class OutcomeStore:
             # Read whole first: a file that is replaced meanwhile stays what it was.
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
                 arrays = {name: content[name] for name in content.files}
+            head = json.loads(str(arrays["head"]))
+            check_fields(head, format_version=int, seconds=(int, float))
+            if head["format_version"] > FORMAT_VERSION:
+                raise InputError(f"{file} was written by a newer selfcell. Upgrade it.")
+            return _outcome_of(head, arrays)
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - zip, NumPy and JSON each say in their own way that it is damaged
             logger.warning("%s is damaged (%s): its trial is run again.", file, error)
             return None
-        head = json.loads(str(arrays["head"]))
-        if head["format_version"] > FORMAT_VERSION:
-            raise InputError(f"{file} was written by a newer selfcell. Upgrade it.")
-        if "error" in head:
-            return Failure(head["error"], head["seconds"])
-        resampled = {name.split("/", 1)[1]: draws for name, draws in arrays.items() if name.startswith("resampled/")}
-        tables = {
-            name: pd.DataFrame({column: arrays[f"tables/{name}/{place}"] for place, column in enumerate(columns)})
-            for name, columns in head["columns"].items()
-        }
-        return Outcome(TaskScores(head["scores"], resampled), tables, head["seconds"], head["peak_memory_mb"])
 
     def forget(self, work_id: str) -> None:
         """Delete an outcome."""
@@ -98,6 +94,20 @@ class OutcomeStore:
 
     def _file(self, work_id: str) -> Path:
         return self.folder / f"{work_id}{SUFFIX}"
+
+
+def _outcome_of(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome | Failure:
+    if "error" in head:
+        check_fields(head, error=str)
+        return Failure(head["error"], head["seconds"])
+    check_fields(head, scores=dict, columns=dict, peak_memory_mb=(int, float, type(None)))
+    check_fields(head["scores"], **dict.fromkeys(head["scores"], (int, float)))
+    resampled = {name.split("/", 1)[1]: draws for name, draws in arrays.items() if name.startswith("resampled/")}
+    tables = {
+        name: pd.DataFrame({column: arrays[f"tables/{name}/{place}"] for place, column in enumerate(columns)})
+        for name, columns in head["columns"].items()
+    }
+    return Outcome(TaskScores(head["scores"], resampled), tables, head["seconds"], head["peak_memory_mb"])
 
 
 def _plain(column: pd.Series) -> np.ndarray:

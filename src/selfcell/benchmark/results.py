@@ -19,6 +19,7 @@ study.json          data, split, settings, versions, seconds
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import pandas as pd
 
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_json, read_table
+from selfcell.core.reading import check_fields, read_object, read_table, reading
 
 FORMAT_VERSION = 2
 UNFINISHED = ".trials"
@@ -76,11 +77,15 @@ CONFUSION_COLUMNS = (
 """Columns of ``confusion.csv.gz``. ``donor`` is the unit that is resampled for intervals."""
 
 
-_NEEDED = frozenset(
-    {"format_version", "task", "headline_metric", "dataset", "n_cells", "n_genes", "donor_key", "split"}
-    | {"n_seeds", "pretrain_seeds", "settings", "seconds", "versions", "machine"}
-)
-"""What ``study.json`` must say."""
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("format_version", "n_cells", "n_genes", "n_seeds"), int),
+    **dict.fromkeys(("task", "headline_metric", "dataset"), str),
+    **dict.fromkeys(("split", "settings", "seconds", "versions", "machine"), dict),
+    "donor_key": (str, type(None)),
+    "pretrain_seeds": list,
+}
+"""What ``study.json`` must say, and of which type."""
+_DETAIL = re.compile(r"[a-z_]+")
 NAMES = ("donor", "truth", "predicted", "label", "batch", "class", "feature")
 """Columns of names that come from data, and may look like numbers."""
 
@@ -172,10 +177,12 @@ def read_results(folder: Path) -> StudyResults:
 
 def _read_about(file: Path) -> dict[str, Any]:
     folder = file.parent
-    about: Any = read_json(file)
-    if not isinstance(about, dict) or (missing := sorted(_NEEDED - about.keys())):
-        lacks = "is no table of facts" if not isinstance(about, dict) else f"lacks {', '.join(missing)}"
-        raise InputError(f"{file} is damaged: it {lacks}. Copy it again, or run the comparison again.")
+    about = read_object(file, **_NEEDED)
+    with reading(file):
+        if any(not isinstance(name, str) or not _DETAIL.fullmatch(name) for name in about.get("details", ())):
+            raise ValueError(f"details cannot be {about['details']}")
+        if (n_rows := about.get("n_rows")) is not None:
+            check_fields(n_rows, **dict.fromkeys(("scores", "resamples", "confusion"), int))
     if about["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{folder} was written by a newer selfcell (results format {about['format_version']}). Upgrade it."

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from selfcell.cli import about, atlas, benchmark, data, hub, judging, programs, training, using
+from selfcell.cli.hdf5_noise import hushed
 from selfcell.core.errors import InputError
+from selfcell.core.write_errors import DISK_FULL
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,16 +67,22 @@ def options(
 def main() -> None:
     """Run the program; what a user can mend ends in a message without a traceback and exit code 1."""
     try:
-        app(prog_name="selfcell")
+        with hushed():
+            # Not app(): that puts a hook of its own in the place of the one that hushes.
+            typer.main.get_command(app)(prog_name="selfcell")
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"Error: {error.strerror or error}: {error.filename}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of a pipe, such as head, has gone; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # What the system says of a file, or of the disk. Anything else keeps its traceback.
+        if error.filename is None and error.errno not in DISK_FULL:
+            raise
+        place = "" if error.filename is None else f": {error.filename}"
+        print(f"Error: {error.strerror or error}{place}", file=sys.stderr)
+        sys.exit(1)
 
 
 class _Formatter(logging.Formatter):

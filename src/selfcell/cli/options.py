@@ -223,9 +223,6 @@ def write_adata(adata: Any, path: Path) -> None:
     """Write an .h5ad file atomically and say so."""
     from selfcell.core.atomic import atomic_path
 
-    try:
-        with atomic_path(path) as temporary:
-            adata.write_h5ad(temporary, compression="gzip")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary, compression="gzip")
     typer.echo(f"Wrote {path} ({adata.n_obs:,} cells).")

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from selfcell.core.exchange import exchange
+from selfcell.core.write_errors import writing
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
@@ -17,7 +20,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Parameters
     ----------
     path
-        Where the file is to be. Its folder is made if need be.
+        Where the file is to be. Its folder is made if need be. Of a symbolic link, what it points to is replaced.
     durable
         Wait until the file is on the disk before it takes the place of the old one, so that a power cut leaves one of
         the two.
@@ -25,18 +28,26 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Yields
     ------
     The path to write to. It has the suffix of ``path``, since some writers choose the format by it.
+
+    Raises
+    ------
+    CannotWriteError
+        If the disk is full or nothing may be written there; what was there before is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    try:
-        yield temporary
-        if durable:
-            _flush(temporary)
-        temporary.replace(path)
-        if durable and os.name == "posix":
-            _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        place = _followed(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(place, "partial", suffix=place.suffix)
+        try:
+            yield temporary
+            if durable:
+                _flush(temporary)
+            temporary.replace(place)
+            if durable and os.name == "posix":
+                _flush(place.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -46,26 +57,41 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        Where the folder is to be. What is there is replaced as a whole.
+        Where the folder is to be. What is there is replaced as a whole; of a symbolic link, what it points to.
 
     Yields
     ------
     The folder to write into, empty.
+
+    Raises
+    ------
+    CannotWriteError
+        As :func:`atomic_path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    temporary, old = (path.with_name(f".{path.name}.{mark}.{kind}") for kind in ("partial", "old"))
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.replace(path)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+    with writing(path):
+        place = _followed(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(place, "partial")
+        temporary.mkdir()
+        try:
+            yield temporary
+            if place.exists():
+                exchange(temporary, place)
+            else:
+                temporary.replace(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _followed(path: Path) -> Path:
+    """Give where a symbolic link leads, so that the link stays; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _beside(place: Path, kind: str, *, suffix: str = "") -> Path:
+    """Give a hidden path of its own, in the same folder. The name is cut: with what is added it may become too long."""
+    stem = place.name.removesuffix(suffix).encode()[:100].decode(errors="ignore")
+    return place.with_name(f".{stem}.{uuid.uuid4().hex[:8]}.{kind}{suffix}")
 
 
 def _flush(path: Path) -> None:

@@ -89,12 +89,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     InputError
         If there is no such file or it is not TOML; the message has the place in the file.
     """
+    if not path.exists():
+        raise InputError(f"There is no settings file {str(path)!r}.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no settings file {str(path)!r}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a valid TOML file: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a valid TOML file: {str(error).rstrip('.')}.") from None
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +191,8 @@ def _settings_class_of(field: pydantic.fields.FieldInfo) -> type[Settings] | Non
 def _read_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
+        # No TOML, or a number or a list beyond what its reader takes.
         return text
 
 

@@ -57,7 +57,7 @@ def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scal
     candidates = _candidates(adata, layer=layer)
     refusals: list[str] = []
     for address, matrix, var in candidates:
-        counts = sp.csr_matrix(matrix, dtype=np.float32)
+        counts = sp.csr_matrix(checked_sparse(matrix, address), dtype=np.float32)
         fault = find_fault(counts.data, scale=scale)
         if fault is None:
             _say_where_from(address, refusals)
@@ -71,6 +71,33 @@ def find_counts(adata: anndata.AnnData, *, layer: str | None = None, scale: Scal
         if scale != "auto":
             break
     raise InputError(_no_counts_message(adata, refusals, layer=layer, scale=scale))
+
+
+def checked_sparse(matrix: Any, address: str) -> Any:
+    """Refuse a sparse matrix whose arrays do not fit one another; give any other matrix as it is.
+
+    Nobody checks them before, and compiled loops would read and write past the ends of arrays.
+
+    Parameters
+    ----------
+    matrix
+        Sparse by rows or by columns, or dense.
+    address
+        What to call it.
+
+    Raises
+    ------
+    InputError
+        If indices lie outside of it, offsets do not ascend, or numbers of values and indices differ.
+    """
+    if isinstance(matrix, sp.csr_matrix | sp.csc_matrix | sp.csr_array | sp.csc_array):
+        try:
+            matrix.check_format(full_check=True)
+        except (ValueError, IndexError, TypeError) as error:
+            raise InputError(
+                f"{address} is a sparse matrix that does not hold together: {error}. It is damaged: make it again."
+            ) from error
+    return matrix
 
 
 def log_normalize(counts: sp.csr_matrix) -> sp.csr_matrix:
@@ -142,14 +169,15 @@ def _to_counts(matrix: sp.csr_matrix, *, scale: Scale) -> sp.csr_matrix:
     return matrix
 
 
+def _holds_counts(adata: anndata.AnnData, key: str) -> bool:
+    matrix = checked_sparse(adata.layers[key], f"layers[{key!r}]")
+    return find_fault(sp.csr_matrix(matrix).data, scale="auto") is None
+
+
 def _no_counts_message(adata: anndata.AnnData, refusals: list[str], *, layer: str | None, scale: Scale) -> str:
     message = "Raw counts are needed, but " + "; ".join(refusals) + "."
     # Looked for only now: a mistaken guess must never be taken in silence.
-    others = [
-        key
-        for key in adata.layers
-        if key != "counts" and key != layer and find_fault(sp.csr_matrix(adata.layers[key]).data, scale="auto") is None
-    ]
+    others = [key for key in adata.layers if key != "counts" and key != layer and _holds_counts(adata, key)]
     if others:
         return f"{message} layers[{others[0]!r}] holds counts: pass layer={others[0]!r} (--layer {others[0]})."
     if scale == "auto" and "log-normalized" in message:

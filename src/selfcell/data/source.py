@@ -15,11 +15,12 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from selfcell.core.errors import InputError, did_you_mean
+from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.memory import available_memory
 from selfcell.data.atlas.export import export_cells
 from selfcell.data.atlas.index import is_atlas, is_url, read_index
 from selfcell.data.counts import Scale, find_counts
+from selfcell.data.declared_size import refuse_too_large
 from selfcell.data.genes import Alignment, GeneTable, align_genes
 from selfcell.data.mudata_input import RNA, MuDataLike, adata_of_mudata, modality_of, read_mudata
 from selfcell.data.obs_query import no_cells_message, query_mask
@@ -152,6 +153,11 @@ def open_cells(
         adata, origin = adata_of_mudata(source), "mdata"
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"{origin} is empty: {adata.n_obs:,} cells x {adata.n_vars:,} genes.")
+    with speaking_of(origin):
+        return _checked(adata, origin, layer=layer, scale=scale, gene_column=gene_column)
+
+
+def _checked(adata: anndata.AnnData, origin: str, *, layer: str | None, scale: Scale, gene_column: str | None) -> Cells:
     found = find_counts(adata, layer=layer, scale=scale)
     return Cells(
         counts=found.matrix,
@@ -199,6 +205,7 @@ def read_adata(path: str | Path) -> anndata.AnnData:
         raise InputError(
             f"{path} is none of .h5ad, .h5mu and .zarr. Convert it first, for example with scanpy's readers."
         )
+    refuse_too_large(path)
     try:
         with warnings.catch_warnings():
             # What matters of these is checked, and refused in our own words.
@@ -206,8 +213,8 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             return readers[path.suffix](path)
     except InputError:
         raise
-    except (OSError, KeyError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(
             f"{path} cannot be read as an AnnData file ({path.stat().st_size:,} bytes): {first_line}. "
             "It may be truncated, so copy or download it again; or it was written by a newer anndata."
@@ -312,7 +319,10 @@ def obsm_space(obsm: Mapping[str, Any], key: str) -> Float[np.ndarray, "n_cells 
     """
     if key not in obsm:
         raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(obsm))}")
-    space = np.asarray(obsm[key], dtype=np.float32)
+    try:
+        space = np.asarray(obsm[key], dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell ({error}).") from error
     if space.ndim != 2 or not np.isfinite(space).all():
         raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
     return space

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from selfcell.core.errors import InputError, did_you_mean
-from selfcell.data.counts import find_fault
+from selfcell.data.counts import checked_sparse, find_fault
 from selfcell.data.source import Cells
 
 logger = logging.getLogger(__name__)
@@ -114,8 +114,11 @@ def _as_float32(found: Any, origin: str) -> np.ndarray | sp.csr_matrix:
             )
         found = found.to_numpy()
     if sp.issparse(found):
-        return sp.csr_matrix(found, dtype=np.float32)
-    matrix = np.asarray(found, dtype=np.float32)
+        return sp.csr_matrix(checked_sparse(found, origin), dtype=np.float32)
+    try:
+        matrix = np.asarray(found, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{origin} has values that are no numbers ({error}).") from error
     return matrix[:, None] if matrix.ndim == 1 else matrix
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
+from selfcell.core.reading import reading
 from selfcell.data.counts import TARGET_TOTAL
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
@@ -64,7 +65,8 @@ def decoder_settings(model: TrainedModel) -> MaskedAutoencoderSettings:
     """
     kept: dict[str, Any] = {"mask": "none"}
     if model.manifest.get("pretext") == "masked_autoencoder":
-        kept |= {name: model.manifest["pretext_settings"][name] for name in ("likelihood", "output")}
+        with reading(model.path / "manifest.json"):
+            kept |= {name: model.manifest["pretext_settings"][name] for name in ("likelihood", "output")}
     return build(MaskedAutoencoderSettings, kept)
 
 
@@ -83,7 +85,8 @@ def load_decoder(autoencoder: MaskedAutoencoder, model: TrainedModel) -> None:
     for part in DECODER_PARTS:
         prefix = f"{part}."
         weights = {name.removeprefix(prefix): w for name, w in model.head_state.items() if name.startswith(prefix)}
-        autoencoder.get_submodule(part).load_state_dict(weights)
+        with reading(model.path / "heads.safetensors"):
+            autoencoder.get_submodule(part).load_state_dict(weights)
 
 
 def decode(autoencoder: MaskedAutoencoder, counts: sp.csr_matrix) -> tuple[Float[Tensor, "n_cells n_outputs"], Tensor]:

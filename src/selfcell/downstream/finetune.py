@@ -146,10 +146,10 @@ def finetune(
     if resume and check_resumable(out, about, config):
         logger.info("%s", why_finished(out))
         return load(out)
-    write_text(out / "config.toml", to_toml(config))
-    write_genes(out / "genes.csv", model.genes)
-    split.write(out / "split.json")
-    write_known_cells(out, aligned, split, before=model.known_cells)
+    if resume:
+        # Before the settings: killed between the two, a run that is prolonged would pass for finished.
+        write_manifest(out, {**about, "status": "training"})
+    _write_beginning(out, config, model, aligned, split)
     write_manifest(out, {**about, "status": "training"})
     _say_what_begins(opened, split, task)
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
@@ -157,6 +157,13 @@ def finetune(
     learned = question.learned(objective, aligned, split)
     write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
+
+
+def _write_beginning(out: Path, config: Settings, model: TrainedModel, cells: Cells, split: Split) -> None:
+    write_text(out / "config.toml", to_toml(config))
+    write_genes(out / "genes.csv", model.genes)
+    split.write(out / "split.json")
+    write_known_cells(out, cells, split, before=model.known_cells)
 
 
 def _say_what_begins(cells: Cells, split: Split, task: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from selfcell.core.reading import reading
 from selfcell.data.loader import cell_loader
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.data.source import Cells
@@ -94,7 +95,8 @@ def trained_head(model: TrainedModel) -> nn.Sequential:
     """Give the head of a fine-tuned classifier, with its weights, in evaluation mode."""
     assert model.labels is not None
     head = classifier_head(model.encoder, n_classes=len(model.labels))
-    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
+    with reading(model.path / "heads.safetensors"):
+        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.head_state.items()})
     return head.eval()
 
 

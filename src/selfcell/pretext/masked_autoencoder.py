@@ -90,8 +90,8 @@ class MaskedAutoencoderSettings(PretextSettings):
     @model_validator(mode="before")
     @classmethod
     def _fraction_of_its_mask(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("mask_fraction") in {None, "none"}:
-            fraction = _DEFAULT_FRACTION.get(values.get("mask", "random"))
+        if isinstance(values, dict) and values.get("mask_fraction") in (None, "none"):
+            fraction = _DEFAULT_FRACTION.get(str(values.get("mask", "random")))
             return values if fraction is None else {**values, "mask_fraction": fraction}
         return values
 

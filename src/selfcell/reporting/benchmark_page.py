@@ -13,7 +13,7 @@ from selfcell.benchmark.statistics import OVER_DONORS, VERDICT_RULE
 from selfcell.benchmark.summaries import FORMAT_VERSION
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_json
+from selfcell.core.reading import read_object, read_text, reading
 from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_sections import BenchmarkTables, Drawing, Section, sections, worth_sentence
 from selfcell.reporting.figures import as_svg
@@ -41,30 +41,34 @@ def write_benchmark_page(folder: Path, path: Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    plan = (folder / "plan.toml").read_text(encoding="utf-8")
-    write_text(path, environment.get_template("benchmark.html.j2").render(**_content(tables, plan)))
+    plan = read_text(folder / "plan.toml")
+    with reading(folder):
+        page = environment.get_template("benchmark.html.j2").render(**_content(tables, plan))
+    write_text(path, page)
     return path
 
 
 def read_tables(folder: Path) -> BenchmarkTables:
     """Read what the page is made of; raises what :func:`write_benchmark_page` does."""
-    about = read_json(folder / "benchmark.json")
+    about = read_object(
+        folder / "benchmark.json", format_version=int, title=str, plan=dict, versions=dict, machine=dict, command=str
+    )
     if about["format_version"] > FORMAT_VERSION:
         raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
     read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "scores")}
     scores = read.pop("scores")
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
-    failures = scores.loc[scores["error"].notna(), columns].drop_duplicates()
+    with reading(folder / "scores.parquet"):
+        failures = scores.loc[scores["error"].notna(), columns].drop_duplicates()
     return BenchmarkTables(about=about, failures=failures, **read)
 
 
 def _read(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file} is missing or damaged ({error}). Run the benchmark again: trials that are done are kept."
-        ) from error
+        with reading(file):
+            return pd.read_parquet(file)
+    except InputError as error:
+        raise InputError(f"{error} Run the benchmark again: trials that are done are kept.") from error
 
 
 def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from selfcell.benchmark.statistics import (
 )
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
+from selfcell.core.reading import reading
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
@@ -71,14 +72,15 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     _refuse_no_folder(folder)
     if (folder / "benchmark.json").exists():
         return write_benchmark_page(folder, path)
-    if (folder / "manifest.json").exists() and not (folder / "study.json").exists():
-        content = run_content(folder)
-    else:
-        content = _study_content(read_results(folder))
+    is_run = (folder / "manifest.json").exists() and not (folder / "study.json").exists()
+    results = None if is_run else read_results(folder)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    write_text(path, environment.get_template("template.html.j2").render(**content))
+    with reading(folder):
+        content = run_content(folder) if results is None else _study_content(results)
+        page = environment.get_template("template.html.j2").render(**content)
+    write_text(path, page)
     return path
 
 

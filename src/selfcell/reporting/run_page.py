@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_json, read_table
+from selfcell.core.reading import read_object, read_table, read_text, reading
 from selfcell.reporting import figures
 
 
@@ -13,6 +13,8 @@ def _is_plain(value: Any) -> bool:
     return value not in (None, "") and not isinstance(value, dict | list)
 
 
+_RELIED_ON = {"status": str, "kind": str, "seed": int, "data": dict, "versions": dict, "machine": dict}
+"""Entries of ``manifest.json``, and their types."""
 _RUN_FACTS = {
     "cells": "Cells trained on, again in each epoch",
     "kept_epoch": "Epoch whose weights were kept",
@@ -37,15 +39,16 @@ def run_content(folder: Path) -> dict[str, Any]:
     InputError
         If the run has not finished an epoch, or a file is damaged.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_object(folder / "manifest.json", **_RELIED_ON)
     if "imported" in manifest:
         raise InputError(
             f"{folder} was imported from a checkpoint, which has no curves to draw. Judge it: selfcell evaluate."
         )
     if not (folder / "log.csv").exists():
         raise InputError(f"{folder} has no log.csv: the run has not finished an epoch yet.")
-    curves = read_table(folder / "log.csv").assign(pretrain_seed=manifest["seed"])
-    outcome = manifest.get("fit", {})
+    with reading(folder / "log.csv"):
+        curves = figures.plot_curves(read_table(folder / "log.csv").assign(pretrain_seed=manifest["seed"]))
+    outcome = manifest.get("fit") or {}
     facts = [("Status", manifest["status"]), ("Kind", manifest["kind"])]
     named = {name: manifest.get(name) for name in ("task", "start", "label_key", "target", "transform", "pretext")}
     facts += [_run_fact(name, value) for name, value in named.items() if _is_plain(value)]
@@ -66,11 +69,11 @@ def run_content(folder: Path) -> dict[str, Any]:
         "answers": [],
         "score_figures": [],
         "maps": [],
-        "curves": figures.plot_curves(curves),
+        "curves": curves,
         "class_figure": None,
         "confidence_rows": [],
         "feature_rows": [],
-        "settings": {"config.toml": (folder / "config.toml").read_text(encoding="utf-8")},
+        "settings": {"config.toml": read_text(folder / "config.toml")},
         "versions": manifest["versions"] | manifest["machine"],
         "seconds": {"training": outcome.get("seconds")},
     }

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.verdicts import over_targets
+from selfcell.core.reading import reading
 from selfcell.reporting.names import METHOD_NAMES, METRIC_NAMES
 
 _SHOWN = (("fine_tuned", "from_scratch"), ("zero_shot", "pca_knn"))
@@ -25,7 +26,8 @@ def print_verdicts(folder: Path) -> None:
     folder
         The results of a benchmark.
     """
-    verdicts = pd.read_parquet(folder / "verdicts.parquet")
+    with reading(folder / "verdicts.parquet"):
+        verdicts = pd.read_parquet(folder / "verdicts.parquet")
     # A table that is piped into a file need not fit a screen.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     summary = over_targets(verdicts).set_index("question")

@@ -1,7 +1,6 @@
 """What stops a training from outside its numbers, said so that it can be mended: memory, disk, losses that are none."""
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import safetensors
 import torch
 
 from selfcell.core.errors import InputError
+from selfcell.core.write_errors import DISK_FULL, CannotWriteError, error_number
 from selfcell.training.finite import NotFiniteError
 from selfcell.training.settings import TrainingSettings
 
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DISK_FULL_WORDS = ("no space left", "quota exceeded", "file too large")
 
 
 @contextlib.contextmanager
@@ -41,7 +39,8 @@ def explained(settings: TrainingSettings, *, checkpoint: Path) -> Iterator[None]
         if is_out_of_memory(error):
             raise InputError(_out_of_memory(error, settings, checkpoint)) from error
         if is_disk_full(error):
-            raise InputError(_disk_full(error, checkpoint)) from error
+            told = error.__cause__ if isinstance(error, CannotWriteError) and error.__cause__ else error
+            raise InputError(_disk_full(told, checkpoint)) from error
         raise
 
 
@@ -54,10 +53,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether an error says that a file can grow no further."""
-    if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
-    words = str(error).lower()
-    return isinstance(error, safetensors.SafetensorError) and any(known in words for known in _DISK_FULL_WORDS)
+    return isinstance(error, OSError | safetensors.SafetensorError) and error_number(error) in DISK_FULL
 
 
 def _not_finite(error: NotFiniteError, settings: TrainingSettings, checkpoint: Path) -> str:

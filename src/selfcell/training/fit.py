@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from selfcell.core.errors import InputError
 from selfcell.core.memory import keep_freed_memory
+from selfcell.core.reading import read_table
 from selfcell.core.seeds import derive_seed
 from selfcell.core.words import counted
 from selfcell.data.loader import CellLoader
@@ -222,7 +222,7 @@ def _trainer(
 
 def _outcome(watchers: _Watchers, settings: TrainingSettings, *, n_cells: int) -> FitOutcome:
     """Read from ``log.csv`` what was reached, and which epoch's weights are kept."""
-    rows = pd.read_csv(watchers.log.path)
+    rows = read_table(watchers.log.path)
     kept = rows.loc[rows["validation_loss"].idxmin() if settings.patience else rows.index[-1]]
     epochs = _whole(float(rows["epoch"].iloc[-1]))
     is_watched = "validation_loss" in rows

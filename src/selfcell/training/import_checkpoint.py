@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcell.core.atomic import write_text
+from selfcell.core.atomic import atomic_folder, write_text
 from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
@@ -16,10 +16,10 @@ from selfcell.training.import_tables import read_class_names, read_gene_table
 from selfcell.training.paper_checkpoint import PaperCheckpoint, recognize
 from selfcell.training.paper_layouts import CLASSIFIER, NEGATIVE_BINOMIAL
 from selfcell.training.run_folder import (
+    MARKER,
     TrainedModel,
     check_folder,
     load,
-    prepare_folder,
     write_genes,
     write_manifest,
     write_state,
@@ -99,11 +99,6 @@ def import_checkpoint(
         encoder = MlpEncoder(network, n_genes=len(table))
     encoder.load_state_dict({f"layers.{key}": weight for key, weight in found.encoder.items()})
     _say_what_it_is(path, found, left_out)
-    prepare_folder(out, overwrite=overwrite)
-    write_text(out / "config.toml", to_toml(ImportedSettings(network=network)))
-    write_genes(out / "genes.csv", table)
-    write_weights(out / "encoder.safetensors", encoder)
-    write_state(out / "heads.safetensors", heads)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     imported = {
@@ -116,7 +111,13 @@ def import_checkpoint(
     }
     data = {"origin": path.name, "fingerprint": digest, "n_genes": len(table)}
     about = {**_kind_of(found, names), "seed": _PAPER_SEED, "imported": imported, "data": data}
-    write_manifest(out, {**about, "status": "finished"})
+    with atomic_folder(out) as temporary:
+        write_text(temporary / "config.toml", to_toml(ImportedSettings(network=network)))
+        write_genes(temporary / "genes.csv", table)
+        write_weights(temporary / "encoder.safetensors", encoder)
+        write_state(temporary / "heads.safetensors", heads)
+        write_manifest(temporary, {**about, "status": "finished"})
+        (temporary / MARKER).touch()
     return load(out)
 
 

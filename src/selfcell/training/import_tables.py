@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from selfcell.core.errors import InputError, speaking_of
-from selfcell.core.reading import read_table
+from selfcell.core.reading import read_table, reading
 from selfcell.data.genes import ID_COLUMNS, SYMBOL_COLUMNS, GeneTable, is_ensembl
 
 _NAME_COLUMNS = ("label", "cell_type", "name")
@@ -59,7 +59,8 @@ def read_class_names(path: Path, *, n_classes: int) -> tuple[str, ...]:
     if path.suffix in {".csv", ".parquet"}:
         names = _name_column(path, _read(path))
     else:
-        names = [line.strip() for line in _existing(path).read_text(encoding="utf-8").rstrip().split("\n")]
+        with reading(_existing(path)):
+            names = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().split("\n")]
     if len(names) != n_classes:
         raise InputError(f"{path} has {len(names):,} names, but the classifier has {n_classes:,} types.")
     twice = [name for name, times in collections.Counter(names).items() if times > 1]
@@ -105,10 +106,8 @@ def _read(path: Path) -> pd.DataFrame:
     """Read a table; what a CSV file has in a first column without a name is the index."""
     _existing(path)
     if path.suffix == ".parquet":
-        try:
+        with reading(path):
             return pd.read_parquet(path)
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path} is damaged, or no Parquet file ({str(error).splitlines()[0]}).") from error
     if path.suffix != ".csv":
         raise InputError(f"{path} must be a .parquet or .csv file.")
     table = read_table(path, dtype=str, keep_default_na=False)

@@ -70,9 +70,10 @@ def read_known_cells(run: Path) -> KnownCells | None:
             are_numbered = content.metadata()[_NUMBERED] == str(True)
             hashes = CellHashes(content.get_tensor("contents"), content.get_tensor("names"), are_numbered)
             is_test = content.get_tensor("is_test")
-    except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        known = KnownCells(hashes[~is_test], hashes[is_test])
+    except (OSError, LookupError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{file} is damaged ({error}). Delete it: the run can be used without, but then cells it has seen may be "
             "taken for new ones."
         ) from error
-    return KnownCells(hashes[~is_test], hashes[is_test])
+    return known

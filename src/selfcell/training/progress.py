@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from selfcell.core.atomic import atomic_path
+from selfcell.core.reading import read_table, reading
 from selfcell.core.words import in_words
 from selfcell.data.minibatch import CellMinibatch
 from selfcell.training.checkpoints import Clock, is_cut, is_last_minibatch
@@ -182,9 +183,10 @@ class EpochLog(pl.Callback):
         """Keep the rows of the epochs before the checkpoint that was resumed from, and start the clock."""
         self._start_clock(trainer)
         if trainer.current_epoch > 0 and self.path.exists():
-            logged = pd.read_csv(self.path)
-            kept = logged[logged["epoch"] <= trainer.current_epoch]
-            self.rows = kept.astype({"epoch": int}).to_dict("records")
+            logged = read_table(self.path)
+            with reading(self.path):
+                kept = logged[logged["epoch"] <= trainer.current_epoch]
+                self.rows = kept.astype({"epoch": int}).to_dict("records")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and keep the learning rate before the scheduler moves it."""

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from selfcell.core.config import Settings, build
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_table, reading
 from selfcell.core.words import seconds_of
 from selfcell.training.run_folder import read_manifest, read_settings
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
@@ -113,17 +112,18 @@ class Reached:
         if checkpoint is None:
             return cls(0, 0)
         state = SafetensorsCheckpointIO().load_progress(checkpoint)
-        progress = state["loops"]["fit_loop"]
-        within = progress["epoch_loop.batch_progress"]
-        minibatches = 0 if within["is_last_batch"] else within["current"]["processed"]
-        epochs = int(progress["epoch_progress"]["current"]["processed"])
-        return cls(epochs, int(minibatches), float(state["callbacks"]["Clock"]["seconds"]))
+        with reading(checkpoint):
+            progress = state["loops"]["fit_loop"]
+            within = progress["epoch_loop.batch_progress"]
+            minibatches = 0 if within["is_last_batch"] else within["current"]["processed"]
+            epochs = int(progress["epoch_progress"]["current"]["processed"])
+            return cls(epochs, int(minibatches), float(state["callbacks"]["Clock"]["seconds"]))
 
     def is_end(self, log: Path, settings: TrainingSettings) -> bool:
         """Tell whether the last epoch was done or the budget spent, although the run was not said to be finished."""
         if not log.exists():
             return False
-        rows = pd.read_csv(log)
+        rows = read_table(log)
         if settings.budget_seconds is not None and self.seconds >= settings.budget_seconds:
             # Within an epoch it may have broken off before the loss was watched.
             return self.minibatches == 0 or bool(self.epochs < rows["epoch"].iloc[-1] < self.epochs + 1)

@@ -32,12 +32,14 @@ from torch import nn
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_json, read_table
+from selfcell.core.reading import check_fields, read_object, read_table, reading
+from selfcell.core.write_errors import writing
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
 from selfcell.training.hub import find_model
 from selfcell.training.known_cells import KnownCells, read_known_cells
 from selfcell.training.migrations import FORMAT_VERSION, migrate
+from selfcell.training.run_facts import check_manifest, check_split
 
 MARKER = ".selfcell"
 """An empty file in every output folder; only folders that have it are ever deleted."""
@@ -101,17 +103,29 @@ def claim_folder(path: Path, *, overwrite: bool) -> None:
         As :func:`check_folder`.
     """
     check_folder(path, overwrite=overwrite)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MARKER).touch()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / MARKER).touch()
 
 
 def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Make an output folder, emptied if it may be replaced; raises what :func:`check_folder` does."""
     check_folder(path, resume=resume, overwrite=overwrite)
-    if overwrite and path.exists() and any(path.iterdir()):
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MARKER).touch()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / MARKER).touch()
+        if overwrite:
+            _empty(path)
+
+
+def _empty(path: Path) -> None:
+    """Remove all that is in a folder of ours: what makes it a whole one first, and never what says that it is ours."""
+    whole = [path / name for name in ("manifest.json", "study.json", "benchmark.json")]
+    for entry in [*whole, *path.iterdir()]:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink(missing_ok=True)
 
 
 def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -189,12 +203,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
     InputError
         If it is no run folder, or of a newer format.
     """
-    return migrate(_read_manifest(path), {}).manifest
+    found = _read_manifest(path)
+    with reading(path / "manifest.json"):
+        manifest = migrate(found, {}).manifest
+        check_manifest(manifest)
+    return manifest
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the settings of a run, its ``config.toml``, as this format has them; raises as :func:`read_manifest`."""
-    return migrate(_read_manifest(path), read_toml(path / "config.toml")).settings
+    found, file = _read_manifest(path), path / "config.toml"
+    if not file.exists():
+        raise InputError(f"{path} is incomplete: {file.name} is missing.")
+    settings = read_toml(file)
+    with reading(file):
+        check_fields(settings, **dict.fromkeys(settings.keys() & {"network", "pretext"}, dict))
+        return migrate(found, settings).settings
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -205,12 +229,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a run folder: it has no manifest.json. Give the folder that was named as --out."
         )
-    manifest: dict[str, Any] = read_json(file)
+    manifest = read_object(file)
     found = manifest.get("format_version")
-    if not isinstance(found, int) or found < 1:
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise InputError(f"{file} is damaged, or not of selfcell: it names no format version.")
     if found > FORMAT_VERSION:
-        maker = manifest.get("versions", {}).get("selfcell", "a newer version")
+        versions = manifest.get("versions")
+        maker = versions.get("selfcell", "a newer version") if isinstance(versions, dict) else "a newer version"
         raise InputError(
             f"{path} has run format {found}, made with selfcell {maker}; this is selfcell {_version('selfcell')}, "
             f"which reads formats up to {FORMAT_VERSION}. Upgrade it: pip install --upgrade selfcell."
@@ -243,21 +268,50 @@ def load(model: str | Path) -> TrainedModel:
     manifest = read_manifest(path)
     if manifest["status"] != "finished":
         raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
-    genes = GeneTable.from_frame(read_table(path / "genes.csv", keep_default_na=False))
-    network = build(EncoderSettings, read_settings(path)["network"])
-    with torch.random.fork_rng():
-        encoder = MlpEncoder(network, n_genes=len(genes))
-    encoder.load_state_dict(_read_weights(path / "encoder.safetensors"))
-    split_file = path / "split.json"
+    with reading(path / "genes.csv"):
+        genes = GeneTable.from_frame(read_table(path / "genes.csv", dtype=str, keep_default_na=False))
+    with reading(path / "config.toml"):
+        network = build(EncoderSettings, read_settings(path)["network"])
     return TrainedModel(
-        encoder=encoder.eval().requires_grad_(requires_grad=False),
+        encoder=_read_encoder(path / "encoder.safetensors", network, n_genes=len(genes)),
         genes=genes,
         manifest=manifest,
         path=path,
-        split=read_json(split_file) if split_file.exists() else None,
+        split=_read_split(path / "split.json"),
         head_state=_read_weights(path / "heads.safetensors"),
         address=None if address is None else str(address),
     )
+
+
+def _read_encoder(path: Path, network: EncoderSettings, *, n_genes: int) -> MlpEncoder:
+    """Read an encoder; weights of other sizes are refused before a network of what settings say is made."""
+    weights = _read_weights(path)
+    with reading(path):
+        with torch.device("meta"):
+            expected = MlpEncoder(network, n_genes=n_genes).state_dict()
+        _check_shapes(weights, expected)
+        with torch.random.fork_rng():
+            encoder = MlpEncoder(network, n_genes=n_genes)
+        encoder.load_state_dict(weights)
+    return encoder.eval().requires_grad_(requires_grad=False)
+
+
+def _check_shapes(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted({*expected, *weights}):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (weights, expected)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{name} is {shapes[0]}, but by config.toml and genes.csv it is {shapes[1]}")
+        if weights[name].is_floating_point() and not bool(weights[name].isfinite().all()):
+            raise ValueError(f"{name} has values that are not finite")
+
+
+def _read_split(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    split = read_object(path)
+    with reading(path):
+        check_split(split)
+    return split
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

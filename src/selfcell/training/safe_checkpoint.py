@@ -11,9 +11,17 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from selfcell.core.atomic import atomic_path
+from selfcell.core.reading import check_fields, reading
 from selfcell.training.finite import NotFiniteError
 
 _HEADER_KEY = "state"
+_RELIED_ON: dict[str, type] = {
+    **dict.fromkeys(("state_dict", "loops", "callbacks"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("epoch", "global_step"), int),
+    "pytorch-lightning_version": str,
+}
+"""Entries that a checkpoint of Lightning has, with their types."""
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
@@ -29,22 +37,28 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint; tensors come to the CPU and Lightning moves them."""
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+        with reading(Path(path)), safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state = json.loads(file.metadata()[_HEADER_KEY])
-        unpacked: dict[str, Any] = _unpack(state, tensors)
-        return unpacked
+            checkpoint = _unpacked(file, tensors)
+            for name, weight in checkpoint["state_dict"].items():
+                if not isinstance(weight, torch.Tensor):
+                    raise TypeError(f"{name} is no tensor")
+            return checkpoint
 
     def load_progress(self, path: Path) -> dict[str, Any]:
         """Read a checkpoint without its tensors: None stands for each."""
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            state = json.loads(file.metadata()[_HEADER_KEY])
-            unpacked: dict[str, Any] = _unpack(state, dict.fromkeys(file.keys()))
-        return unpacked
+        with reading(path), safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return _unpacked(file, dict.fromkeys(file.keys()))
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
+
+
+def _unpacked(file: Any, tensors: Mapping[str, torch.Tensor | None]) -> dict[str, Any]:
+    unpacked = _unpack(json.loads(file.metadata()[_HEADER_KEY]), tensors)
+    check_fields(unpacked, **_RELIED_ON)
+    return dict(unpacked)
 
 
 def _refuse_damaged(checkpoint: dict[str, Any]) -> None:

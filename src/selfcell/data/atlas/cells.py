@@ -14,6 +14,7 @@ from anndata.io import read_elem
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.index import SHARD_FOLDER, AtlasIndex, CategoryColumn, is_url, read_index
 from selfcell.data.atlas.rows import AtlasCodes, AtlasRows, ShardFiles, missing_or_damaged
+from selfcell.data.atlas.shard import refuse_other_content
 from selfcell.data.streamed import StreamedCells
 from selfcell.data.subset import CellSubset
 
@@ -112,8 +113,11 @@ class AtlasObs:
             yield from found
 
     def _read_obs(self, shard: int, read: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
+        name = self.index.shards[shard].name
         try:
+            if isinstance(self.rows.files, ShardFiles):
+                # Before it is read: the length of a list of names, damaged, may be more than the memory.
+                refuse_other_content(self.rows.files.path / SHARD_FOLDER / name, self.index.shards[shard], below="obs/")
             return read(self.rows.files.open_group(shard)["obs"])
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            name = self.index.shards[shard].name
+        except Exception as error:
             raise missing_or_damaged(f"{self.rows.files.place}/{SHARD_FOLDER}/{name}/obs", error) from error

@@ -91,6 +91,8 @@ class SparseRows:
     def __init__(self, data: Any, indices: Any, indptr: Any, *, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._data, self._indices = data, indices
+        if indptr.shape != (shape[0] + 1,):
+            raise ValueError(f"indptr does not fit {shape[0]:,} rows")
         self._indptr = np.asarray(indptr[:], dtype=np.int64)
         n_values = self._indptr[-1] if len(self._indptr) else -1
         if len(self._indptr) != shape[0] + 1 or self._indptr[0] != 0 or (np.diff(self._indptr) < 0).any():

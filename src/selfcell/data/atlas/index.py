@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
+from selfcell.core.reading import read_text
 from selfcell.data.genes import GeneTable
 
 FORMAT_VERSION = 1
@@ -58,9 +59,9 @@ ObsColumn = Annotated[CategoryColumn | ValueColumn, Field(discriminator="kind")]
 class ShardEntry(_Record):
     """One shard, as ``atlas.json`` knows it."""
 
-    name: str
-    n_cells: int = Field(ge=1)
-    n_values: int = Field(ge=0)
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+\.zarr$")
+    n_cells: int = Field(ge=1, lt=2**40)
+    n_values: int = Field(ge=0, lt=2**50)
     values_dtype: Literal["uint8", "uint16", "uint32"]
     """Of the counts."""
     sha256: dict[str, str]
@@ -96,6 +97,12 @@ class AtlasIndex(_Record):
     sources: tuple[SourceEntry, ...]
     settings: dict[str, Any] = Field(default_factory=dict)
     """The options of the build, for an append to go by."""
+
+    @model_validator(mode="after")
+    def _genes_have_both_names(self) -> "AtlasIndex":
+        if len(self.genes.get("id", ())) != len(self.genes.get("symbol", ())):
+            raise ValueError("genes must have an id and a symbol each")
+        return self
 
     @property
     def n_cells(self) -> int:
@@ -152,7 +159,7 @@ def parse_index(text: str, *, place: str) -> AtlasIndex:
     """Check the text of an ``atlas.json``; ``place`` is for messages."""
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is damaged ({error}). Copy the atlas again, or build it anew.") from error
     if not isinstance(content, dict) or content.get("format") != "selfcell-atlas":
         raise InputError(f"{place} does not describe an atlas of selfcell.")
@@ -178,7 +185,7 @@ def _index_text(atlas: Path) -> str:
         )
     path = atlas / INDEX_NAME
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     if (atlas / ".build").is_dir():
         raise InputError(f"The atlas in {atlas} is not finished. Give the same `selfcell atlas build` again to go on.")
     raise InputError(

@@ -12,7 +12,6 @@ a query     of the CELLxGENE Census: :class:`~selfcell.data.atlas.census.CensusC
 
 import contextlib
 import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -87,11 +86,10 @@ class CellInput:
 
     def names(self) -> pd.Index:
         """Give the names of the cells, as strings."""
+        if (n_named := self._parts.cells.n_rows) != self.n_cells:
+            raise InputError(f"{self.path} names {n_named:,} cells, but has counts of {self.n_cells:,}.")
         with _readable(self.path):
-            names = self._parts.cells.names()
-        if len(names) != self.n_cells:
-            raise InputError(f"{self.path} names {len(names):,} cells, but has counts of {self.n_cells:,}.")
-        return names
+            return self._parts.cells.names()
 
     def obs(self, columns: Sequence[str]) -> pd.DataFrame:
         """Read some columns of ``obs``, all cells, indexed by their names.
@@ -105,9 +103,10 @@ class CellInput:
         if unknown:
             hint = did_you_mean(unknown[0], list(self.obs_kinds))
             raise InputError(f"{self.path} has no column {unknown[0]!r} in obs. {hint}")
+        names = self.names()
         with _readable(self.path):
             read = {column: self._parts.cells.column(column) for column in columns}
-        return pd.DataFrame(read, index=self.names(), columns=list(columns))
+            return pd.DataFrame(read, index=names, columns=list(columns))
 
     def block_size(self, memory_bytes: int) -> int:
         """Give how many cells :meth:`read` can take at once so that it stays under ``memory_bytes``; at least one.
@@ -171,6 +170,8 @@ def open_input(
             chosen, blocks = _choose_counts(parts, layer)
             if 0 in blocks.shape:
                 raise InputError(f"It is empty: {blocks.shape[0]:,} cells x {blocks.shape[1]:,} genes.")
+            if (n_named := parts.cells.n_rows) != blocks.shape[0]:
+                raise ValueError(f"{n_named:,} cells are named, but {chosen.address} has {blocks.shape[0]:,}")
             var = chosen.var()
             genes = InputGenes.from_var(var, gene_column=gene_column)
             if len(genes) != blocks.shape[1]:
@@ -266,7 +267,7 @@ def _readable(path: Place) -> Iterator[None]:
         raise
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
-    except (OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, zlib.error) as error:
+    except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(
             f"{path} cannot be read: {first_line}. It may be truncated or damaged: copy or download it again."

@@ -85,6 +85,28 @@ def checksums(shard: Path) -> dict[str, str]:
     return {file.relative_to(shard).as_posix(): sha256_of(file) for file in files}
 
 
+def refuse_other_content(folder: Path, shard: ShardEntry, *, below: str) -> None:
+    """Refuse files of a shard that are not those that were written.
+
+    Parameters
+    ----------
+    folder
+        The shard.
+    shard
+        What ``atlas.json`` knows of it.
+    below
+        How the paths begin of the files that are looked at, such as ``obs/``.
+
+    Raises
+    ------
+    ValueError
+        With the first that is another.
+    """
+    for name, checksum in shard.sha256.items():
+        if name.startswith(below) and sha256_of(folder / name) != checksum:
+            raise ValueError(f"the content of {name} does not fit its checksum")
+
+
 def sha256_of(file: Path) -> str:
     """Give SHA-256 of a file."""
     digest = hashlib.sha256()

@@ -18,6 +18,10 @@ class TableColumns(Protocol):
     def kinds(self) -> dict[str, str]:
         """Column to ``category``, ``number`` or ``bool``; columns of other kinds are not in it."""
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows have names."""
+
     def names(self) -> pd.Index:
         """Give the names of the rows."""
 
@@ -31,6 +35,11 @@ class NamesOnly:
     def __init__(self, names: pd.Index) -> None:
         self._names = names
         self.kinds: dict[str, str] = {}
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows have names."""
+        return len(self._names)
 
     def names(self) -> pd.Index:
         """Give the names of the rows."""
@@ -59,6 +68,11 @@ class StoredColumns:
         self._categories = {} if categories is None else categories
         kinds = {key: "category" if key in self._categories else _kind(node) for key, node in nodes.items()}
         self.kinds = {key: kind for key, kind in kinds.items() if kind is not None}
+        self.n_rows = _n_rows(index)
+        # Before any is read: one that says it is longer may say that it is longer than the memory.
+        for key, node in nodes.items():
+            if key in self.kinds and _n_rows(node) != self.n_rows:
+                raise ValueError(f"column {key} has {_n_rows(node):,} rows, but {self.n_rows:,} are named")
 
     def names(self) -> pd.Index:
         """Give the names of the rows."""
@@ -93,11 +107,20 @@ def _as_string(value: Any) -> str:
     return str(value)
 
 
+def _n_rows(node: Any) -> int:
+    part = next((node[name] for name in ("codes", "values") if name in node), node) if _is_group(node) else node
+    return int(part.shape[0])
+
+
+def _is_group(node: Any) -> bool:
+    return not hasattr(node, "dtype")
+
+
 def _encoding(node: Any) -> str:
     stated = str(node.attrs.get("encoding-type", ""))
     if stated in {"categorical", "nullable-boolean", "nullable-integer", "nullable-string-array"}:
         return stated
-    if not hasattr(node, "dtype") or len(node.shape) != 1:
+    if _is_group(node) or node.shape is None or len(node.shape) != 1:
         return "other"
     if h5py.check_string_dtype(node.dtype) is not None:
         return "string"

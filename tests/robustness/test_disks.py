@@ -1,0 +1,236 @@
+"""A disk that is full, read-only or fails: a message with the path, the old file as it was, and nothing left over."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+import selfcell
+from selfcell.core.atomic import atomic_folder, atomic_path, write_text
+from selfcell.core.errors import InputError
+from selfcell.core.exchange import exchange
+from selfcell.core.write_errors import CannotWriteError, writing
+
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def mounted(folder, *, size="300k"):
+    """Mount a small disk in memory, or skip where this may not be done."""
+    folder.mkdir()
+    mount = getattr(_LIBRARY, "mount", None)
+    if mount is None or mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode()) != 0:
+        pytest.skip("no disk can be mounted here: that takes Linux and its root user")
+    try:
+        yield folder
+    finally:
+        # At once, whatever still has a file open.
+        detach = 2
+        assert _LIBRARY.umount2(os.fsencode(folder), detach) == 0
+
+
+def remounted(folder, *, read_only):
+    remount, only_reading = 32, 1
+    how = remount | (only_reading if read_only else 0)
+    assert _LIBRARY.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", how, b"") == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A disk with some files on it, which can then only be read."""
+    with mounted(tmp_path / "disk", size="8m") as folder:
+        (folder / "out.h5ad").write_bytes(b"old")
+        (folder / "out.csv").write_bytes(b"old")
+        (folder / "run").mkdir()
+        (folder / "run" / ".selfcell").touch()
+        (folder / "run" / "manifest.json").write_text("{}")
+        remounted(folder, read_only=True)
+        yield folder
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+RANDOM = np.random.default_rng(0).random(10**5)
+WRITERS = {
+    "text": lambda path: path.write_text("x" * 10**6),
+    "CSV": lambda path: pd.DataFrame({"x": RANDOM}).to_csv(path),
+    "Parquet": lambda path: pd.DataFrame({"x": RANDOM}).to_parquet(path),
+    "safetensors": lambda path: safetensors.torch.save_file({"x": torch.from_numpy(RANDOM)}, path),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_told_with_the_path_and_the_old_file_stays(small_disk, kind):
+    path = small_disk / "a.dat"
+    path.write_bytes(b"old")
+    message = r"a\.dat cannot be written: .*Make room"
+    with pytest.raises(CannotWriteError, match=message) as told, atomic_path(path) as temporary:
+        WRITERS[kind](temporary)
+    assert told.value.errno == errno.ENOSPC
+    assert files_of(small_disk) == {"a.dat": b"old"}
+
+
+def test_a_folder_that_does_not_fit_leaves_the_old_one(small_disk):
+    with atomic_folder(small_disk / "model") as temporary:
+        (temporary / "a").write_text("old")
+    with pytest.raises(CannotWriteError, match="model cannot be written"), atomic_folder(small_disk / "model") as new:
+        (new / "a").write_text("x" * 10**6)
+    assert files_of(small_disk) == {"model/a": b"old"}
+
+
+QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
+LABELLED = ["--label", "cell_type", "--donor", "donor"]
+COMMANDS = {
+    "embed": (["RUN", "CELLS"], "out.h5ad"),
+    "impute": (["RUN", "CELLS"], "out.h5ad"),
+    "report": (["RUN"], "out.html"),
+    "pretrain": (["CELLS", "--donor", "donor", *QUICK], "run"),
+    "finetune": (["RUN", "CELLS", *LABELLED, *QUICK], "run"),
+    "evaluate": (["RUN", "CELLS", *LABELLED, "--jobs", "1"], "run"),
+    "atlas build": (["CELLS"], "atlas"),
+    "benchmark init": (["CELLS", *LABELLED], "plan.toml"),
+}
+"""To the arguments, and to what is made on the disk."""
+
+
+def errors_of(server, command, disk, *, model, file, more=()):
+    """Run a command that must fail, in a process of its own, and give what it says."""
+    arguments, name = COMMANDS[command]
+    given = [{"RUN": model.path, "CELLS": file}.get(word, word) for word in arguments]
+    told = server.run([*command.split(), *given, "--out", disk / name, *more], disk)
+    assert told["code"] == 1, told
+    said = str(told["errors"])
+    assert "Traceback" not in said and str(disk) in said, said
+    return said
+
+
+@pytest.mark.parametrize("command", ["embed", "impute", "report", "pretrain", "finetune", "atlas build"])
+def test_a_command_on_a_full_disk(server, model, file, small_disk, command):
+    """Filled but for some pages: the smallest files still fit."""
+    (small_disk / "filler").write_bytes(bytes(280 * 1024))
+    before = files_of(small_disk)
+    said = errors_of(server, command, small_disk, model=model, file=file)
+    assert any(word in said for word in ("No space left on device", "no room left", "is free")), said
+    if "." in COMMANDS[command][1]:
+        assert files_of(small_disk) == before
+    assert not list(small_disk.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize("command", ["embed", "report", "pretrain", "finetune", "evaluate", "atlas build"])
+def test_a_command_on_a_disk_that_can_only_be_read(server, model, file, read_only, command):
+    before = files_of(read_only)
+    more = [] if command == "report" else ["--overwrite"]
+    said = errors_of(server, command, read_only, model=model, file=file, more=more)
+    assert "Read-only file system" in said
+    assert files_of(read_only) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "Make room"),
+        (errno.EDQUOT, "Make room"),
+        (errno.EROFS, "Name a place that you may write to"),
+        (errno.EACCES, "Name a place that you may write to"),
+        (errno.EIO, "The disk or the network drive fails"),
+        (errno.ENAMETOOLONG, "Take a shorter name"),
+    ],
+)
+def test_what_the_system_says_comes_with_path_and_mend(tmp_path, monkeypatch, number, mend):
+    """Put in by hand, so that it is tested without root too."""
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def failing(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", failing)
+        with pytest.raises(CannotWriteError, match=rf"a\.json cannot be written: {os.strerror(number)}\. {mend}"):
+            write_text(path, "new")
+    assert files_of(tmp_path) == {"a.json": b"old"}
+
+
+def test_what_is_no_fault_of_writing_passes(tmp_path):
+    for error in (ValueError("shapes"), FileNotFoundError(errno.ENOENT, "no", "x"), InputError("said"), OSError("odd")):
+        with pytest.raises(type(error)) as raised, writing(tmp_path / "a"):
+            raise error
+        assert raised.value is error
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/root/secret.csv")
+    with pytest.raises(PermissionError) as raised, writing(tmp_path / "a"):
+        raise elsewhere
+    assert raised.value is elsewhere
+
+
+def test_without_an_exchange_of_the_system_folders_are_exchanged_by_renames(tmp_path, monkeypatch):
+    monkeypatch.setattr("selfcell.core.exchange._exchanged", lambda *_: False)
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    exchange(tmp_path / "new", tmp_path / "old")
+    assert set(files_of(tmp_path)) == {"old/new", "new/old"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's exchange of two folders is Linux's")
+def test_a_folder_is_never_missing_while_it_is_replaced(tmp_path):
+    """Looked at by another process, over and over."""
+    model, stop = tmp_path / "model", tmp_path / "stop"
+    with atomic_folder(model) as temporary:
+        (temporary / "a").touch()
+    program = (
+        "import os, sys\nn = missing = 0\n"
+        "while not os.path.exists(sys.argv[2]):\n n += 1; missing += not os.path.exists(sys.argv[1])\n"
+        "print(n, missing)"
+    )
+    looker = subprocess.Popen([sys.executable, "-c", program, model, stop], stdout=subprocess.PIPE, text=True)
+    for _ in range(300):
+        with atomic_folder(model) as temporary:
+            (temporary / "a").touch()
+    stop.touch()
+    n_looks, n_missing = map(int, looker.communicate(timeout=60)[0].split())
+    assert n_looks and not n_missing
+
+
+def test_an_error_goes_through_to_another_process_whole():
+    error = pickle.loads(pickle.dumps(CannotWriteError("a cannot be written", errno.ENOSPC)))
+    assert str(error) == "a cannot be written" and error.errno == errno.ENOSPC and isinstance(error, InputError)
+
+
+def test_a_folder_of_ours_stays_ours_however_its_emptying_ends(model, tmp_path, small_settings, adata, monkeypatch):
+    """What says that it may be replaced goes never, and what makes it a model goes first."""
+    run = tmp_path / "run"
+    shutil.copytree(model.path, run)
+    unlink, n_calls = Path.unlink, iter(range(100))
+
+    def killed(path, **how):
+        if next(n_calls) == 3:
+            raise KeyboardInterrupt
+        unlink(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            selfcell.pretrain(adata, small_settings, out=run, overwrite=True, show_progress=False)
+    assert (run / ".selfcell").exists() and not (run / "manifest.json").exists()
+    with pytest.raises(InputError, match="is not a run folder"):
+        selfcell.load(run)
+    selfcell.pretrain(adata, small_settings, out=run, overwrite=True, show_progress=False)

@@ -1,0 +1,237 @@
+"""Killed at any moment that others could see, a command leaves the old or the new, and can be given again.
+
+The moments are not chosen by a clock: the command is run once to list by which renames, removals and new folders it
+changes its folder, and then killed before each of them in turn (``kill_server.py``). Where those are many, they are
+spread over all; ``SELFCELL_FUZZ`` above 1 takes every one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+
+import anndata
+import pytest
+
+from selfcell.core.errors import InputError
+from selfcell.data.atlas.build import build_atlas
+from selfcell.data.atlas.index import read_index
+from selfcell.data.atlas.verify import verify_atlas
+from selfcell.data.simulate import simulate_cells
+from selfcell.training.run_folder import load
+
+pytestmark = pytest.mark.slow
+MOST_KILLS = 3 if os.environ.get("SELFCELL_FUZZ", "1") == "1" else 10**6
+QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
+SMALL = [*QUICK, "--donor", "donor", "--set", "network.hidden_sizes=[8]", "--set", "network.n_latent=4"]
+
+
+@pytest.fixture(scope="module")
+def made(server, tmp_path_factory):
+    """Cells, a run, a classifier and an atlas, to begin from."""
+    folder = tmp_path_factory.mktemp("made")
+    simulate_cells(n_cells=120, n_genes=30, n_types=3, n_donors=5, seed=0).write_h5ad(folder / "cells.h5ad")
+    for arguments in (
+        ("pretrain", folder / "cells.h5ad", "--out", folder / "run", *SMALL),
+        ("finetune", folder / "run", folder / "cells.h5ad", "--label", "cell_type", "--out", folder / "typed", *QUICK),
+        ("embed", folder / "run", folder / "cells.h5ad", "--out", folder / "embedded.h5ad"),
+    ):
+        assert server.run(arguments, folder)["code"] == 0
+    build_atlas([folder / "cells.h5ad"], folder / "atlas", shard_cells=50)
+    return folder
+
+
+def content_of(place):
+    """Give the files that a place has for others, by their hashes: none that are hidden."""
+    paths = [place] if place.is_file() else sorted(place.rglob("*")) if place.exists() else []
+    shown = [path for path in paths if path.is_file() and not path.relative_to(place.parent).name.startswith(".")]
+    return {str(path.relative_to(place.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
+
+
+def kill_everywhere(server, work, begin, arguments, *, again, is_old, is_new):
+    """Kill a command at each of its changes; what is there must be old or new each time, and then be made whole.
+
+    Parameters
+    ----------
+    begin
+        Puts the folder into the state before the command.
+    again
+        Gives the arguments by which it is gone on with, or given again.
+    is_old, is_new
+        Tell the state of the folder.
+    """
+    begin()
+    told = server.run(arguments, work)
+    assert told["code"] == 0 and is_new()
+    n_changes = len(told["made"])
+    places = sorted({round(place * (n_changes - 1) / max(1, MOST_KILLS - 1)) for place in range(MOST_KILLS)})
+    for place in range(n_changes) if n_changes <= MOST_KILLS else places:
+        begin()
+        assert server.run(arguments, work, at=place)["killed"], told["made"][place]
+        assert is_old() or is_new(), told["made"][place]
+        assert server.run(again(), work)["code"] == 0, told["made"][place]
+        assert is_new(), told["made"][place]
+
+
+FILES = {
+    "embed": ("run cells.h5ad --overwrite", lambda adata: "X_selfcell" in adata.obsm),
+    "annotate": ("typed cells.h5ad --overwrite", lambda adata: "predicted_type" in adata.obs),
+    "impute": ("run cells.h5ad --overwrite", lambda adata: "imputed" in adata.layers),
+    "atlas export": ("atlas --overwrite", lambda adata: adata.n_obs == 120),
+    "score": ("embedded.h5ad --label cell_type --embedding X_selfcell --overwrite", None),
+    "benchmark init": ("cells.h5ad --label cell_type --donor donor --overwrite", None),
+    "report": ("run", None),
+}
+SUFFIXES = {"score": ".csv", "benchmark init": ".toml", "report": ".html"}
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_command_that_writes_a_file(server, made, tmp_path, command):
+    options, is_whole = FILES[command]
+    out = tmp_path / f"out{SUFFIXES.get(command, '.h5ad')}"
+    words = [made / word if (made / word).exists() else word for word in options.split()]
+    arguments = [*command.split(), *words, "--out", out]
+
+    def is_new():
+        if out.read_bytes() == b"old":
+            return False
+        return is_whole is None or is_whole(anndata.read_h5ad(out))
+
+    kill_everywhere(
+        server,
+        tmp_path,
+        lambda: out.write_bytes(b"old"),
+        arguments,
+        again=lambda: arguments,
+        is_old=lambda: out.read_bytes() == b"old",
+        is_new=is_new,
+    )
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_training(server, made, tmp_path, command):
+    """Until it is finished nobody takes the folder for a model; then it goes on, or begins anew."""
+    out = tmp_path / "run"
+    given = [made / "cells.h5ad"] if command == "pretrain" else [made / "run", made / "cells.h5ad"]
+    options = SMALL if command == "pretrain" else ["--label", "cell_type", "--donor", "donor", *QUICK]
+    arguments = [command, *given, "--out", out, *options]
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made / "run", out)
+
+    def is_old():
+        try:
+            load(out)
+        except InputError:
+            return True
+        return json.loads((out / "manifest.json").read_text())["command"] != command_of(arguments, "--overwrite")
+
+    def is_new():
+        return load(out).manifest["command"].startswith(f"selfcell {command} ") and load(out).path == out
+
+    kill_everywhere(
+        server,
+        tmp_path,
+        begin,
+        [*arguments, "--overwrite"],
+        again=lambda: [*arguments, "--resume" if is_begun(out) else "--overwrite"],
+        is_old=is_old,
+        is_new=is_new,
+    )
+
+
+def command_of(arguments, *more):
+    return " ".join(["selfcell", *map(str, arguments), *more])
+
+
+def is_begun(out):
+    """Tell whether there is something to go on with: without a manifest there is not."""
+    return (out / "manifest.json").exists() and json.loads((out / "manifest.json").read_text())["status"] == "training"
+
+
+def test_a_finetuning_that_is_prolonged_is_not_taken_for_finished(server, made, tmp_path):
+    out = tmp_path / "typed"
+    longer = ["--set", "training.max_epochs=3", "--set", "training.device=cpu", "--resume"]
+    arguments = ["finetune", made / "run", made / "cells.h5ad", "--label", "cell_type", "--out", out, *longer]
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made / "typed", out)
+
+    kill_everywhere(
+        server,
+        tmp_path,
+        begin,
+        arguments,
+        again=lambda: arguments,
+        is_old=lambda: is_begun(out) or load(out).manifest["fit"]["epochs"] == 1,
+        is_new=lambda: not is_begun(out) and load(out).manifest["fit"]["epochs"] == 3,
+    )
+
+
+@pytest.mark.skipif(MOST_KILLS < 10, reason="takes minutes: asked for by SELFCELL_FUZZ=2")
+def test_an_evaluation(server, made, tmp_path):
+    """The old results stay until all of the new are there, and trials that are done are not lost."""
+    out = tmp_path / "judged"
+    how = ["--label", "cell_type", "--donor", "donor", "--seeds", "1", "--jobs", "1", "--regime", "zero_shot"]
+    arguments = ["evaluate", made / "run", made / "cells.h5ad", *how, "--baseline", "pca_knn", "--out", out]
+    assert server.run(arguments, tmp_path)["code"] == 0
+    shutil.copytree(out, tmp_path / "before")
+    before = content_of(out)
+
+    def begin():
+        shutil.rmtree(out)
+        shutil.copytree(tmp_path / "before", out)
+
+    def is_new():
+        return json.loads((out / "study.json").read_text())["n_seeds"] == 2 and len(content_of(out)) == len(before)
+
+    two = list(arguments)
+    two[two.index("--seeds") + 1] = "2"
+    kill_everywhere(
+        server,
+        tmp_path,
+        begin,
+        [*two, "--overwrite"],
+        again=lambda: [*two, "--overwrite"],
+        # The page is made of the tables, after them.
+        is_old=lambda: {name: content_of(out)[name] for name in before} == before or (out / "study.json").exists(),
+        is_new=is_new,
+    )
+
+
+@pytest.mark.parametrize("command", ["build", "append"])
+def test_an_atlas(server, made, tmp_path, command):
+    out = tmp_path / "atlas"
+    more = tmp_path / "more.h5ad"
+    simulate_cells(n_cells=90, n_genes=30, n_types=3, n_donors=5, seed=1).write_h5ad(more)
+    arguments = ["atlas", command, *([] if command == "build" else [out]), more]
+    arguments += ["--out", out, "--overwrite", "--shard-cells", "50"] if command == "build" else []
+    n_cells = 90 if command == "build" else 210
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made / "atlas", out)
+
+    def is_old():
+        """The old one, whole; or none that anyone could take for one."""
+        try:
+            return read_index(out).n_cells == 120 and verify_atlas(out) == []
+        except InputError:
+            return True
+
+    def again():
+        # Killed in its last step, there is nothing left to do but to clean.
+        done = (out / "atlas.json").exists() and read_index(out).n_cells == n_cells
+        return ["atlas", "verify", out] if done else arguments
+
+    kill_everywhere(
+        server,
+        tmp_path,
+        begin,
+        arguments,
+        again=again,
+        is_old=is_old,
+        is_new=lambda: (out / "atlas.json").exists() and read_index(out).n_cells == n_cells and not verify_atlas(out),
+    )
