@@ -65,6 +65,7 @@ class KeptColumns:
     def __init__(self, file: Path) -> None:
         self._file = file
         schema = pq.read_schema(file)
+        self.n_rows: int = pq.read_metadata(file).num_rows
         kinds = {name: _kind(schema.field(name).type) for name in schema.names if name != JOIN_COLUMN}
         self.kinds = {name: kind for name, kind in kinds.items() if kind is not None}
 
