@@ -56,7 +56,8 @@ NOTHING_TO_RUN = {
     "speed",
 }  # fmt: skip
 """Pages without a block, or with none but those of ``NOT_RUN`` and ``NO_PYTHON``."""
-_EPOCHS = 2
+_SHORTER = {"doctor": ["--seconds", "1"], "evaluate": ["--seeds", "1"]}
+"""Options that commands are given so that tests take seconds."""
 
 
 def why_not(words: list[str]) -> str | None:
@@ -95,11 +96,13 @@ def folder(tmp_path, files, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
 
     def short(objective, settings, **others):
-        return fit(objective, settings.model_copy(update={"max_epochs": min(settings.max_epochs, _EPOCHS)}), **others)
+        return fit(objective, settings.model_copy(update={"max_epochs": 1}), **others)
 
     monkeypatch.setattr("selfcell.training.pretrain.fit", short)
     monkeypatch.setattr("selfcell.downstream.supervised.fit", short)
     monkeypatch.setattr("selfcell.benchmark.trials.n_cores", lambda: 1)
+    # What a map shows is not asked here; UMAP compiles for seconds.
+    monkeypatch.setattr("selfcell.benchmark.maps._layout", lambda embedding: embedding[:, :2])
     monkeypatch.setattr("selfcell.cli.app._set_up_logging", lambda _level: None)
     return tmp_path
 
@@ -111,7 +114,8 @@ def run(words: list[str]) -> None:
         return
     globbed = [sorted(map(str, Path().glob(word))) if word.endswith("/*.h5ad") else [word] for word in words[1:]]
     arguments = list(itertools.chain.from_iterable(globbed))
-    arguments += ["--seconds", "1"] if arguments[0] == "doctor" else []
+    # Several models need as many seeds.
+    arguments += [] if "--also" in arguments else _SHORTER.get(arguments[0], [])
     assert not PROGRAM.main(arguments, prog_name="selfcell", standalone_mode=False)
 
 
