@@ -218,8 +218,18 @@ def parse_table(text: str, source: str, *, separator: str) -> GeneSetCollection:
 def _parse_stored(text: str, source: str) -> GeneSetCollection:
     """Read what a run stored, so that another can use the same programmes."""
     genes_of: dict[tuple[str, str], list[str]] = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        genes_of.setdefault((row["program"], row["regulator"]), []).append(row["gene"])
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InputError(f"{source} cannot be read as a table: {error}. It is damaged: copy it again.") from error
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(STORED_COLUMNS):
+            raise InputError(
+                f"{source}, line {number}: a row has {', '.join(STORED_COLUMNS)}, but this one {len(row):,} values."
+            )
+        if number > 1:
+            program, regulator, gene = row
+            genes_of.setdefault((program, regulator), []).append(gene)
     sets = tuple(GeneSet(name, tuple(genes), regulator or None) for (name, regulator), genes in genes_of.items())
     return GeneSetCollection(source, sets)
 

@@ -1,5 +1,6 @@
 """What ``manifest.json`` and ``split.json`` of a run folder must say, checked where they are read."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +38,10 @@ def check_manifest(manifest: Any) -> None:
         check_fields(fit, epochs=(int, float), kept_epoch=(int, float), seconds=(int, float))
         check_fields(fit, validation_loss=(int, float, type(None)))
     if (calibration := manifest.get("calibration")) is not None:
-        check_fields(calibration, temperature=(int, float), least_probability=dict)
-        check_fields(calibration["least_probability"], **dict.fromkeys(calibration["least_probability"], (int, float)))
+        check_fields(calibration, temperature=float, least_probability=dict)
+        check_fields(calibration["least_probability"], **dict.fromkeys(calibration["least_probability"], float))
+        if not 0 < calibration["temperature"] < math.inf:
+            raise ValueError(f"the temperature of the calibration cannot be {calibration['temperature']}")
 
 
 def check_split(split: Any) -> None:

@@ -74,7 +74,7 @@ class ZarrFile:
         """Fill ``out`` with the values from ``start`` on."""
         try:
             out[:] = self.array[start : start + len(out)]
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise missing_or_damaged(self.path, error) from error
 
 
@@ -124,7 +124,7 @@ class ShardFiles:
             next((folder / array / "c").iterdir())
             if not array.startswith("X/") or self.index.codec == "none":
                 return ArrayFile(folder / array / "c" / "0", opened.dtype)
-        except (OSError, KeyError, ValueError, StopIteration) as error:
+        except Exception as error:
             raise missing_or_damaged(folder / array, error) from error
         return ZarrFile(folder / array, opened)
 
