@@ -391,7 +391,7 @@ def test_models_that_are_one_or_would_not_be_used_are_refused_and_others_told(
     adata, model, small_settings, tmp_path, caplog
 ):
     arguments = {"label_key": "cell_type", "donor_key": "donor", **CHEAP}
-    with pytest.raises(InputError, match=r"is given twice \(--also"):
+    with pytest.raises(InputError, match=r"is given twice \(model, --also"):
         evaluate([model, model], adata, n_seeds=2, **arguments)
     data = small_settings.data.model_copy(update={"test_fraction": 0.2})
     other = pretrain(adata, small_settings.model_copy(update={"data": data}), out=tmp_path / "run", show_progress=False)

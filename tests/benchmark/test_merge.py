@@ -12,7 +12,8 @@ def made(folder, *, trials, runs=(), name="one", cells=None):
         (folder / "trials" / f"{trial}.npz").write_text(f"{trial} of {folder.name}")
     for run, status in runs:
         (folder / "runs" / run).mkdir(parents=True)
-        manifest = {"format_version": 1, "status": status}
+        manifest = {"format_version": 2, "status": status, "kind": "pretrained", "seed": 0, "versions": {}}
+        manifest |= {"machine": {}, "data": {"fingerprint": "abc", "origin": "cells"}}
         (folder / "runs" / run / "manifest.json").write_text(json.dumps(manifest))
     folder.mkdir(exist_ok=True)
     (folder / "plan.toml").write_text(f'name = "{name}"')

@@ -375,7 +375,7 @@ def test_models_that_are_trained_already_are_judged_beside_others(folder, here):
     given = {"published": {"source": ["model 0", "model 1"]}, "one": {"source": str(folder / "model 1")}}
     plan = written(folder, encoders={"mae": {}}, models=given)
     forecast = estimate(Benchmark.open(plan, folder / "out"), QUIET).table.set_index("what")
-    # What is trained from scratch is that of the same genes and network, which the estimate does not look into.
+    assert forecast.index.tolist().count("types: from_scratch") == 1
     assert forecast.loc["types: zero_shot (published)", "n_runs"] == 4
     assert forecast.loc["types: zero_shot (one)", "n_runs"] == 2 and not any(forecast.index == "pre-train published")
     scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
@@ -390,8 +390,9 @@ def test_models_that_are_trained_already_are_judged_beside_others(folder, here):
     pairs = pd.read_parquet(folder / "out" / "pairs.parquet")
     assert set(pairs["varied"]) == {"encoder"} and set(pairs["corpus"]) == {"given"}
     page = _page_of(folder / "out")
-    assert "Models that were trained elsewhere (published, one) were taken as they are." in page
-    assert "Models that were trained elsewhere: " in page
+    assert "Models that were trained before (published, one) were taken as they are." in page
+    assert "Models that the plan names, whatever they were pre-trained on: " in page
+    assert "Of one there is one pre-training" in page
     alone = written(folder, corpora={}, encoders={}, models=given)
     scores = run_benchmark(alone, out=folder / "alone", workplace=QUIET)
     assert set(scores["encoder"]) == {"published", "one"}

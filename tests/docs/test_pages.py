@@ -34,6 +34,7 @@ NOT_RUN = {
     r"import-checkpoint|models/random-mask": "the paper's file; tests/cli/test_import_checkpoint.py makes such files",
     r"--by (scib-metrics|cz-benchmarks)": "packages that need not be there; tests/downstream/test_score_embeddings.py",
     r"replaced:|runs/replaced|judged-replaced": "a module of the reader's; test_own_task.py follows that page",
+    r"--from-census": "the census; tests/data/atlas/test_census.py makes small ones",
     r"\b(big|sctab|atlas20m)\b|https://|s3://": "cells that few have; test_commands.py reads these commands",
 }  # fmt: skip
 NO_PYTHON = {
@@ -52,8 +53,8 @@ GIVEN = {
 """What a page takes for there, as another page has made it."""
 NOTHING_TO_RUN = {
     "CONTRIBUTING", "api", "architecture", "changelog", "checkpoints", "contributing", "departures",
-    "dependencies", "faq", "hub", "index", "own-task", "pretext-tasks", "programs", "reproduce", "results", "scaling",
-    "speed",
+    "dependencies", "faq", "hub", "index", "own-task", "pretext-tasks", "programs", "reliability", "reproduce",
+    "results", "scaling", "speed",
 }  # fmt: skip
 """Pages without a block, or with none but those of ``NOT_RUN`` and ``NO_PYTHON``."""
 _SHORTER = {"doctor": ["--seconds", "1"], "evaluate": ["--seeds", "1"]}

@@ -279,7 +279,7 @@ def test_what_is_not_there_is_told_from_what_is_private(hub, published, monkeypa
 @pytest.mark.parametrize("name", ["blood", "lab/blood/more", "/lab/blood", "lab/bl--ood", "lab/", "lab/blood.git", ""])
 def test_what_cannot_be_a_name_is_not_asked_for(hub, name):
     if name:
-        with pytest.raises(InputError, match=r"There is no run folder .*; nor can that be the name of a model on the"):
+        with pytest.raises(InputError, match=r"There is no run folder .*\. Nor can that be the name of a model on the"):
             selfcell.load(name)
     with pytest.raises(InputError, match=r"is no name of a repository on the Hub, which is org/name"):
         selfcell.pull(name)
@@ -345,7 +345,7 @@ def test_a_licence_that_the_hub_does_not_know_is_told(hub, model):
 def test_without_the_package_the_extra_is_named(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     for ask in (lambda: selfcell.load("lab/blood"), lambda: selfcell.push(model, "lab/blood", license_id="mit")):
-        with pytest.raises(InputError, match=r"need huggingface_hub: pip install 'selfcell\[hub\]'"):
+        with pytest.raises(InputError, match=r"needs huggingface_hub: pip install 'selfcell\[hub\]'"):
             ask()
 
 

@@ -75,9 +75,11 @@ def test_weights_stay_laid_by_gene_in_the_average_and_through_a_checkpoint(modul
     strides = dict(module.named_parameters())[name].stride()
     assert strides[0] == 1 and average.average[name].stride() == strides
     path = tmp_path / "c.safetensors"
-    SafetensorsCheckpointIO().save_checkpoint({"average": average.state_dict()}, path)
+    rest = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}, "epoch": 0, "global_step": 0}
+    whole = {**rest, "pytorch-lightning_version": "2.6.6", "callbacks": {"average": average.state_dict()}}
+    SafetensorsCheckpointIO().save_checkpoint(whole, path)
     again = WeightAverage(0.9)
-    again.load_state_dict(SafetensorsCheckpointIO().load_checkpoint(path)["average"])
+    again.load_state_dict(SafetensorsCheckpointIO().load_checkpoint(path)["callbacks"]["average"])
     again.on_train_start(trainer_at(0), module)
     assert again.average[name].stride() == strides
     assert torch.equal(again.average[name], average.average[name])

@@ -270,6 +270,9 @@ def test_a_run_of_a_newer_format_is_refused(model, tmp_path):
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
+    (tmp_path / "runs" / "mae").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"There is no run folder '.*ma'\. Did you mean '.*mae'\?"):
+        load(tmp_path / "runs" / "ma")
     with pytest.raises(InputError, match="There is no run folder"):
         load(tmp_path / "none")
     with pytest.raises(InputError, match=r"is not a run folder: it has no manifest\.json"):
@@ -302,6 +305,10 @@ def test_checkpoints_survive_a_round_trip_through_safetensors(tmp_path):
     shared = torch.rand(3)
     state = {
         "epoch": 3,
+        "global_step": 7,
+        "loops": {},
+        "lr_schedulers": [],
+        "pytorch-lightning_version": "2.6.6",
         "state_dict": {"a": shared, "b": shared},
         "optimizer_states": [{"state": {0: {"step": torch.tensor(2.0), "exp_avg": torch.rand(2, 2)}}, "lr": 1e-3}],
         "callbacks": {"x": {"best": None, "path": "p", "pair": (1, "two"), "on": True}},

@@ -11,7 +11,7 @@ import pandas as pd
 from selfcell.baselines import SEEDLESS
 from selfcell.benchmark.given_models import GivenModel
 from selfcell.benchmark.opened import Benchmark
-from selfcell.benchmark.plan import GivenEncoder, PlannedEncoder, PlannedStudy
+from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.study_plan import LabelBudget
 from selfcell.benchmark.trials import Workplace, unsaid
@@ -109,10 +109,11 @@ def _work(benchmark: Benchmark, planned: PlannedStudy, method: str, runs: Runs) 
     if method in REGIMES and (method != "from_scratch" or DOWNSTREAM_TASKS[target.task].takes_from_pretext):
         return (planned.target, method, encoder.title), f"{planned.target}: {method} ({encoder.title})"
     if isinstance(encoder, GivenEncoder):
-        genes, network = encoder.encoder, _given(runs).encoder.settings
+        genes: Hashable = _given(runs).genes.ids
+        network = _given(runs).encoder.settings
     else:
         has_all = encoder.settings.data.n_top_genes is None
-        genes = benchmark.plan.corpora[encoder.corpus].cells if has_all else encoder.corpus
+        genes = _corpus(benchmark, encoder).genes.ids if has_all else encoder.corpus
         network = encoder.settings.network
     return (planned.target, method, genes, network.model_dump_json()), f"{planned.target}: {method}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcell.benchmark.plan import GivenEncoder
+from selfcell.benchmark.planned import GivenEncoder
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.training.run_folder import TrainedModel, load, read_settings
 

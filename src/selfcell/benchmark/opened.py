@@ -6,16 +6,9 @@ from pathlib import Path
 
 from selfcell.benchmark.given_models import GivenModel, beside, check_models
 from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.plan import (
-    GivenEncoder,
-    Plan,
-    PlannedEncoder,
-    PlannedStudy,
-    planned_encoders,
-    planned_studies,
-    read_plan,
-)
+from selfcell.benchmark.plan import Plan, planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.plan_cells import PlanCells
+from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
 from selfcell.benchmark.study import Study

@@ -13,10 +13,11 @@ Every encoder is pre-trained on every corpus with every seed of pre-training, on
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field
 
+from selfcell.benchmark.planned import GIVEN, GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.core.config import Settings, build, read_toml, with_overrides
 from selfcell.core.errors import InputError, did_you_mean
@@ -26,8 +27,6 @@ from selfcell.training.presets import preset
 from selfcell.training.settings import PretrainSettings
 
 EVERY = "every"
-GIVEN = "given"
-"""In place of the corpus of a model that was trained elsewhere."""
 
 
 class SeedSettings(Settings):
@@ -158,46 +157,6 @@ class Plan(Settings):
     """Models that are trained already, by name."""
     targets: dict[str, TargetPlan]
     """What is asked, by name."""
-
-
-class PlannedEncoder(NamedTuple):
-    """One way of pre-training on one corpus; one run a seed."""
-
-    corpus: str
-    encoder: str
-    settings: PretrainSettings
-    """But for the seed."""
-
-    @property
-    def title(self) -> str:
-        """What tables and logs call it."""
-        return f"{self.encoder} on {self.corpus}"
-
-    def with_seed(self, seed: int) -> PretrainSettings:
-        """Give the settings of the run of a seed."""
-        training = self.settings.training.model_copy(update={"seed": seed})
-        return self.settings.model_copy(update={"training": training})
-
-
-class GivenEncoder(NamedTuple):
-    """A model that is trained already, or several that differ in their seed."""
-
-    encoder: str
-    sources: tuple[str, ...]
-    corpus: str = GIVEN
-
-    @property
-    def title(self) -> str:
-        """What tables and logs call it."""
-        return self.encoder
-
-
-class PlannedStudy(NamedTuple):
-    """One target asked of the runs of one encoder."""
-
-    target: str
-    encoder: PlannedEncoder | GivenEncoder
-    plan: StudyPlan
 
 
 def read_plan(path: Path) -> Plan:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import joblib
 from tqdm import tqdm
 
-from selfcell.benchmark.plan import PlannedEncoder
+from selfcell.benchmark.planned import PlannedEncoder
 from selfcell.benchmark.results import trial_id
 from selfcell.benchmark.trials import KILLED, Workplace, in_turn, lost_worker, working_in
 from selfcell.core.atomic import write_json

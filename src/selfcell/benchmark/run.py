@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from selfcell.benchmark.opened import Benchmark
-from selfcell.benchmark.plan import PlannedStudy
+from selfcell.benchmark.planned import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, estimates

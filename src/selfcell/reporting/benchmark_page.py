@@ -95,6 +95,9 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
         if len(numbers) < 3:
             kind = {"pretraining": "pre-training", "finetuning": "fine-tuning"}[which]
             found.append(f"Only {counted(len(numbers), 'seed')} of {kind}: intervals are wide, and verdicts few.")
+    alone = [name for name, model in tables.plan.get("models", {}).items() if isinstance(model["source"], str)]
+    if alone:
+        found.append(f"Of {', '.join(alone)} there is one pre-training: what is said of it holds for that encoder.")
     if len(tables.failures):
         found.append(f"{counted(len(tables.failures), 'trial')} failed, and nothing here is said of them; see below.")
     return found
@@ -112,7 +115,7 @@ def _methods(tables: BenchmarkTables) -> list[str]:
         f"Encoders ({', '.join(dict.fromkeys(runs['encoder']))}) were pre-trained without labels on {corpora}, each "
         f"with {counted(len(seeds['pretraining']), 'seed')} ({len(runs)} runs). "
     )
-    given = f"Models that were trained elsewhere ({', '.join(plan.get('models', {}))}) were taken as they are. "
+    given = f"Models that were trained before ({', '.join(plan.get('models', {}))}) were taken as they are. "
     methods = ", ".join(method_name(method) for method in dict.fromkeys(tables.estimates["method"]))
     n_targets = tables.estimates["target"].nunique()
     return [

@@ -59,7 +59,7 @@ class BenchmarkTables:
         """Tell what pre-training cells are to a target's: of the same data set, of others alone, or not known."""
         asked, cells = self.plan["targets"][target], self.plan["cells"]
         if corpus not in self.plan["corpora"]:
-            return ELSEWHERE
+            return GIVEN
         if asked.get("query") is not None:
             return UNSEEN
         of_target, of_corpus = (
@@ -75,7 +75,7 @@ class BenchmarkTables:
 OWN = "pre-trained and judged on cells of one data set"
 TRANSFER = "pre-trained on other data sets alone"
 UNSEEN = "judged on a data set never seen"
-ELSEWHERE = "models that were trained elsewhere"
+GIVEN = "models that the plan names, whatever they were pre-trained on"
 
 
 def sections(tables: BenchmarkTables) -> list[Section]:
@@ -106,7 +106,7 @@ def _worth(tables: BenchmarkTables) -> Iterator[Section]:
     relation = rows.apply(lambda row: tables.relation(row["target"], row["corpus"]), axis=1)
     drawings: list[Drawing] = []
     sentences: list[str] = []
-    for name in (OWN, TRANSFER, UNSEEN, ELSEWHERE):
+    for name in (OWN, TRANSFER, UNSEEN, GIVEN):
         part = rows[relation == name]
         if len(part):
             sentences.append(f"{name[0].upper()}{name[1:]}: {_tally(part)}.")

@@ -1,5 +1,6 @@
 """Fetch a model from the Hugging Face Hub: one commit of it, whole and checked, kept in the Hub's own cache."""
 
+import difflib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,15 +31,22 @@ def find_model(given: str | Path) -> tuple[Path, HubAddress | None]:
     address = address_in(given)
     if address is None:
         raise InputError(
-            f"There is no run folder {str(given)!r}; nor can that be the name of a model on the Hub, which is org/name "
-            "or org/name@revision."
+            f"There is no run folder {str(given)!r}.{_near(path)} Nor can that be the name of a model on the Hub, "
+            "which is org/name or org/name@revision."
         )
     try:
         return fetch(address)
     except InputError as error:
         raise InputError(
-            f"There is no run folder {str(given)!r} here. Taken for a model on the Hub: {error}"
+            f"There is no run folder {str(given)!r} here.{_near(path)} Taken for a model on the Hub: {error}"
         ) from error
+
+
+def _near(path: Path) -> str:
+    """Name the folder beside a path that was perhaps meant, as a sentence with a space before it."""
+    beside = [folder.name for folder in path.parent.glob("*/")] if path.parent.is_dir() else []
+    found = difflib.get_close_matches(path.name, beside, n=1)
+    return f" Did you mean {str(path.parent / found[0])!r}?" if found else ""
 
 
 def fetch(address: HubAddress) -> tuple[Path, HubAddress]:

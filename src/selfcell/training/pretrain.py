@@ -107,7 +107,8 @@ def pretrain(
     settings = with_donor_column(settings, cells)
     if settings.data.donor_key is None:
         logger.warning(
-            "No donor column is named (data.donor_key, --donor), so validation cells are drawn cell by cell."
+            "No donor column is named (data.donor_key, --donor), so cells are "
+            "set aside one by one, not by donor: what is measured on them overstates what holds for new donors."
         )
     split = draw_split(cells, settings)
     fingerprint = cells.fingerprint()

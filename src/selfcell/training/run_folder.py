@@ -267,7 +267,10 @@ def load(model: str | Path) -> TrainedModel:
     path, address = find_model(model)
     manifest = read_manifest(path)
     if manifest["status"] != "finished":
-        raise InputError(f"The run in {path} is not finished. Go on with it: --resume (resume=True in Python).")
+        raise InputError(
+            f"The run in {path} is not finished. Go on with it by the command that began it (pretrain or finetune), "
+            "with --resume (resume=True in Python)."
+        )
     with reading(path / "genes.csv"):
         genes = GeneTable.from_frame(read_table(path / "genes.csv", dtype=str, keep_default_na=False))
     with reading(path / "config.toml"):

@@ -234,7 +234,7 @@ def _carry_out(
 def _checked(inputs: Sequence[str | Path | CensusCells]) -> list[Place]:
     paths = [as_place(given) for given in inputs]
     if not paths:
-        raise InputError("Name at least one file of cells.")
+        raise InputError("Name at least one file of cells, or a query of the census (--from-census).")
     resolved = [address_of(path.resolve() if isinstance(path, Path) else path) for path in paths]
     twice = [path for path, place in zip(paths, resolved, strict=True) if resolved.count(place) > 1]
     if twice:

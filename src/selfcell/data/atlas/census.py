@@ -9,7 +9,7 @@ from typing import Any
 
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.atlas.census_access import STABLE, build_day, opened_census, published_day, speaking_of_census
-from selfcell.data.atlas.census_query import no_cells_message, read_filtered, refuse_nonsense
+from selfcell.data.atlas.census_query import no_cells_message, read_filtered, refuse_bad_grammar, refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def find_census_cells(
     """
     if uri is not None and version is not None:
         raise InputError("A copy of the census has one version. Leave out --census-version, or --census-uri.")
+    refuse_bad_grammar(query)
     with contextlib.ExitStack() as stack:
         stack.enter_context(speaking_of_census(f"The census ({uri or version or STABLE})"))
         day = published_day(version or STABLE) if uri is None else None
@@ -117,7 +118,7 @@ def find_census_cells(
         day = day or build_day(census)
         organism = _known_organism(census, organism)
         obs = census["census_data"][organism].obs
-        refuse_nonsense(query, list(obs.schema.names))
+        refuse_unknown(query, list(obs.schema.names))
         wanted = f"({query}) and {PRIMARY_COLUMN} == True" if primary_only else query
         n_cells, n_copies, checksum = _counted(obs, wanted)
         if not n_cells:

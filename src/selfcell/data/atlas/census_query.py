@@ -10,6 +10,7 @@ import pyarrow as pa
 from selfcell.core.errors import InputError, did_you_mean
 
 _EXAMPLE = "\"tissue_general == 'blood' and cell_type in ['B cell', 'T cell']\""
+_WRITTEN = f"It compares columns of obs with values, for example {_EXAMPLE}."
 _FUNCTIONS = {"attr", "val"}
 """TileDB's own, for columns with names that Python would not take."""
 _SHOWN_VALUES = 12
@@ -29,22 +30,35 @@ def read_filtered(obs: Any, query: str, columns: Sequence[str]) -> Iterator[pa.T
         reader = obs.read(value_filter=query, column_names=list(columns), result_order="row-major")
     except (tiledbsoma.SOMAError, TypeError, ValueError) as error:
         said = re.sub(r"^SOMAError: ", "", str(error).split("\n")[0]).split(" The following")[0].strip().rstrip(".")
-        raise InputError(f"The query {query!r} cannot be understood ({said}). {_written(obs.schema.names)}") from error
+        raise InputError(
+            f"The query {query!r} cannot be understood ({said}). {_WRITTEN} {_listed(obs.schema.names)}"
+        ) from error
     yield from reader
 
 
-def refuse_nonsense(query: str, columns: Sequence[str]) -> None:
-    """Refuse a query that is no expression, or names a column that is not there.
+def refuse_bad_grammar(query: str) -> None:
+    """Refuse a query that is no expression, which can be told before the census is reached.
+
+    Raises
+    ------
+    InputError
+        With an example.
+    """
+    try:
+        ast.parse(query.strip(), mode="eval")
+    except SyntaxError as error:
+        raise InputError(f"The query {query!r} cannot be understood ({error.msg}). {_WRITTEN}") from error
+
+
+def refuse_unknown(query: str, columns: Sequence[str]) -> None:
+    """Refuse a query that names a column that is not there.
 
     Raises
     ------
     InputError
         With the columns that are there.
     """
-    try:
-        tree = ast.parse(query.strip(), mode="eval")
-    except SyntaxError as error:
-        raise InputError(f"The query {query!r} cannot be understood ({error.msg}). {_written(columns)}") from error
+    tree = ast.parse(query.strip(), mode="eval")
     unknown = [name for name in _names(tree) if name not in columns]
     if unknown:
         raise InputError(
@@ -64,10 +78,6 @@ def no_cells_message(obs: Any, query: str, *, census: str) -> str:
 
 def _names(tree: ast.AST) -> list[str]:
     return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in _FUNCTIONS]
-
-
-def _written(columns: Sequence[str]) -> str:
-    return f"It compares columns of obs with values, for example {_EXAMPLE}. {_listed(columns)}"
 
 
 def _listed(columns: Sequence[str]) -> str:
