@@ -229,7 +229,7 @@ def test_other_cells_in_a_copy_are_refused_by_an_interrupted_build(tmp_path: Pat
             r"names 'tisue_general', .*Did you mean 'tissue_general'\? Known: soma_joinid, data",
         ),
         ("tissue_general == lung", "names 'lung', but the census has no such column in obs .values stand in quotes"),
-        ("tissue_general = 'lung'", "cannot be understood .invalid syntax.*Known: soma_joinid, dataset_id, cell_type"),
+        ("tissue_general = 'lung'", "cannot be understood .invalid syntax.*It compares columns of obs with values"),
         ("tissue_general == 'lung' and", "cannot be understood .invalid syntax"),
         ("", "cannot be understood .invalid syntax"),
         ("is_primary_data", "cannot be understood .Malformed query condition statement.*Known: soma_joinid"),
