@@ -136,7 +136,7 @@ def test_a_run_that_was_interrupted_or_killed_within_an_epoch_resumes_to_the_sam
     )
     assert finished.returncode == code, finished.stderr
     assert read_manifest(tmp_path / "run")["status"] == "training"
-    with pytest.raises(InputError, match=r"is not finished\. Go on with it: --resume"):
+    with pytest.raises(InputError, match=r"is not finished\. Go on with it by the command that began it"):
         load(out)
     resumed = pretrain(adata, out=out, resume=True, show_progress=False)
     assert same_weights(whole, resumed)
