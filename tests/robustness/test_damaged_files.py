@@ -66,7 +66,7 @@ VALUES = [True, 0, -1, 1.5, float("nan"), float("inf"), 10**30, "", "x", "none",
 
 
 @pytest.mark.parametrize("name", TABLES)
-@damage.examples(12)
+@damage.examples(6)
 @given(random=randoms)
 def test_tables(tmp_path, name, random):
     text, read = TABLES[name]
@@ -76,7 +76,7 @@ def test_tables(tmp_path, name, random):
 
 
 @pytest.mark.parametrize("name", {**BYTES, **TABLES})
-@damage.examples(8)
+@damage.examples(4)
 @given(random=randoms)
 def test_bytes(tmp_path, name, random):
     content, read = {**{name: (text.encode(), read) for name, (text, read) in TABLES.items()}, **BYTES}[name]
@@ -85,7 +85,7 @@ def test_bytes(tmp_path, name, random):
         read(tmp_path / name)
 
 
-@damage.examples(40)
+@damage.examples(10)
 @given(random=randoms)
 def test_settings_and_plans(tmp_path, random):
     for text, use in (
@@ -110,7 +110,7 @@ def _other_values(content, random):
     return content
 
 
-@damage.examples(60)
+@damage.examples(30)
 @given(
     address=st.sampled_from(
         [
@@ -149,7 +149,7 @@ def sources(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", files.WRITERS)
-@damage.examples(12)
+@damage.examples(4)
 @given(random=randoms)
 def test_files_of_cells(tmp_path, sources, kind, random):
     path = tmp_path / sources[kind].name
@@ -183,7 +183,7 @@ def test_files_of_cells(tmp_path, sources, kind, random):
 LINES = ["", "x", "1 1 1", "0 0 5", "99 99 1", "-1 1 1", "1 1 1.5", "1 1 nan", "9" * 20 + " 1 1", "1 1 1 1", "3 3", "%"]
 
 
-@damage.examples(40)
+@damage.examples(20)
 @given(random=randoms, line=st.sampled_from([*LINES, "9 20 100000000000", "1000000000 1000000000 5", "a\tb\tc\td"]))
 def test_lines_of_a_tenx_folder(tmp_path, sources, random, line):
     folder = tmp_path / "mtx"
@@ -228,7 +228,7 @@ ODD_NAMES = st.text(max_size=5) | st.sampled_from(["", " ", "nan", "a\nb", "../x
 
 
 @pytest.mark.filterwarnings("ignore")
-@damage.examples(25)
+@damage.examples(10)
 @given(genes=st.lists(ODD_NAMES, max_size=4), cells=st.lists(ODD_NAMES, max_size=4), seed=st.integers(0, 9))
 def test_odd_names_and_no_cells_or_genes(tmp_path, genes, cells, seed):
     counts = np.random.default_rng(seed).poisson(2.0, (len(cells), len(genes))).astype(np.float32)

@@ -63,7 +63,7 @@ def use(run, folder, name):
 
 @pytest.mark.parametrize("kind", ["model", "classifier"])
 @pytest.mark.parametrize("name", ALL)
-@damage.examples(3)
+@damage.examples(1)
 @given(random=randoms)
 def test_a_file_of_a_run(request, tmp_path, kind, name, random):
     run = fresh(request.getfixturevalue(kind).path, tmp_path / "run")
@@ -105,7 +105,7 @@ def test_weights_that_are_not_finite_are_refused(model, tmp_path):
         load(run)
 
 
-@damage.examples(25)
+@damage.examples(10)
 @given(random=randoms)
 def test_the_checkpoint_of_an_interrupted_run(model, tmp_path, random):
     file = tmp_path / "last.safetensors"
@@ -130,12 +130,12 @@ def test_the_checkpoint_of_an_interrupted_run(model, tmp_path, random):
 def results(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "judged"
     how = {"n_seeds": 1, "regimes": ("zero_shot",), "baselines": ("pca_knn",), "jobs": 1, "show_progress": False}
-    cells = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, seed=0)
+    cells = simulate_cells(n_cells=90, n_genes=60, n_types=3, n_donors=5, seed=1)
     evaluate(model, cells, label_key="cell_type", donor_key="donor", out=out, **how)
     return out
 
 
-@damage.examples(5)
+@damage.examples(2)
 @given(random=randoms)
 def test_a_file_of_results(results, tmp_path, random):
     folder = fresh(results, tmp_path / "judged")
@@ -164,7 +164,7 @@ def atlas(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("which", ["atlas.json", "shards"])
-@damage.examples(12)
+@damage.examples(4)
 @given(random=randoms)
 def test_a_file_of_an_atlas(atlas, tmp_path, which, random):
     folder = fresh(atlas, tmp_path / "atlas")

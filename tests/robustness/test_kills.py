@@ -21,7 +21,8 @@ from selfcell.data.simulate import simulate_cells
 from selfcell.training.run_folder import load
 
 pytestmark = pytest.mark.slow
-MOST_KILLS = 3 if os.environ.get("SELFCELL_FUZZ", "1") == "1" else 10**6
+MOST_KILLS = 2 if os.environ.get("SELFCELL_FUZZ", "1") == "1" else 10**6
+takes_minutes = pytest.mark.skipif(MOST_KILLS < 10, reason="takes minutes: asked for by SELFCELL_FUZZ=2")
 QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
 SMALL = [*QUICK, "--donor", "donor", "--set", "network.hidden_sizes=[8]", "--set", "network.n_latent=4"]
 
@@ -170,7 +171,7 @@ def test_a_finetuning_that_is_prolonged_is_not_taken_for_finished(server, made, 
     )
 
 
-@pytest.mark.skipif(MOST_KILLS < 10, reason="takes minutes: asked for by SELFCELL_FUZZ=2")
+@takes_minutes
 def test_an_evaluation(server, made, tmp_path):
     """The old results stay until all of the new are there, and trials that are done are not lost."""
     out = tmp_path / "judged"
@@ -201,6 +202,7 @@ def test_an_evaluation(server, made, tmp_path):
     )
 
 
+@takes_minutes
 @pytest.mark.parametrize("command", ["build", "append"])
 def test_an_atlas(server, made, tmp_path, command):
     out = tmp_path / "atlas"
