@@ -175,7 +175,7 @@ def test_what_is_no_fault_of_writing_passes(tmp_path):
         with pytest.raises(type(error)) as raised, writing(tmp_path / "a"):
             raise error
         assert raised.value is error
-    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/root/secret.csv")
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/secret.csv")
     with pytest.raises(PermissionError) as raised, writing(tmp_path / "a"):
         raise elsewhere
     assert raised.value is elsewhere
