@@ -55,7 +55,7 @@ def check_models(models: Sequence[TrainedModel], *, crossed: bool) -> None:
     """
     first = models[0]
     for place, model in enumerate(models):
-        refuse_fine_tuned(model)
+        _refuse_fine_tuned(model)
         if model.genes != first.genes:
             raise InputError(f"{model.path} and {first.path} were trained on different genes.")
         for other in models[:place]:
@@ -77,14 +77,8 @@ def check_models(models: Sequence[TrainedModel], *, crossed: bool) -> None:
             )
 
 
-def refuse_fine_tuned(model: TrainedModel) -> None:
-    """Refuse a model that has learned from labels, or from another truth.
-
-    Raises
-    ------
-    InputError
-        With what to judge instead.
-    """
+def _refuse_fine_tuned(model: TrainedModel) -> None:
+    """Refuse a model that has learned from labels, or from another truth."""
     if model.manifest["kind"] != "pretrained":
         raise InputError(
             f"{model.path} was fine-tuned for {model.manifest['task']}, perhaps on the test cells. Evaluate the "

@@ -26,13 +26,9 @@ _SHOWN_VALUES = 6
 app = typer.Typer(no_args_is_help=True, help="Make one atlas of many files of cells, to train on as a stream.")
 
 AtlasArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the atlas.")]
-InputsArgument = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
-]
-OptionalInputsArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom."),
-]
+_INPUTS = typer.Argument(metavar="INPUT...", help=".h5ad, .zarr, 10x .h5, folders with matrix.mtx, .loom.")
+InputsArgument = Annotated[list[Path], _INPUTS]
+OptionalInputsArgument = Annotated[list[Path] | None, _INPUTS]
 AliasesOption = Annotated[
     bool, typer.Option("--gene-aliases", help="Match former gene symbols too, by a table that is fetched once.")
 ]
