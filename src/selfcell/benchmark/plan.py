@@ -17,7 +17,8 @@ from typing import Any
 
 from pydantic import Field
 
-from selfcell.benchmark.planned import GIVEN, GivenEncoder, PlannedEncoder, PlannedStudy
+from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
+from selfcell.benchmark.results import GIVEN
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.core.config import Settings, build, read_toml, with_overrides
 from selfcell.core.errors import InputError, did_you_mean

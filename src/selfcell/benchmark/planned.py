@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
+from selfcell.benchmark.results import GIVEN
 from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.training.settings import PretrainSettings
-
-GIVEN = "given"
-"""In place of the corpus of a model that was trained elsewhere."""
 
 
 class PlannedEncoder(NamedTuple):

@@ -31,6 +31,8 @@ from selfcell.core.errors import InputError
 from selfcell.core.reading import check_fields, read_object, read_table, reading
 
 FORMAT_VERSION = 2
+GIVEN = "given"
+"""In place of the corpus of a model that was trained elsewhere."""
 UNFINISHED = ".trials"
 """Folder, beside the tables to come, that keeps the trials that are done until all are."""
 

@@ -1,10 +1,11 @@
 """The program: its commands, what it logs, how it ends."""
 
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,12 +65,19 @@ def options(
     _set_up_logging(logging.WARNING if quiet else logging.INFO)
 
 
+def program() -> Any:
+    """Give the program as a command, whose help flows: a line of the source does not end a line of the terminal."""
+    command = typer.main.get_command(app)
+    _let_help_flow(command)
+    return command
+
+
 def main() -> None:
     """Run the program; what a user can mend ends in a message without a traceback and exit code 1."""
     try:
         with hushed():
             # Not app(): that puts a hook of its own in the place of the one that hushes.
-            typer.main.get_command(app)(prog_name="selfcell")
+            program()(prog_name="selfcell")
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -83,6 +91,13 @@ def main() -> None:
         place = "" if error.filename is None else f": {error.filename}"
         print(f"Error: {error.strerror or error}{place}", file=sys.stderr)
         sys.exit(1)
+
+
+def _let_help_flow(command: Any) -> None:
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for inner in getattr(command, "commands", {}).values():
+        _let_help_flow(inner)
 
 
 class _Formatter(logging.Formatter):

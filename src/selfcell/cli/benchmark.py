@@ -138,5 +138,6 @@ def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workp
     jobs = workplace.n_jobs(len(found.table))
     typer.echo(
         f"About {in_words(3600 * found.hours(jobs))} on this machine with {jobs} processes of up to "
-        f"{found.memory_gb:.1f} GB each. Rough: within a factor of two or three."
+        f"{found.memory_gb:.1f} GB each. Rough: within a factor of two or three, "
+        "and a minute or two for reading the cells, tables and the page comes to it."
     )

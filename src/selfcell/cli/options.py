@@ -46,7 +46,8 @@ WhereOption = Annotated[
     str | None, typer.Option("--where", metavar="QUERY", help="Which cells, such as \"cell_type == 'B cell'\".")
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Folder of a finished run, or org/name[@revision] on the Hub.")
+    Path,
+    typer.Argument(metavar="MODEL", help="Folder of a finished run, or org/name or org/name@revision on the Hub."),
 ]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]

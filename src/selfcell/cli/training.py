@@ -138,7 +138,13 @@ def finetune(
     batch: BatchOption = None,
     target: TargetOption = None,
     validation_fraction: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Share of cells to watch the loss on; none if left out.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.9,
+            help="Share of cells to watch the loss on and, for types, to calibrate confidence on: whole donors where "
+            "--donor is known. None if left out, but 0.15 with training.patience.",
+        ),
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin from random weights instead.")] = False,
     config: ConfigOption = None,

@@ -11,7 +11,7 @@ from selfcell.benchmark.ranks import rank_methods
 from selfcell.benchmark.saturation import MARGIN, enough_from
 from selfcell.core.words import counted
 from selfcell.reporting.benchmark_figures import draw_cost, draw_differences, draw_ranks, draw_sizes
-from selfcell.reporting.names import method_name, metric_name
+from selfcell.reporting.names import encoder_name, method_name, metric_name
 
 PRETRAINED, SCRATCH = "fine_tuned", "from_scratch"
 _FEW_TARGETS = 2
@@ -208,7 +208,7 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
     for (target, corpus, encoder), part in of_methods.groupby(["target", "corpus", "encoder"], sort=False):
         if part["n_labelled_cells"].nunique() < _FEW_TARGETS:
             continue
-        words = f"{tables.title(target)}, {encoder} on {corpus}"
+        words = f"{tables.title(target)}, {encoder_name(encoder, corpus)}"
         curves = part.assign(line=part["method"].map(method_name), size=part["n_labelled_cells"])
         curves = curves[_CURVE]
         figure = draw_sizes(curves, xlabel="labelled cells", ylabel=metric_name(str(part["metric"].iloc[0])))
@@ -277,7 +277,7 @@ def _failures(tables: BenchmarkTables) -> Iterator[Section]:
 def _differences(tables: BenchmarkTables, rows: pd.DataFrame, name: str, caption: str) -> Drawing:
     several = rows.groupby(["target", "budget"]).size().max() > 1
     labels = [
-        f"{row['target']}, {row['budget']}" + (f" ({row['encoder']} on {row['corpus']})" if several else "")
+        f"{row['target']}, {row['budget']}" + (f" ({encoder_name(row['encoder'], row['corpus'])})" if several else "")
         for row in rows.to_dict("records")
     ]
     metrics = ", ".join(metric_name(metric) for metric in dict.fromkeys(rows["metric"]))
@@ -290,7 +290,7 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "target": rows["target"].map(tables.title),
-            "encoder": rows["encoder"] + " on " + rows["corpus"],
+            "encoder": [encoder_name(*one) for one in zip(rows["encoder"], rows["corpus"], strict=True)],
             "labelled": rows["budget"],
             "method": rows["method"].map(method_name),
             "against": rows["against"].map(method_name),

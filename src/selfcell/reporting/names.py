@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from selfcell.benchmark.results import GIVEN
+
 METHOD_NAMES = {
     "zero_shot": "zero-shot",
     "probe": "probe",
@@ -74,6 +76,11 @@ def budget_word(task: str) -> str:
 def fullest(budgets: Sequence[str]) -> str:
     """Give the largest label budget: all, or else the one that was named last."""
     return next((budget for budget in budgets if budget.startswith("all ")), budgets[-1])
+
+
+def encoder_name(encoder: str, corpus: str) -> str:
+    """Give what people read for an encoder of a benchmark: with its corpus, where it was trained there."""
+    return encoder if corpus == GIVEN else f"{encoder} on {corpus}"
 
 
 def method_name(method: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.verdicts import over_targets
 from selfcell.core.reading import reading
-from selfcell.reporting.names import METHOD_NAMES, METRIC_NAMES
+from selfcell.reporting.names import METHOD_NAMES, METRIC_NAMES, encoder_name
 
 _SHOWN = (("fine_tuned", "from_scratch"), ("zero_shot", "pca_knn"))
 """Questions that are printed; all are in the table."""
@@ -47,7 +47,7 @@ def _table(answers: pd.DataFrame, question: str) -> Table:
     for row in answers.to_dict("records"):
         difference = Estimate(row["difference"], row["low"], row["high"], ())
         seen = "" if np.isnan(row["detectable"]) else f"{row['detectable']:.3f}"
-        encoder = f"{row['encoder']} on {row['corpus']}"
+        encoder = encoder_name(row["encoder"], row["corpus"])
         words = (row["target"], encoder, row["budget"], difference.with_sign(), seen, row["finding"])
         table.add_row(*map(escape, words))
     method, against = (METHOD_NAMES.get(answers[side].iloc[0], answers[side].iloc[0]) for side in ("method", "against"))

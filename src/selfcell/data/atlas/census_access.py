@@ -89,8 +89,8 @@ def speaking_of_census(what: str) -> Iterator[None]:
         raise
     except requests.RequestException as error:
         raise InputError(
-            f"{what}: the list of versions cannot be fetched ({_words(error)}). See whether the network reaches "
-            "census.cellxgene.cziscience.com, or name a copy (--census-uri); then give the same command again."
+            f"{what}: the list of versions cannot be fetched ({_request_words(error)}). See whether the network "
+            "reaches census.cellxgene.cziscience.com, or name a copy (--census-uri); then give the same command again."
         ) from error
     except Exception as error:
         if not _is_of_tiledb(error):
@@ -104,6 +104,12 @@ def speaking_of_census(what: str) -> Iterator[None]:
 def _is_of_tiledb(error: Exception) -> bool:
     # RuntimeError is what TileDB's own errors become where tiledbsoma does not catch them.
     return type(error).__module__.startswith("tiledbsoma") or isinstance(error, OSError | RuntimeError)
+
+
+def _request_words(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answers {error.response.status_code}"
+    return "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
 
 
 def _words(error: Exception) -> str:
