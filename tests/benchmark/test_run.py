@@ -400,6 +400,22 @@ def test_models_that_are_trained_already_are_judged_beside_others(folder, here):
     assert "Encoders (" not in page
 
 
+def test_the_page_says_what_a_model_has_seen_of_the_cells_it_is_judged_on(folder, here):
+    settings = with_overrides(PLAN["corpora"]["made"]["settings"], ["data.test_fraction=0"])
+    pretrain(folder / "made.h5ad", settings, out=folder / "of all", show_progress=False)
+    targets = {"types": {**PLAN["targets"]["types"], "regimes": ["zero_shot"]}}
+    plan = written(folder, encoders={"mae": {}}, models={"all": {"source": "of all"}}, targets=targets)
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    page = _page_of(folder / "out")
+    assert "all at types: Pre-training was given at least " in page and "Set donors aside when pre-training" in page
+    assert "mae on made at types" not in page
+    file = folder / "out" / "benchmark.json"
+    saved = json.loads(file.read_text())
+    del saved["seen"]
+    file.write_text(json.dumps(saved))
+    assert "Pre-training was given" not in _page_of(folder / "out")
+
+
 def test_models_that_cannot_be_judged_are_refused_before_any_training(folder, here):
     model = _trained_elsewhere(folder, "model", 0)
     selfcell.finetune(

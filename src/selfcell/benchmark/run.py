@@ -40,6 +40,7 @@ from selfcell.training.run_folder import TrainedModel, describe_environment, rea
 
 logger = logging.getLogger(__name__)
 
+STUDIES = "studies"
 TABLES = ("scores", "resamples", "confusion")
 WHICH = ("target", "corpus", "encoder")
 """Columns that come first in every table."""
@@ -162,7 +163,7 @@ def _results_of(
     benchmark: Benchmark, planned: PlannedStudy, models: list[TrainedModel], workplace: Workplace
 ) -> StudyResults:
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
-    folder = benchmark.out / "studies" / file_name(planned.target) / file_name(planned.encoder.title)
+    folder = benchmark.out / STUDIES / file_name(planned.target) / file_name(planned.encoder.title)
     study = benchmark.study(planned, models)
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials])
     if (folder / "study.json").exists() and not study.missing(benchmark.store):
@@ -198,8 +199,24 @@ def _about(benchmark: Benchmark, fingerprints: dict[str, str], pretrainings: Seq
         "plan": benchmark.plan.model_dump(mode="json"),
         "cells": fingerprints,
         "pretrainings": _facts_of_runs(pretrainings, benchmark.out / "benchmark.json"),
+        "seen": _what_was_seen(benchmark.out / STUDIES),
         **describe_environment(),
     }
+
+
+def _what_was_seen(studies: Path) -> list[dict[str, str]]:
+    """Give, of all studies, what pre-training may have been given of the test cells."""
+    found = [read_json(file) for file in sorted(studies.glob("*/*/study.json"))]
+    return [
+        {
+            "target": about["planned_target"],
+            "corpus": about["corpus"],
+            "encoder": about["encoder"],
+            "note": about["seen_note"],
+        }
+        for about in found
+        if about["seen_note"]
+    ]
 
 
 def _facts_of_runs(runs: Sequence[Pretraining], file: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import operator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from selfcell.core.reading import read_object, read_text, reading
 from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_sections import BenchmarkTables, Drawing, Section, sections, worth_sentence
 from selfcell.reporting.figures import as_svg
-from selfcell.reporting.names import method_name
+from selfcell.reporting.names import encoder_name, method_name
+
+_NOTE = operator.itemgetter("note")
 
 
 def write_benchmark_page(folder: Path, path: Path) -> Path:
@@ -98,6 +102,9 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
     alone = [name for name, model in tables.plan.get("models", {}).items() if isinstance(model["source"], str)]
     if alone:
         found.append(f"Of {', '.join(alone)} there is one pre-training: what is said of it holds for that encoder.")
+    for note, studies in groupby(sorted(tables.about.get("seen", []), key=_NOTE), key=_NOTE):
+        of = ", ".join(f"{encoder_name(one['encoder'], one['corpus'])} at {one['target']}" for one in studies)
+        found.append(f"{of}: {note}")
     if len(tables.failures):
         found.append(f"{counted(len(tables.failures), 'trial')} failed, and nothing here is said of them; see below.")
     return found
