@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import selfcell
@@ -47,6 +48,28 @@ def test_the_picture_shows_the_rooms_that_there_are():
     layers = set(contracts[0]["layers"])
     assert shown == layers - {"__main__", "cli", "core"}
     assert "prefers-color-scheme: dark" in picture
+
+
+INTERVAL = re.compile(r"([+-]?0\.\d{3}) \[([+-]?0\.\d{3}), ([+-]?0\.\d{3})\]")
+SCORES_OF_PROSE = {
+    "macro_f1", "pearson_per_cell", "pearson_per_feature", "total", "bio_conservation", "explained_variance_weighted",
+    "hidden_mse",
+}  # fmt: skip
+
+
+def test_the_figures_in_the_prose_of_the_results_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
+    table = table[table["metric"].isin(SCORES_OF_PROSE)]
+    page = pages.PAGES["results"].read_text(encoding="utf-8")
+    prose = page.split("What they say:")[1].split("## Beside the literature")[0]
+    scores, differences = ["mean", "low", "high"], ["against_scratch", "against_scratch_low", "against_scratch_high"]
+    intervals = {tuple(f"{value:.3f}" for value in row) for row in table[scores].to_numpy()}
+    intervals |= {tuple(f"{value:+.3f}" for value in row) for row in table[differences].dropna().to_numpy()}
+    stated = INTERVAL.findall(prose)
+    assert len(stated) > 3 and not [interval for interval in stated if interval not in intervals]
+    alone = re.findall(r"[+-]?\b0\.\d{3}\b", INTERVAL.sub("", prose))
+    known = {interval[0] for interval in intervals} | {interval[0].lstrip("+-") for interval in intervals}
+    assert len(alone) > 50 and not [figure for figure in alone if figure not in known]
 
 
 PAPER_FILES = (
