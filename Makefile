@@ -9,12 +9,12 @@ help:  ## Show the targets.
 setup: $(STAMP)  ## Make .venv with everything a user and a developer need.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo 'Setting up .venv (a few minutes the first time)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(dir $(BIN))
+	@echo 'Setting up $(dir $(BIN)) (a few minutes the first time)'
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[census,dask,hub,integration,mudata,onnx,remote,scib,scvi]' --group dev
 	@touch $@
-	@echo 'Ready. To use it: source .venv/bin/activate'
+	@echo 'Ready. To use it: source $(BIN)/activate'
 demo: setup  ## Pre-train, compare and report on real cells; 4 to 10 minutes on two cores.
 	selfcell demo --out demo --overwrite
 test: setup  ## All tests that need no network.
