@@ -6,7 +6,7 @@ import pandas as pd
 from real.figures import write_figures
 from real.page import write_headline, write_page
 
-from selfcell.benchmark.plan import read_plan
+from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.downstream.confidence_scores import confidence_scores
@@ -14,7 +14,12 @@ from selfcell.reporting.names import METHOD_NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "results"
-TARGETS = read_plan(ROOT / "plans" / "real.toml").targets
+PLAN = read_plan(ROOT / "plans" / "real.toml")
+TARGETS = PLAN.targets
+ASKED = {
+    (study.target, method) for study in planned_studies(PLAN, planned_encoders(PLAN)) for method in study.plan.methods
+}
+"""Targets with each of their methods."""
 KEPT_METRICS = {
     "cell_type": ("macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
     "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
@@ -52,7 +57,10 @@ def write_tables(out: Path) -> None:
 
 
 def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
-    """Write the rows of all studies in their order, those of the file where a method of a study has no others."""
+    """Write the rows of all studies in their order, those of the file where a method of a study has no others.
+
+    What the plan does not ask any more is left out.
+    """
     keys = ["study", "method"] if file.name != "unseen_types.csv" else ["study"]
     if not of_studies:
         return
@@ -64,6 +72,8 @@ def _write(file: Path, of_studies: list[pd.DataFrame]) -> None:
         rows = rows[before.columns]
     order = {name: place for place, name in enumerate([*TARGETS, *METHOD_NAMES])}
     rows = rows[rows["study"].isin(TARGETS)]
+    if "method" in rows:
+        rows = rows[[pair in ASKED for pair in zip(rows["study"], rows["method"], strict=True)]]
     rows = rows.sort_values(keys, key=lambda names: names.map(order), kind="stable")
     rows = rows.assign(title=[TARGETS[name].title for name in rows["study"]])
     rows.to_csv(file, index=False, float_format="%.4g")

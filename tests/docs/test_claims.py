@@ -19,6 +19,7 @@ import pytest
 
 import selfcell
 from selfcell.benchmark.opened import Benchmark
+from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
 from selfcell.data.simulate import simulate_cells
 
 pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "pages.py")))
@@ -70,6 +71,14 @@ def test_the_figures_in_the_prose_of_the_results_are_those_of_the_table():
     alone = re.findall(r"[+-]?\b0\.\d{3}\b", INTERVAL.sub("", prose))
     known = {interval[0] for interval in intervals} | {interval[0].lstrip("+-") for interval in intervals}
     assert len(alone) > 50 and not [figure for figure in alone if figure not in known]
+
+
+def test_the_tables_of_the_results_have_what_the_plan_asks_and_nothing_else():
+    plan = read_plan(ROOT / "plans" / "real.toml")
+    studies = planned_studies(plan, planned_encoders(plan))
+    asked = {(study.target, method) for study in studies for method in study.plan.methods}
+    table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
+    assert set(zip(table["study"], table["method"], strict=True)) == asked
 
 
 PAPER_FILES = (

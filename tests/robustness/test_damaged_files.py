@@ -111,26 +111,7 @@ def _other_values(content, random):
 
 
 @damage.examples(30)
-@given(
-    address=st.sampled_from(
-        [
-            "training.max_epochs",
-            "training.budget",
-            "network.hidden_sizes",
-            "pretext.name",
-            "pretext.mask",
-            "a.b.c",
-            "=",
-            "pretext.views",
-            "pretext.mask_fraction",
-            "pretext",
-            "training.",
-            "data.where",
-            "training.learning_rate",
-        ]
-    ),
-    value=st.sampled_from(TYPED) | st.text(max_size=9),
-)
+@given(address=st.sampled_from(ADDRESSES), value=st.sampled_from(TYPED) | st.text(max_size=9))
 def test_set(address, value):
     with damage.works_or_says():
         build(PretrainSettings, gather_settings(None, [f"{address}={value}"]))
