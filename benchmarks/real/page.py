@@ -129,7 +129,7 @@ def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
         first = study.iloc[0]
         lines += [
             f"**{first['title']}** ({first['n_cells']:,} test cells, {first['n_units']} donors or blocks; "
-            f"{first['n_pairs_of_seeds']} pairs of seeds)",
+            f"{study['n_pairs_of_seeds'].max()} pairs of seeds)",
             "",
         ]
         for metric in [metric for metric in metrics if metric in set(study["metric"])]:

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from selfcell.benchmark.merge import merge_benchmarks
+from selfcell.benchmark.outcome_store import OutcomeStore
+from selfcell.benchmark.trials import Failure, Outcome
 from selfcell.core.errors import InputError
+from selfcell.downstream.base import TaskScores
 
 
 def made(folder, *, trials, runs=(), name="one", cells=None):
@@ -33,6 +36,19 @@ def test_what_others_have_done_is_taken_over_and_nothing_replaced(tmp_path):
     assert json.loads((out / "cells.json").read_text()) == {"blood": "abc", "lung": "def"}
     assert (out / "plan.toml").read_text() == 'name = "one"'
     assert merge_benchmarks(out, [first, second]) == 0
+
+
+def test_an_outcome_takes_the_place_of_a_failure(tmp_path):
+    first, second = (made(tmp_path / name, trials=[]) for name in "ab")
+    done = Outcome(TaskScores({"macro_f1": 0.5}, {}), {}, 1.0, None)
+    for folder, outcomes in (
+        (first, (Failure("killed", float("nan")), done)),
+        (second, (done, Failure("killed", 1.0))),
+    ):
+        for name, outcome in zip(("t1", "t2"), outcomes, strict=True):
+            OutcomeStore(folder / "trials").write(name, outcome)
+    assert merge_benchmarks(first, [second]) == 1
+    assert all(isinstance(OutcomeStore(first / "trials").read(name), Outcome) for name in ("t1", "t2"))
 
 
 @pytest.mark.parametrize(

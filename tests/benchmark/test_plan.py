@@ -92,7 +92,23 @@ CELLS = PLAN["cells"]["made"]
             r"\[targets\.a\] models: unknown 'n'",
         ),
         ({"targets": {"a": {"cells": "made", "encoders": []}}}, r"\[targets\.a\] asks no encoder"),
-        ({"cells": {"made": {**CELLS, "genes_of": "made"}}}, "must be of other cells"),
+        ({"cells": {"made": {**CELLS, "genes_of": "made"}}}, "genes_of goes in a circle: made -> made"),
+        (
+            {"cells": {"made": {**CELLS, "genes_of": "b"}, "b": {**CELLS, "genes_of": "made"}}},
+            "genes_of goes in a circle: made -> b -> made",
+        ),
+        ({"seeds": {"pretraining": [-1]}}, "greater than or equal to 0"),
+        ({"targets": {"a": {"cells": "made", "test_where": "x", "test_fraction": 0.2}}}, "leave test_fraction out"),
+        ({"targets": {"a": {"cells": "made", "budgets": [{"donors": 2, "fraction": 0.1}]}}}, "not both"),
+        (
+            {"targets": {"a": {"cells": "made", "settings": {"training": {"freeze_encoder": True}}}}},
+            "the regime probe is the one that freezes",
+        ),
+        ({"targets": {"a": {"cells": "made", "settings": {"training": {"budget": "1h"}}}}}, "machine's speed"),
+        (
+            {"targets": {"a": {"cells": "made", "settings": {"training": {"devices": 2}}}}},
+            "devices and nodes must be 1",
+        ),
         ({"cells": {"made": {"source": "made.h5ad"}}}, r"must name the column of types: label"),
     ],
 )

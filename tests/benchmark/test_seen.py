@@ -80,3 +80,36 @@ def test_where_genes_are_missing_counts_cannot_tell(whole, split_by_cell):
     fewer.obs_names = [f"renamed {place}" for place in range(300)]
     assert seen_of(split_by_cell, fewer).any is None
     assert seen_of(split_by_cell, simulate_cells(n_cells=40, n_genes=60, n_types=3, n_donors=5, seed=3)).any is False
+
+
+def test_cells_that_a_streamed_run_set_aside_one_by_one_are_not_taken_for_those_of_other_cells(
+    whole, small_settings, tmp_path, caplog
+):
+    whole.write_h5ad(tmp_path / "cells.h5ad")
+    data = {"validation_fraction": 0.1, "test_fraction": 0.3, "donor_key": None, "backed": True}
+    settings = small_settings.model_copy(update={"data": small_settings.data.model_copy(update=data)})
+    streamed = pretrain(tmp_path / "cells.h5ad", settings, out=tmp_path / "run", show_progress=False)
+    assert "rule" in streamed.split
+    assert evaluate(streamed, whole, **ONE)["error"].isna().all()
+    assert "Pre-training was given" in caplog.text or "is not known" in caplog.text
+
+
+def test_cells_that_were_set_aside_one_by_one_are_found_though_others_are_left_out(whole, split_by_cell, caplog):
+    some = whole.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object)
+    aside = split_by_cell.split["positions"]["test"]
+    some.obs.iloc[[aside[0], *np.setdiff1d(np.arange(300), aside)[:4]], some.obs.columns.get_loc("cell_type")] = None
+    scores = evaluate(split_by_cell, some[::-1].copy(), **ONE)
+    assert set(scores["n_cells"]) == {len(aside) - 1} and "Pre-training was given" not in caplog.text
+
+
+def test_other_cells_are_split_by_their_donors(split_by_cell):
+    other = simulate_cells(n_cells=200, n_genes=60, n_types=3, n_donors=6, seed=9)
+    other.obs = other.obs.rename(columns={"donor": "donor_id"})
+    assert set(evaluate(split_by_cell, other, **ONE)["split"]) == {"by donor_id"}
+
+
+def test_cells_set_aside_one_by_one_go_before_a_column_that_is_not_named(whole, split_by_cell):
+    named = whole.copy()
+    named.obs["donor_id"] = named.obs["donor"]
+    assert set(evaluate(split_by_cell, named, **ONE)["split"]) == {"by cell"}

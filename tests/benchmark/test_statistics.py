@@ -283,8 +283,39 @@ def test_an_unknown_score_is_refused():
 
 def test_methods_that_share_no_seeds_are_not_compared():
     stack = ScoreStack(*score_tables({("a", 0, 0): 1.0, ("b", 1, 1): 1.0}), "score")
+    assert not stack.can_compare("a", "b", "all donors") and not stack.can_compare("a", "c", "all donors")
     with pytest.raises(InputError, match="a and b were run with different seeds"):
         stack.compare("a", "b", "all donors")
+
+
+def test_one_computation_that_stands_under_several_seeds_counts_once():
+    rng = np.random.default_rng(4)
+    of_encoder, draws = rng.normal(0.6, 0.05, size=3), rng.normal(size=400)
+    values = {("a", first, second): of_encoder[first] for first in range(3) for second in range(3)}
+    values |= {("b", first, second): 0.5 for first in range(3) for second in range(3)}
+    resampled = {f"{name}{first}{second}": draws * (1 + (name == "a")) for name, first, second in values}
+    scores, resamples = score_tables(values, resampled)
+    work = np.where(scores["method"] == "a", "a" + scores["pretrain_seed"].astype(str), "b")
+    stack = ScoreStack(scores.assign(work_id=work), resamples, "score")
+    copied = ScoreStack(scores, resamples, "score")
+    estimate, difference = stack.estimate("a", "all donors"), stack.compare("a", "b", "all donors").difference
+    assert estimate.by_seed == tuple(of_encoder) and len(stack.estimate("b", "all donors").by_seed) == 1
+    assert difference.by_seed == pytest.approx(of_encoder - 0.5)
+    # The variance of the mean is that of three encoders either way.
+    assert estimate[:3] == pytest.approx(copied.estimate("a", "all donors")[:3])
+    alone = scores[scores["pretrain_seed"] == 0]
+    found = ScoreStack(alone.assign(work_id=alone["method"]), resamples, "score").compare("a", "b", "all donors")
+    assert found.finding == "no verdict from a single seed"
+
+
+def test_a_trial_that_failed_takes_no_source_of_spread_away():
+    rng = np.random.default_rng(5)
+    table = rng.normal(0, 0.01, size=(3, 1)) + rng.normal(0, 0.3, size=(1, 3)) + rng.normal(0, 0.01, size=(3, 3))
+    values = {("m", first, second): table[first, second] for first in range(3) for second in range(3)}
+    whole = ScoreStack(*score_tables(values), "score").estimate("m", "all donors")
+    del values["m", 1, 2]
+    holey = ScoreStack(*score_tables(values), "score").estimate("m", "all donors")
+    assert holey.standard_error == pytest.approx(whole.standard_error, rel=0.1)
 
 
 def test_two_seeds_that_agree_are_no_certainty_unless_donors_vary_too():

@@ -72,3 +72,10 @@ def test_enough_is_where_nothing_larger_leaves_room_for_a_gain(pairs):
 def test_what_is_not_known_is_not_enough():
     assert enough_from([10, 20], [np.nan, 0.0]) == 20
     assert enough_from([10, 20], [0.0, np.nan]) is None
+
+
+def test_encoders_without_a_seed_in_common_are_not_compared_and_end_nothing(tables):
+    scores, draws = tables
+    scores.loc[scores["encoder"] == "byol", "pretrain_seed"] += 5
+    assert between("encoder", scores, draws, HEADLINES).empty
+    assert len(estimates(scores, draws, HEADLINES)) == 8

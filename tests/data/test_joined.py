@@ -64,3 +64,19 @@ def test_sparse_and_dense_columns_become_sparse(cells):
     first = with_proteins(cells.subset(np.arange(3)), ["CD3", "CD4"])
     sparse = dataclasses.replace(first, obsm={"protein_counts": sp.csr_matrix(first.obsm["protein_counts"])})
     assert (join_cells(sparse, first).obsm["protein_counts"].toarray()[3:] == first.obsm["protein_counts"]).all()
+
+
+def test_names_under_a_key_of_the_users_own_put_columns_together(cells, caplog):
+    parts = [
+        dataclasses.replace(part, uns={"adt": part.uns["protein_names"]})
+        for part in (
+            with_proteins(cells.subset(np.arange(3)), ["CD3", "CD4", "CD19"]),
+            with_proteins(cells.subset(np.arange(2)), ["CD19", "CD3", "CD4"]),
+        )
+    ]
+    joined = join_cells(*parts, names_keys={"protein_counts": "adt"})
+    assert list(joined.uns["adt"]) == ["CD3", "CD4", "CD19"]
+    assert (joined.obsm["protein_counts"][3:] == parts[1].obsm["protein_counts"][:, [1, 2, 0]]).all()
+    unnamed = dataclasses.replace(parts[1], uns={})
+    assert "protein_counts" not in join_cells(parts[0], unnamed, names_keys={"protein_counts": "adt"}).obsm
+    assert "have no names in" in caplog.text and "uns['adt']" in caplog.text

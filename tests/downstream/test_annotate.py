@@ -9,6 +9,7 @@ from selfcell.data.simulate import simulate_cells
 from selfcell.downstream.annotate import annotate
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.rejection import auroc_of_unseen
+from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import load
 
 QUICK = {"training": {"max_epochs": 12, "minibatch_size": 32, "device": "cpu", "learning_rate": 0.01}}
@@ -289,3 +290,36 @@ def test_where_most_cells_are_far_from_the_reference_it_is_said_what_that_means(
         annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
     assert query.obs["guess_is_unknown"].mean() > 0.5
     assert "go by guess_confidence and guess_set rather than by guess_is_unknown" in caplog.text
+
+
+def test_a_reference_may_have_a_type_that_is_called_unknown(halves, model):
+    reference, query = halves
+    reference.obs["cell_type"] = reference.obs["cell_type"].cat.rename_categories({"type 1": "unknown"})
+    annotate(query, model, reference=reference, label_key="cell_type", mark_unknown=True)
+    assert list(query.obs["predicted_type"].cat.categories).count("unknown") == 1
+    assert (query.obs["predicted_type"] == "unknown")[query.obs["predicted_type_is_unknown"]].all()
+
+
+def test_too_few_held_out_cells_are_told(halves, model, tmp_path, caplog):
+    reference, query = halves
+    settings = {"training": {"max_epochs": 1, "device": "cpu"}}
+    typed = finetune(
+        model, reference[:60].copy(), out=tmp_path / "typed", label_key="cell_type", validation_fraction=0.2,
+        settings=settings, show_progress=False,
+    )  # fmt: skip
+    assert "are too few to calibrate confidence on: it takes 50" in caplog.text
+    annotate(query, typed)
+    assert "or fewer than 50" in caplog.text
+
+
+def test_a_column_called_cell_is_no_column_of_donors(adata, small_settings, tmp_path):
+    data = small_settings.data.model_copy(update={"donor_key": None, "test_fraction": 0.2})
+    adata.obs["cell"] = adata.obs_names
+    by_cell = pretrain(
+        adata, small_settings.model_copy(update={"data": data}), out=tmp_path / "run", show_progress=False
+    )
+    training = {"training": {"max_epochs": 1, "device": "cpu"}}
+    typed = finetune(
+        by_cell, adata, out=tmp_path / "typed", label_key="cell_type", settings=training, show_progress=False
+    )
+    assert typed.split["unit"] == "cell"

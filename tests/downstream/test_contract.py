@@ -92,6 +92,13 @@ def test_training_does_not_look_at_the_truth_of_test_cells(name, regime, adata, 
     assert task.score(honest, SPLIT, units).values == task.score(cheated, SPLIT, units).values
 
 
+def test_what_is_said_to_need_no_seed_needs_none(name, adata, encoded, units):
+    task = make_task(name, adata)
+    for regime in task.seedless:
+        first, second = (scores_of(task, encoded, regime, units, seed=seed) for seed in (0, 1))
+        assert first.values == second.values
+
+
 def test_fine_tuning_and_training_from_scratch_differ_in_the_start_alone(name, adata, encoded, monkeypatch, tmp_path):
     begun = []
 

@@ -13,7 +13,7 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
         {
             "pca_knn": Entry(
                 "selfcell.baselines.spaces:answer_by_pca",
-                "PCA fitted on the cells that pre-training saw, then nearest neighbors.",
+                "PCA fitted on all training cells, then nearest neighbors.",
             ),
             "logistic_regression": Entry(
                 "selfcell.baselines.linear:predict_by_logistic_regression",
@@ -45,7 +45,7 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
             "scvi": Entry(
                 "selfcell.baselines.scvi_models:answer_by_scvi",
-                "scVI trained on the cells that pre-training saw, then nearest neighbors; needs selfcell[scvi].",
+                "scVI trained on all training cells, then nearest neighbors; needs selfcell[scvi].",
             ),
             "scanvi": Entry(
                 "selfcell.baselines.scvi_models:predict_by_scanvi",
@@ -62,7 +62,7 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
             "pca": Entry(
                 "selfcell.baselines.reconstruction:expect_by_pca",
-                "PCA fitted on the cells that pre-training saw, with as many components as the embedding.",
+                "PCA fitted on all training cells, with as many components as the embedding.",
             ),
             "knn_smoothing": Entry(
                 "selfcell.baselines.reconstruction:expect_by_neighbors",
@@ -78,11 +78,11 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
             "pca_ridge": Entry(
                 "selfcell.baselines.cross_modality:predict_by_pca",
-                "PCA fitted on the cells that pre-training saw, then ridge regression.",
+                "PCA fitted on all training cells, then ridge regression.",
             ),
             "pca_knn": Entry(
                 "selfcell.baselines.spaces:answer_by_pca",
-                "PCA fitted on the cells that pre-training saw, then the mean of nearest neighbors.",
+                "PCA fitted on all training cells, then the mean of nearest neighbors.",
             ),
             "untrained_encoder": Entry(
                 "selfcell.baselines.spaces:answer_by_untrained_encoder",

@@ -1,4 +1,4 @@
-"""What a baseline is: a function that answers a task's question, seeing what the encoder saw."""
+"""What a baseline is: a function that answers a task's question from the training cells, labelled or not."""
 
 import functools
 import time
@@ -30,7 +30,8 @@ class ComparedCells:
     cells
         All cells, in the encoder's order of genes.
     unlabelled
-        Positions of all cells that pre-training saw without labels; no test cell is among them.
+        Positions of all training cells, which baselines may see without labels; no test cell is among them. An encoder
+        that was pre-trained on a part of the donors, or on another corpus, has seen other ones.
     network
         The network that is compared with.
     batch_key

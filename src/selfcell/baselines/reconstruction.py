@@ -18,7 +18,7 @@ def expect_gene_means(problem: Problem[ReconstructionTask]) -> Reconstruction:
 
 
 def expect_by_pca(problem: Problem[ReconstructionTask]) -> Reconstruction:
-    """Expect what the principal components of the cells that pre-training saw keep of a cell.
+    """Expect what the principal components of all training cells keep of a cell.
 
     As many components as the embedding has dimensions. Cells with hidden counts are projected as they are seen.
     """

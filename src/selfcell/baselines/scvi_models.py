@@ -1,4 +1,4 @@
-"""Baselines that are networks themselves: scVI and scANVI, trained by scvi-tools on the cells that pre-training saw."""
+"""Baselines that are networks themselves: scVI and scANVI, trained by scvi-tools on all training cells."""
 
 import math
 from types import ModuleType

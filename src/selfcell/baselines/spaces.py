@@ -12,7 +12,7 @@ from selfcell.training.fit import seeded
 
 
 def answer_by_pca(problem: Problem[Any]) -> Any:
-    """Take principal components, fitted on the cells that pre-training saw."""
+    """Take principal components, fitted on all training cells."""
     return problem.task.answer_in_space(problem.compared.principal_components, problem.split)
 
 

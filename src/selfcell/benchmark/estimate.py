@@ -13,7 +13,7 @@ from selfcell.benchmark.given_models import GivenModel
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
-from selfcell.benchmark.study_plan import LabelBudget
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.benchmark.trials import Workplace, unsaid
 from selfcell.data.source import Cells
 from selfcell.data.stream import AnyCells, open_any
@@ -93,12 +93,14 @@ def _of_study(
         if work in listed:
             continue
         listed.add(work)
-        n_runs = [_n_distinct(benchmark, method, budget, len(runs)) for budget in planned.plan.budgets]
+        n_runs = [_n_distinct(planned.plan, method, budget, len(runs)) for budget in planned.plan.budgets]
         before = seconds_before.get(method, [])
         seconds = [_seconds(benchmark, planned, method, budget, runs) for budget in planned.plan.budgets]
         guess = sum(n * each for n, each in zip(n_runs, seconds, strict=True)) / sum(n_runs)
         n_done = min(len(before), sum(n_runs))
-        hours = (sum(n_runs) - n_done) * (float(np.mean(before)) if before else guess) / 3600
+        # A process that was killed has left no time behind.
+        timed = [one for one in before if not np.isnan(one)]
+        hours = (sum(n_runs) - n_done) * (float(np.mean(timed)) if timed else guess) / 3600
         rows.append({"what": what, "n_runs": sum(n_runs), "n_done": n_done, "hours": hours})
     return rows
 
@@ -133,13 +135,12 @@ def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: Runs) ->
     return found
 
 
-def _n_distinct(benchmark: Benchmark, method: str, budget: LabelBudget, n_models: int) -> int:
+def _n_distinct(plan: StudyPlan, method: str, budget: LabelBudget, n_models: int) -> int:
     """Give how often a method is run: what does not depend on a model, or on a seed, is run once for all of them."""
-    seeds = benchmark.plan.seeds
-    if method in REGIMES and method != "from_scratch":
-        return n_models * len(seeds.finetuning)
     draws_labels = budget.n_donors is not None or budget.fraction is not None
-    return 1 if method in SEEDLESS and not draws_labels else len(seeds.finetuning)
+    has_seed = draws_labels or method not in SEEDLESS | DOWNSTREAM_TASKS[plan.task].seedless
+    of_models = n_models if method in REGIMES and method != "from_scratch" else 1
+    return of_models * (len(plan.seeds) if has_seed else 1)
 
 
 def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget, runs: Runs) -> float:

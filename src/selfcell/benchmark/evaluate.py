@@ -13,15 +13,15 @@ from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_la
 from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
+from selfcell.benchmark.study_split import set_aside_one_by_one
 from selfcell.benchmark.trials import Workplace
 from selfcell.core.atomic import atomic_folder
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
-from selfcell.data.cellxgene import donor_column, warn_of_copies
+from selfcell.data.cellxgene import DONOR_COLUMN, donor_column, warn_of_copies
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, open_cells
-from selfcell.data.splits import sets_aside
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
@@ -160,12 +160,7 @@ def evaluate(
         maps=out is not None,
     )
     check_plan(plan)
-    if query is not None and test_where is not None:
-        raise InputError(
-            "Judge on the cells of --query (query), or on those of --test-where (test_where), not on both."
-        )
-    if query is not None and test_fraction is not None:
-        raise InputError("With --query (query) its cells are judged on: leave --test-fraction (test_fraction) out.")
+    _refuse_two_ways(plan, is_query=query is not None)
     if query is None and query_label_key is not None:
         raise InputError("--query-label (query_label_key) names a column of the cells of --query, which are not given.")
     if out is not None:
@@ -173,11 +168,12 @@ def evaluate(
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
     opened = with_labels_mapped(labelled_cells(opened, label_key), label_key, label_map)
     warn_of_copies(opened)
-    plan = dataclasses.replace(plan, donor_key=_donor_column(opened, donor_key, models))
+    plan = dataclasses.replace(plan, donor_key=_donor_column(opened, donor_key, models[0]))
     split, seen = None, None
     if query is not None:
         query_label_key = query_label_key or label_key
-        asked = with_labels_mapped(labelled_cells(open_cells(query), query_label_key), query_label_key, label_map)
+        asked = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
+        asked = with_labels_mapped(labelled_cells(asked, query_label_key), query_label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
         opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
@@ -192,10 +188,29 @@ def evaluate(
     return results.scores
 
 
-def _donor_column(cells: Cells, donor_key: str | None, models: Sequence[TrainedModel]) -> str | None:
-    """Find the column of donors; none, if not named, where the models' runs have set cells aside one by one."""
-    by_cell = any(one.split is not None and one.split["unit"] == "cell" and sets_aside(one.split) for one in models)
-    return donor_column(cells, "" if donor_key is None and by_cell else donor_key)
+def _refuse_two_ways(plan: StudyPlan, *, is_query: bool) -> None:
+    """Refuse to be told in two ways which cells to judge on."""
+    if is_query and plan.test_where is not None:
+        raise InputError(
+            "Judge on the cells of --query (query), or on those of --test-where (test_where), not on both."
+        )
+    if plan.test_fraction is None:
+        return
+    if is_query:
+        raise InputError("With --query (query) its cells are judged on: leave --test-fraction (test_fraction) out.")
+    if plan.test_where is not None:
+        raise InputError(
+            "--test-where (test_where) names the cells to judge on: leave --test-fraction (test_fraction) out."
+        )
+
+
+def _donor_column(cells: Cells, donor_key: str | None, model: TrainedModel) -> str | None:
+    """Find the column of donors; none, if not named, where the model's run has set some cells aside one by one."""
+    if donor_key is None and DONOR_COLUMN in cells.obs:
+        aligned = cells.aligned_to(model.genes, allow_low_overlap=True)
+        if set_aside_one_by_one(aligned, model) is not None:
+            return None
+    return donor_column(cells, donor_key)
 
 
 def _store_of(out: Path, study: Study) -> OutcomeStore:

@@ -72,6 +72,20 @@ class Draws(NamedTuple):
     """Mean over seeds; empty where the score has no meaning on a draw of donors."""
     n_units: int
     """Test donors."""
+    works: tuple[str, ...] = ()
+    """What was computed for each pair; scores of pairs that share it are one score, written down twice. None: all
+    differ."""
+
+    def without_copies(self) -> "Draws":
+        """Give the scores that were computed, each once."""
+        if len(set(self.works)) == len(self.works):
+            return self
+        kept = [self.works.index(work) for work in dict.fromkeys(self.works)]
+        return self._replace(
+            seeds=tuple(self.seeds[place] for place in kept),
+            by_seed=self.by_seed[kept],
+            works=tuple(self.works[place] for place in kept),
+        )
 
 
 def estimate_of(draws: Draws) -> Estimate:
@@ -104,14 +118,12 @@ def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
     n_seeds = len(draws.by_seed)
     if n_seeds == 1:
         return []
-    if len(np.unique(pretraining)) * len(np.unique(finetuning)) != n_seeds:
+    if len(np.unique(finetuning)) == n_seeds and len(np.unique(pretraining)) > 1:
         # Each fine-tuning has a pre-training of its own, or several share one: a pre-training is what is independent,
-        # and one variance takes in both. A single one that all share cannot vary.
-        levels = np.unique(pretraining)
-        values = draws.by_seed
-        if 1 < len(levels) < n_seeds:
-            values = np.array([draws.by_seed[pretraining == level].mean() for level in levels])
+        # and one variance takes in both.
+        values = np.array([draws.by_seed[pretraining == level].mean() for level in np.unique(pretraining)])
         return [(values.var(ddof=1) / len(values), len(values) - 1)]
+    # Crossed, with all pairs or with those of which no trial failed.
     parts = []
     for factor in (pretraining, finetuning):
         levels = np.unique(factor)

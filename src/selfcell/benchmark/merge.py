@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfcell.benchmark.opened import refuse_changed
+from selfcell.benchmark.outcome_store import SUFFIX, OutcomeStore
+from selfcell.benchmark.trials import Outcome
 from selfcell.core.atomic import atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError
@@ -68,9 +70,16 @@ def _take_over(folder: Path, out: Path) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(run, temporary)
         temporary.replace(target)
-    new = [file for file in sorted((folder / "trials").glob("[!.]*")) if not (out / "trials" / file.name).exists()]
-    for file in new:
-        with atomic_path(out / "trials" / file.name) as temporary:
-            shutil.copyfile(file, temporary)
+    theirs, ours = OutcomeStore(folder / "trials"), OutcomeStore(out / "trials")
+    new = [work_id for work_id in theirs if work_id not in ours or _is_better(work_id, theirs, ours)]
+    for work_id in new:
+        name = f"{work_id}{SUFFIX}"
+        with atomic_path(ours.folder / name) as temporary:
+            shutil.copyfile(theirs.folder / name, temporary)
     logger.info("%s: %d trials that %s did not have.", folder, len(new), out)
     return len(new)
+
+
+def _is_better(work_id: str, theirs: OutcomeStore, ours: OutcomeStore) -> bool:
+    """Tell whether a trial came to something there, but failed here or is damaged."""
+    return not isinstance(ours.read(work_id), Outcome) and isinstance(theirs.read(work_id), Outcome)

@@ -12,6 +12,7 @@ from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStud
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
 from selfcell.benchmark.study import Study
+from selfcell.benchmark.target_checks import check_target
 from selfcell.core.atomic import write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
@@ -64,8 +65,11 @@ class Benchmark:
 
     def studies(self) -> list[PlannedStudy]:
         """Give every target that is asked now, with every encoder."""
-        every = planned_studies(self.plan, planned_encoders(self.plan))
-        return [study for study in every if study.target in self.targets]
+        return [study for study in self.every_study() if study.target in self.targets]
+
+    def every_study(self) -> list[PlannedStudy]:
+        """Give every target of the plan with every encoder."""
+        return planned_studies(self.plan, planned_encoders(self.plan))
 
     def runs(self) -> dict[PlannedEncoder | GivenEncoder, list[Pretraining] | list[GivenModel]]:
         """Give the runs of every encoder that a target asks, to be trained here or trained already."""
@@ -109,6 +113,20 @@ class Benchmark:
         if file.exists():
             refuse_changed(read_json(file), fingerprints, self.out)
         return fingerprints
+
+    def check_targets(self) -> None:
+        """Refuse targets that their cells or encoders do not fit, before hours are spent.
+
+        Raises
+        ------
+        InputError
+            With the name of the target.
+        """
+        for planned in self.studies():
+            target = self.plan.targets[planned.target]
+            cells = labelled_cells(self.cells.some(target.cells, target.n_cells), planned.plan.label_key)
+            with speaking_of(f"[targets.{planned.target}]"):
+                check_target(planned, cells)
 
     def check_models(self) -> None:
         """Load the models that are trained already, and refuse those that cannot be judged, before hours are spent.

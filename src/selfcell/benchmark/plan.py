@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.results import GIVEN
@@ -33,9 +33,9 @@ EVERY = "every"
 class SeedSettings(Settings):
     """Seeds; every pre-training is fine-tuned with every seed of fine-tuning."""
 
-    pretraining: tuple[int, ...] = (0, 1, 2)
+    pretraining: tuple[NonNegativeInt, ...] = (0, 1, 2)
     """One encoder each."""
-    finetuning: tuple[int, ...] = (0, 1, 2)
+    finetuning: tuple[NonNegativeInt, ...] = (0, 1, 2)
     """One training for the task each, and one draw of labelled cells."""
 
 
@@ -187,8 +187,15 @@ def _check_names_of_cells(plan: Plan) -> None:
     for name, cells in plan.cells.items():
         if cells.genes_of is not None:
             _known(cells.genes_of, plan.cells, f"[cells.{name}] genes_of")
-            if cells.genes_of == name:
-                raise InputError(f"[cells.{name}] genes_of: the genes must be of other cells.")
+            _refuse_circle(name, plan.cells)
+
+
+def _refuse_circle(name: str, cells: Mapping[str, CellsSettings]) -> None:
+    passed = [name]
+    while (following := cells[passed[-1]].genes_of) is not None and following in cells:
+        if following in passed:
+            raise InputError(f"[cells.{name}] genes_of goes in a circle: {' -> '.join([*passed, following])}.")
+        passed.append(following)
 
 
 def _check_names_of_models(plan: Plan) -> None:
@@ -280,6 +287,10 @@ def _study_plan(plan: Plan, name: str, target: TargetPlan) -> StudyPlan:
         _known(target.query, plan.cells, f"{where} query")
         if target.test_where is not None:
             raise InputError(f"{where}: judge on the cells of query, or on those of test_where, not on both.")
+    if target.test_fraction is not None and (target.query or target.test_where) is not None:
+        raise InputError(f"{where}: query or test_where names the cells to judge on, so leave test_fraction out.")
+    if any(one.donors is not None and one.fraction is not None for one in target.budgets):
+        raise InputError(f"{where} budgets: one counts donors, or takes a fraction of the cells, not both.")
     try:
         study = StudyPlan(
             label_key=cells.label if target.task in {"cell_type", "integration"} else None,

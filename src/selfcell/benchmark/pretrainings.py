@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from selfcell.benchmark.planned import PlannedEncoder
 from selfcell.benchmark.results import trial_id
-from selfcell.benchmark.trials import KILLED, Workplace, in_turn, lost_worker, working_in
+from selfcell.benchmark.trials import KILLED, Workplace, in_turn, keep_this_worker, lost_worker, working_in
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
 from selfcell.core.errors import InputError
@@ -141,14 +141,15 @@ def _run_all(
             yield one
         return
     try:
-        with working_in(workplace, jobs):
-            pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)
+        with working_in(workplace, jobs) as at_once:
+            pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=at_once)
             yield from pool(joblib.delayed(_run)(one, cells_of(one.encoder.corpus)) for one in waiting)
     except lost_worker(workplace) as error:
         raise InputError(f"{KILLED} Give the same command again to go on, with fewer --jobs.") from error
 
 
 def _run(one: Pretraining, cells: Cells | Path) -> Pretraining:
+    keep_this_worker()
     with in_turn:
         one.run(cells)
     return one

@@ -9,6 +9,7 @@ import pandas as pd
 
 from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import StudyPlan
+from selfcell.benchmark.study_split import CHANCE
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.joined import join_cells
@@ -18,9 +19,6 @@ from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
-
-_CHANCE = 0.01
-"""Share of cells that may equal others by chance, as those with few counts do."""
 
 
 def labelled_cells(cells: Cells, label_key: str | None) -> Cells:
@@ -99,12 +97,14 @@ def joined_for_judging(
     as_they_are = dataclasses.replace(parts[1], obs=query.obs)
     seen = what_was_seen(models, as_they_are, np.arange(len(query)), other_set=True)
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
-    return join_cells(*parts), Split(train, np.array([], dtype=np.int64), test, unit="data set"), seen
+    names_keys = DOWNSTREAM_TASKS[plan.task].names_keys(plan.task_settings)
+    joined = join_cells(*parts, names_keys=names_keys)
+    return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set"), seen
 
 
 def _refuse_common_cells(cells: Cells, query: Cells) -> None:
     common = CellHashes.of(query).found_in(CellHashes.of(cells))
-    if common.mean() > _CHANCE:
+    if common.mean() > CHANCE:
         raise InputError(
             f"{int(common.sum()):,} of the {len(query):,} cells of {query.origin} are in {cells.origin} too: judge on "
             "cells that are not learned from. Without --query, some of the cells are set aside for that, or those that "

@@ -33,6 +33,7 @@ from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, 
 from selfcell.benchmark.trials import Failure, Workplace
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.atomic import atomic_path, write_json
+from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.downstream import DOWNSTREAM_TASKS
@@ -46,6 +47,8 @@ WHICH = ("target", "corpus", "encoder")
 """Columns that come first in every table."""
 PRETRAINING = "pretraining"
 """The ``method`` of a row that tells of a pre-training that failed."""
+STUDY = "study"
+"""The ``method`` of a row that tells why a target could not be asked of an encoder at all."""
 
 
 def run_benchmark(
@@ -87,6 +90,7 @@ def run_benchmark(
     benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
+    benchmark.check_targets()
     benchmark.check_models()
     benchmark.claim(Path(plan), fingerprints)
     runs, every = benchmark.runs(), benchmark.pretrainings()
@@ -140,20 +144,20 @@ def _tables_of(
     which = {"target": planned.target, "corpus": planned.encoder.corpus, "encoder": planned.encoder.encoder}
     models = [one for one in trained if isinstance(one, TrainedModel)]
     tables = {name: pd.DataFrame() for name in TABLES}
-    if models:
-        results = _results_of(benchmark, planned, models, workplace)
-        tables = {name: getattr(results, name) for name in TABLES}
     failed = [
-        {
-            "task": planned.plan.task,
-            "method": PRETRAINING,
-            "pretrain_seed": one.seed,
-            "error": one.error,
-            "trial_id": trial_id(**which, seed=one.seed),
-        }
+        {"method": PRETRAINING, "pretrain_seed": one.seed, "error": one.error}
         for one in trained
         if isinstance(one, FailedPretraining)
     ]
+    if models:
+        try:
+            results = _results_of(benchmark, planned, models, workplace)
+            tables = {name: getattr(results, name) for name in TABLES}
+        except InputError as error:
+            logger.warning("%s, %s cannot be asked: %s", planned.target, planned.encoder.title, error)
+            failed.append({"method": STUDY, "pretrain_seed": None, "error": str(error)})
+    for row in failed:
+        row |= {"task": planned.plan.task, "trial_id": trial_id(**which, seed=row["pretrain_seed"])}
     if failed:
         tables["scores"] = _joined([tables["scores"], pd.DataFrame(failed, columns=list(SCORE_COLUMNS))])
     return {name: table.assign(**which)[[*WHICH, *table.columns]] for name, table in tables.items()}
@@ -163,7 +167,7 @@ def _results_of(
     benchmark: Benchmark, planned: PlannedStudy, models: list[TrainedModel], workplace: Workplace
 ) -> StudyResults:
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
-    folder = benchmark.out / STUDIES / file_name(planned.target) / file_name(planned.encoder.title)
+    folder = _folder(benchmark, planned)
     study = benchmark.study(planned, models)
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials])
     if (folder / "study.json").exists() and not study.missing(benchmark.store):
@@ -176,6 +180,10 @@ def _results_of(
     results.about.update(encoder=planned.encoder.encoder)
     results.write(folder)
     return results
+
+
+def _folder(benchmark: Benchmark, planned: PlannedStudy) -> Path:
+    return benchmark.out / STUDIES / file_name(planned.target) / file_name(planned.encoder.title)
 
 
 def _forget_failures(benchmark: Benchmark, pretrainings: Sequence[Pretraining]) -> None:
@@ -198,15 +206,16 @@ def _about(benchmark: Benchmark, fingerprints: dict[str, str], pretrainings: Seq
         "title": benchmark.plan.title or benchmark.plan.name,
         "plan": benchmark.plan.model_dump(mode="json"),
         "cells": fingerprints,
-        "pretrainings": _facts_of_runs(pretrainings, benchmark.out / "benchmark.json"),
-        "seen": _what_was_seen(benchmark.out / STUDIES),
+        "pretrainings": _facts_of_runs(benchmark, pretrainings),
+        "seen": _what_was_seen(benchmark),
         **describe_environment(),
     }
 
 
-def _what_was_seen(studies: Path) -> list[dict[str, str]]:
-    """Give, of all studies, what pre-training may have been given of the test cells."""
-    found = [read_json(file) for file in sorted(studies.glob("*/*/study.json"))]
+def _what_was_seen(benchmark: Benchmark) -> list[dict[str, str]]:
+    """Give, of all studies of the plan, what pre-training may have been given of the test cells."""
+    files = [_folder(benchmark, study) / "study.json" for study in benchmark.every_study()]
+    found = [read_json(file) for file in files if file.exists()]
     return [
         {
             "target": about["planned_target"],
@@ -219,11 +228,14 @@ def _what_was_seen(studies: Path) -> list[dict[str, str]]:
     ]
 
 
-def _facts_of_runs(runs: Sequence[Pretraining], file: Path) -> list[dict[str, Any]]:
-    """Give what the page says of pre-trainings: of these, and of others that a file tells of already."""
+def _facts_of_runs(benchmark: Benchmark, runs: Sequence[Pretraining]) -> list[dict[str, Any]]:
+    """Give what the page says of pre-trainings: of these, and of others of the plan that the folder tells of."""
+    file = benchmark.out / "benchmark.json"
+    planned = {(one.encoder.corpus, one.encoder.encoder) for one in benchmark.every_study()}
     facts = {}
     for row in read_json(file)["pretrainings"] if file.exists() else []:
-        facts[row["corpus"], row["encoder"], row["seed"]] = row
+        if (row["corpus"], row["encoder"]) in planned:
+            facts[row["corpus"], row["encoder"], row["seed"]] = row
     for run in (run for run in runs if run.is_finished):
         manifest = read_manifest(run.path)
         row = {"corpus": run.encoder.corpus, "encoder": run.encoder.encoder, "seed": run.seed}

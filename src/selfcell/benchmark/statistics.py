@@ -80,7 +80,13 @@ class Stack(abc.ABC):
 
     def estimate(self, method: str, budget: str) -> Estimate:
         """Estimate the score of one method."""
-        return within(estimate_of(self.draws(method, budget)), self.bounds)
+        return within(estimate_of(self.draws(method, budget).without_copies()), self.bounds)
+
+    def can_compare(self, method: str, against: str, budget: str) -> bool:
+        """Tell whether two methods were run at a budget with a pair of seeds in common."""
+        if not (self.has(method, budget) and self.has(against, budget)):
+            return False
+        return not set(self.draws(method, budget).seeds).isdisjoint(self.draws(against, budget).seeds)
 
     def compare(self, method: str, against: str, budget: str) -> Comparison:
         """Compare two methods on the same seeds and donors."""
@@ -91,14 +97,17 @@ class Stack(abc.ABC):
         if len(pairs) < max(len(one.seeds), len(other.seeds)):
             # Some trials failed: both sides are to be of the same ones.
             one, other = (self.draws(side, budget, among=tuple(pairs)) for side in (method, against))
+        places = [(one.seeds.index(pair), other.seeds.index(pair)) for pair in pairs]
         difference = Draws(
             tuple(pairs),
-            np.array([one.by_seed[one.seeds.index(pair)] - other.by_seed[other.seeds.index(pair)] for pair in pairs]),
+            np.array([one.by_seed[first] - other.by_seed[second] for first, second in places]),
             one.resampled - other.resampled if len(one.resampled) == len(other.resampled) else np.empty(0),
             one.n_units,
+            tuple(f"{one.works[first]} {other.works[second]}" for first, second in places) if one.works else (),
         )
         least, most = self.bounds
-        return Comparison(method, against, budget, within(estimate_of(difference), (least - most, most - least)))
+        found = within(estimate_of(difference.without_copies()), (least - most, most - least))
+        return Comparison(method, against, budget, found)
 
 
 class ConfusionStack(Stack):
@@ -204,8 +213,9 @@ class ScoreStack(Stack):
             part = part[[pair in among for pair in _pairs(part)]]
         known = part["trial_id"].isin(self._resampled.index).all()
         resampled = self._resampled.loc[part["trial_id"]].to_numpy(dtype=float).mean(axis=0) if known else np.empty(0)
+        works = tuple(part["work_id"].astype(str)) if "work_id" in part else ()
         n_units = int(part["n_units"].iloc[0])
-        return Draws(_pairs(part), part["value"].to_numpy(dtype=float), resampled, n_units)
+        return Draws(_pairs(part), part["value"].to_numpy(dtype=float), resampled, n_units, works)
 
 
 def _pairs(table: pd.DataFrame) -> tuple[tuple[int, int], ...]:
@@ -239,7 +249,7 @@ def answer_questions(stack: Stack) -> list[tuple[str, list[Comparison]]]:
     """Answer every question of :data:`QUESTIONS` that was studied, at every label budget."""
     answers = []
     for method, against, question in QUESTIONS:
-        budgets = [budget for budget in stack.budgets if stack.has(method, budget) and stack.has(against, budget)]
+        budgets = [budget for budget in stack.budgets if stack.can_compare(method, against, budget)]
         if budgets:
             answers.append((question, [stack.compare(method, against, budget) for budget in budgets]))
     return answers

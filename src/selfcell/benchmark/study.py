@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfcell.baselines import SHARED
+from selfcell.baselines import SEEDLESS, SHARED
 from selfcell.baselines.base import ComparedCells
 from selfcell.baselines.find import PRECOMPUTED
 from selfcell.baselines.spaces import precomputed_space
@@ -79,8 +79,8 @@ class Study:
         cells, self.batch_names = _with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
-        self.split = choose_split(plan, cells, self.models, self.donors) if split is None else split
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
+        self.split = choose_split(plan, self.cells, self.models, self.donors) if split is None else split
         self.seen = what_was_seen(self.models, self.cells, self.split.test) if seen is None else seen
         if (said := self.seen.sentence()) is not None:
             logger.warning("%s", said)
@@ -124,13 +124,15 @@ class Study:
             Where outcomes are kept and looked for: what is there already is not run again.
         """
         started = time.perf_counter()
-        outcomes = self._outcomes(workplace or Workplace(), store)
+        workplace = workplace or Workplace()
+        outcomes = self._outcomes(workplace, store)
         records = [self._record(trial, outcomes[trial.key]) for trial in self.trials]
         return StudyResults(
             **in_tables(records),
             curves=self._curves(),
             cell_map=self._map(outcomes),
-            details=self._examine(self._encoded[0]) | feature_means(self.trials, outcomes),
+            details=self._examine(self._encoded[0], keep_going=workplace.keep_going)
+            | feature_means(self.trials, outcomes),
             about=self._about(seconds=time.perf_counter() - started),
         )
 
@@ -176,12 +178,14 @@ class Study:
     def _encoded(self) -> tuple[EncodedCells, ...]:
         return tuple(EncodedCells.of(model, self.cells) for model in self.models)
 
-    def _examine(self, encoded: EncodedCells) -> dict[str, pd.DataFrame]:
+    def _examine(self, encoded: EncodedCells, *, keep_going: bool) -> dict[str, pd.DataFrame]:
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
         try:
             return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
-        except InputError as error:
+        except Exception as error:
             # The trials are done: what is known is written without it.
+            if not (keep_going or isinstance(error, InputError)):
+                raise
             logger.warning("The answers were not looked into more closely: %s", error)
             return {}
 
@@ -196,7 +200,8 @@ class Study:
                 labelled = draw_labelled(budget, self.trainable, self.donors, seed=seed)
                 settings = self._settings(budget)
                 for method in self.plan.methods:
-                    yield Trial(method, self._budget_name(budget), model, seed, labelled, settings)
+                    has_seed = method not in SEEDLESS | self.task.seedless
+                    yield Trial(method, self._budget_name(budget), model, seed, labelled, settings, has_seed)
 
     def _budget_name(self, budget: LabelBudget) -> str:
         return budget.name(unit="cells" if self.donors is None else "donors")

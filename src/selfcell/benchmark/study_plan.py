@@ -8,6 +8,7 @@ from selfcell.baselines.find import PRECOMPUTED, find_baseline
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import Columns, SupervisedSettings
+from selfcell.downstream.supervised import FineTuningSettings
 
 ALL = "all"
 USUAL = "usual"
@@ -93,12 +94,24 @@ def check_plan(plan: StudyPlan) -> None:
     names = [budget.name(unit="") for budget in plan.budgets]
     if len(set(names)) < len(names):
         raise InputError(f"A label budget is asked for twice: {', '.join(names)}.")
-    if plan.task_settings.training.patience:
-        raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
+    _check_training(plan.task_settings.training)
     if not plan.seeds:
         raise InputError("At least one seed of fine-tuning is needed.")
     if len(set(plan.seeds)) < len(plan.seeds):
         raise InputError(f"A seed is listed twice: {', '.join(map(str, plan.seeds))}.")
+
+
+def _check_training(training: FineTuningSettings) -> None:
+    if training.patience:
+        raise InputError("training.patience must be 0 here: a comparison holds no labelled cells out to stop by.")
+    if training.freeze_encoder:
+        raise InputError("training.freeze_encoder has no place here: the regime probe is the one that freezes.")
+    if training.budget is not None:
+        raise InputError(
+            "training.budget has no place here: what a trial comes to would depend on the machine's speed."
+        )
+    if training.devices != 1 or training.nodes != 1:
+        raise InputError("training.devices and nodes must be 1 here: trials run side by side, each in one process.")
 
 
 def _check_baseline(name: str, task: str) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
+from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json, with_all_training_donors
 from selfcell.training.run_folder import TrainedModel
@@ -18,12 +18,25 @@ logger = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.3
 """Share of the cells to judge on, where the models' runs have set none aside."""
+CHANCE = 0.01
+"""Share of cells that may equal others by chance, as those with few counts do."""
 FEW_LABELLED = 30
 """Labelled cells under which a budget is warned of."""
 
 
 def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
     """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
+
+    Parameters
+    ----------
+    plan
+        What to compare.
+    cells
+        All cells, aligned to the genes of the models.
+    models
+        Whose runs may have set some of them aside.
+    donors
+        Of all cells, where the plan names their column.
 
     Raises
     ------
@@ -35,18 +48,51 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
     saved = [model.split for model in models if model.split is not None]
     if any(other != saved[0] for other in saved[1:]):
         raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
-    if saved and saved[0]["unit"] == (plan.donor_key or "cell") and _sets_aside(saved[0], cells, models):
-        split = split_from_json(with_all_training_donors(saved[0]), len(cells), donors)
-        if len(split.test):
-            if plan.test_fraction is not None:
-                raise InputError(
-                    f"The run set {len(split.test):,} of these cells aside to be judged on (data.test_fraction), so "
-                    "no share of them can be chosen here. Leave --test-fraction (test_fraction) out, or name the cells "
-                    "to judge on: --test-where."
-                )
-            return split
-    test_fraction = TEST_FRACTION if plan.test_fraction is None else plan.test_fraction
-    return split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=test_fraction, seed=0)
+    split = _as_set_aside(plan, cells, models[0], donors)
+    if split is None:
+        test_fraction = TEST_FRACTION if plan.test_fraction is None else plan.test_fraction
+        return split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=test_fraction, seed=0)
+    if plan.test_fraction is not None:
+        raise InputError(
+            f"The run set {len(split.test):,} of these cells aside to be judged on (data.test_fraction), so no share "
+            "of them can be chosen here. Leave --test-fraction (test_fraction) out, or name the cells to judge on: "
+            "--test-where."
+        )
+    return split
+
+
+def set_aside_one_by_one(cells: Cells, model: TrainedModel) -> np.ndarray | None:
+    """Find the cells that a run without donors set aside, wherever they are now.
+
+    Parameters
+    ----------
+    cells
+        Aligned to the genes of the model.
+    model
+        Of the run.
+
+    Returns
+    -------
+    Whether each cell is one of them; None where it set none aside, has kept no list, or these are other cells.
+    """
+    if model.split is None or model.split["unit"] != "cell" or model.known_cells is None:
+        return None
+    found = CellHashes.of(cells).found_in(model.known_cells.set_aside)
+    return found if CHANCE < found.mean() < 1 else None
+
+
+def _as_set_aside(plan: StudyPlan, cells: Cells, model: TrainedModel, donors: pd.Series | None) -> Split | None:
+    """Judge on the cells or donors that a run set aside; None where it set none of these aside."""
+    saved = model.split
+    if saved is None or saved["unit"] != (plan.donor_key or "cell"):
+        return None
+    if saved["unit"] == "cell":
+        is_test = set_aside_one_by_one(cells, model)
+        if is_test is None:
+            return None
+        return Split(np.flatnonzero(~is_test), np.array([], dtype=np.int64), np.flatnonzero(is_test), unit="cell")
+    split = split_from_json(with_all_training_donors(saved), len(cells), donors)
+    return split if len(split.test) else None
 
 
 def draw_labelled(budget: LabelBudget, trainable: np.ndarray, donors: pd.Series | None, *, seed: int) -> np.ndarray:
@@ -101,10 +147,3 @@ def warn_of_few_labelled(budgets: Sequence[LabelBudget], trainable: np.ndarray) 
 
 def _n_labelled(fraction: float, trainable: np.ndarray) -> int:
     return max(round(fraction * len(trainable)), 2)
-
-
-def _sets_aside(saved: dict[str, Any], cells: Cells, models: Sequence[TrainedModel]) -> bool:
-    """Tell whether a saved split applies: positions of cells mean something for the very same cells only."""
-    if saved["unit"] != "cell":
-        return bool(saved["donors"]["test"])
-    return bool(saved["positions"]["test"]) and models[0].manifest["data"]["fingerprint"] == cells.fingerprint()

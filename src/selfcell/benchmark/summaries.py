@@ -107,7 +107,8 @@ def between(
             stack = ScoreStack(*_with_method(of_method, draws, varied), metric)
             told = {**dict(zip(same, which, strict=True)), "varied": varied, "against": names[0], "method": method}
             for budget in stack.budgets:
-                for name in (name for name in names[1:] if stack.has(name, budget) and stack.has(names[0], budget)):
+                # Models that were trained elsewhere may share no seed, by which scores are paired.
+                for name in (name for name in names[1:] if stack.can_compare(name, names[0], budget)):
                     comparison = stack.compare(name, names[0], budget)
                     difference = comparison.difference
                     row = {**told, varied: name, "budget": budget, "metric": metric, "difference": difference.mean}

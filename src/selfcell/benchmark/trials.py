@@ -18,7 +18,7 @@ import pandas as pd
 from joblib.externals.loky import process_executor
 from tqdm import tqdm
 
-from selfcell.baselines import MAKE_ONCE, SEEDLESS
+from selfcell.baselines import MAKE_ONCE
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
 from selfcell.core.cluster import dask_client
@@ -54,6 +54,8 @@ class Trial:
     labelled: np.ndarray
     """Positions of the labelled cells."""
     settings: SupervisedSettings
+    has_seed: bool = True
+    """Whether the answer depends on the seed, other than by what is labelled."""
 
     @property
     def needs_model(self) -> bool:
@@ -63,7 +65,7 @@ class Trial:
     @property
     def key(self) -> Hashable:
         """What the answer depends on: trials with the same key are run once."""
-        seed = None if self.method in SEEDLESS else self.seed
+        seed = self.seed if self.has_seed else None
         model = self.model if self.needs_model else None
         return self.method, model, seed, self.labelled.tobytes(), self.settings.model_dump_json()
 
@@ -138,7 +140,8 @@ class Workplace:
     """Where trials are run, and what becomes of one that fails."""
 
     jobs: int | None = None
-    """Processes; the number of cores, but four at most, if left out. Each holds a copy of what it works on."""
+    """Processes; the number of cores, but four at most, if left out. Each holds a copy of what it works on. With Dask,
+    how much is handed out at once: as much as has workers when work begins, if left out."""
     dask: str | None = None
     """Address of a Dask scheduler whose workers run them instead."""
     keep_going: bool = False
@@ -228,9 +231,9 @@ def _one_at_a_time(contest: Contest, waiting: dict[int, list[Trial]], workplace:
 
 def _in_processes(contest: Contest, waiting: dict[int, list[Trial]], workplace: Workplace, *, jobs: int) -> Finished:
     """Run groups in other processes, give each as it is done, and take it from those that wait."""
-    with working_in(workplace, jobs):
+    with working_in(workplace, jobs) as at_once:
         # joblib would run one process's work in this one, so there are two, of which one is idle.
-        pool = joblib.Parallel(n_jobs=max(jobs, 2), return_as="generator_unordered", pre_dispatch=jobs)
+        pool = joblib.Parallel(n_jobs=max(jobs, 2), return_as="generator_unordered", pre_dispatch=at_once)
         call = joblib.delayed(_run_in_worker)
         calls = (call(contest, *item, keep_going=workplace.keep_going) for item in list(waiting.items()))
         for place, outcomes in pool(calls):
@@ -248,14 +251,17 @@ def lost_worker(workplace: Workplace) -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def working_in(workplace: Workplace, jobs: int) -> Iterator[None]:
-    """Have joblib work in processes of this machine, each on its share of the cores, or on a Dask cluster."""
+def working_in(workplace: Workplace, jobs: int) -> Iterator[int]:
+    """Have joblib work in processes of this machine, each on its share of the cores, or on a Dask cluster.
+
+    Gives how much may be handed out at once: as much as there are processes, as each task holds the cells.
+    """
     if workplace.dask is None:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
-            yield
+            yield jobs
         return
-    with dask_client(workplace.dask), joblib.parallel_config(backend="dask"):
-        yield
+    with dask_client(workplace.dask) as client, joblib.parallel_config(backend="dask"):
+        yield workplace.jobs or max(len(client.ncores()), 1)
 
 
 @contextlib.contextmanager
@@ -273,13 +279,20 @@ def unsaid() -> Iterator[None]:
 def _run_in_worker(
     contest: Contest, place: int, group: list[Trial], *, keep_going: bool
 ) -> tuple[int, list[Outcome | Failure]]:
-    # A worker that holds 300 MB more than at first is taken for leaking and started anew, which takes as long as many a
-    # trial. Ours hold what training needs, and what torch has freed but keeps.
-    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
+    keep_this_worker()
     run = contest.run_or_fail if keep_going else contest.run
     with in_turn:
         outcomes = [_tidied(run, trial) for trial in group]
     return place, outcomes
+
+
+def keep_this_worker() -> None:
+    """Have joblib not start this worker anew.
+
+    One that holds 300 MB more than at first is taken for leaking, and a new one takes as long as many a trial. Ours
+    hold what training needs, and what torch has freed but keeps.
+    """
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
 
 
 def _tidied(run: Callable[[Trial], Answer], trial: Trial) -> Answer:

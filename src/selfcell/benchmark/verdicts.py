@@ -29,8 +29,8 @@ COLUMNS = (
     "verdict",
     "finding",
 )
-_FEW_TARGETS = 5
-"""With fewer, no signed-rank test can come below 0.05."""
+_FEW_TARGETS = 6
+"""With fewer that differ from 0, no signed-rank test can come below 0.05."""
 
 
 def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
         stack = ScoreStack(of_study, resamples[_is_of(resamples, which)].drop(columns=list(ONE)), metric)
         for method, against, question in QUESTIONS:
             for budget in stack.budgets:
-                if stack.has(method, budget) and stack.has(against, budget):
+                if stack.can_compare(method, against, budget):
                     told = {"budget": budget, "metric": metric, "question": question}
                     rows.append({**dict(zip(ONE, which, strict=True)), **told, **_row(stack, method, against, budget)})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -78,12 +78,13 @@ def over_targets(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     One row a question: number of targets, on how many the difference is above 0, its median, and p (NaN with fewer than
-    five targets, of which no test could make anything), corrected by Holm's method for all questions in ``p_holm``.
+    six targets that differ from 0, of which no test could make anything), corrected by Holm's method for all questions
+    in ``p_holm``.
     """
     rows = []
     for question, of_question in table.groupby("question", sort=False):
         by_target = of_question.groupby("target")["difference"].mean().to_numpy(dtype=float)
-        enough = len(by_target) >= _FEW_TARGETS and bool(np.any(by_target))
+        enough = np.count_nonzero(by_target) >= _FEW_TARGETS
         rows.append(
             {
                 "question": question,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from selfcell.baselines import SEEDLESS
 from selfcell.baselines.find import PRECOMPUTED, module_of
 from selfcell.benchmark.results import trial_id
 from selfcell.benchmark.study_plan import StudyPlan
@@ -59,7 +58,7 @@ class WorkIds:
         return trial_id(
             task=self._plan.task,
             method=trial.method,
-            seed=None if trial.method in SEEDLESS else trial.seed,
+            seed=trial.seed if trial.has_seed else None,
             settings=trial.settings.model_dump(mode="json"),
             labelled=digest_of(trial.labelled),
             cells=self._of_cells,

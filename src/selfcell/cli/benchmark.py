@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from selfcell.cli.options import BatchOption, DonorOption, OverwriteOption, refuse_existing, resumable
+from selfcell.cli.options import BatchOption, OverwriteOption, refuse_existing, resumable
 
 if TYPE_CHECKING:
     from selfcell.benchmark.trials import Workplace
@@ -46,7 +46,12 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run what failed once more.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write the tables as CSV too, beside Parquet.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes; the number of cores, but four at most, if left out.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes; the number of cores, but four at most, if left out. With --dask: how much is handed out "
+            "at once; as much as has workers at the start, if left out.",
+        ),
     ] = None,
     dask: Annotated[
         str | None,
@@ -87,7 +92,15 @@ def init(
     cells: Annotated[Path, typer.Argument(metavar="CELLS", help="A file of cells with raw counts.")],
     label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")],
     out: Annotated[Path, typer.Option("--out", metavar="PLAN.toml", help="The plan to write.")],
-    donor: DonorOption = None,
+    donor: Annotated[
+        str | None,
+        typer.Option(
+            "--donor",
+            metavar="COLUMN",
+            help="Column of obs with the donor; no donor is then on two sides of a split. Left out: cells are split "
+            "one by one, even where there is a donor_id.",
+        ),
+    ] = None,
     batch: BatchOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,20 @@ from selfcell.data.targets import Targets
 logger = logging.getLogger(__name__)
 
 
-def join_cells(first: Cells, second: Cells) -> Cells:
+def join_cells(first: Cells, second: Cells, *, names_keys: Mapping[str, str] | None = None) -> Cells:
     """Put the cells of one data set behind those of another, which must have the same genes in the same order.
 
     Of ``obs`` the columns that both have are kept. Of ``obsm`` what has names in both, as columns of a table or in
     ``uns`` (``protein_names`` for ``protein_counts``), is restricted to the names that both have, in the order of the
-    first, however they are spelled (:func:`selfcell.data.target_names.align_targets`); of the rest what is as wide in
-    both is kept.
+    first, however they are spelled (:func:`selfcell.data.target_names.align_targets`); what has names in one alone is
+    left out; of the rest what is as wide in both is kept.
+
+    Parameters
+    ----------
+    first, second
+        The cells.
+    names_keys
+        Keys of ``uns`` with the names of the columns of ``obsm``, by their keys, where they are not the usual ones.
 
     Raises
     ------
@@ -31,7 +39,7 @@ def join_cells(first: Cells, second: Cells) -> Cells:
     """
     if first.genes != second.genes:
         raise InputError(f"{first.origin} and {second.origin} have different genes: align both to an encoder first.")
-    obsm, uns = _stacked(first, second)
+    obsm, uns = _stacked(first, second, names_keys or {})
     shared = [column for column in first.obs if column in second.obs]
     return dataclasses.replace(
         first,
@@ -44,16 +52,28 @@ def join_cells(first: Cells, second: Cells) -> Cells:
     )
 
 
-def _stacked(first: Cells, second: Cells) -> tuple[dict[str, Any], dict[str, Any]]:
+def _stacked(first: Cells, second: Cells, names_keys: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give ``obsm`` and ``uns`` of both."""
     obsm, uns = {}, dict(first.uns)
     for key in [key for key in first.obsm if key in second.obsm]:
-        parts, names = [first.obsm[key], second.obsm[key]], [_names_of(first, key), _names_of(second, key)]
+        names_key = names_keys.get(key, _names_key(key))
+        parts = [first.obsm[key], second.obsm[key]]
+        names = [_names_of(cells, key, names_key) for cells in (first, second)]
         if names[0] is not None and names[1] is not None:
             shared = _shared(_as_targets(first, key, names[0]), _as_targets(second, key, names[1]))
             if shared is None:
                 continue
-            parts, uns[_names_key(key)] = [shared[0].matrix, shared[1].matrix], np.array(shared[0].names, dtype=object)
+            parts, uns[names_key] = [shared[0].matrix, shared[1].matrix], np.array(shared[0].names, dtype=object)
+        elif names[0] is not None or names[1] is not None:
+            unnamed = second if names[1] is None else first
+            logger.warning(
+                "The columns of obsm[%r] have no names in %s (uns[%r]), so they are not put beside those of the other "
+                "data set.",
+                key,
+                unnamed.origin,
+                names_key,
+            )
+            continue
         elif parts[0].shape[1:] != parts[1].shape[1:]:
             continue
         if any(map(sp.issparse, parts)):
@@ -90,11 +110,11 @@ def _names_key(key: str) -> str:
     return key.removesuffix("_counts") + "_names"
 
 
-def _names_of(cells: Cells, key: str) -> tuple[str, ...] | None:
+def _names_of(cells: Cells, key: str, names_key: str) -> tuple[str, ...] | None:
     part = cells.obsm[key]
-    if isinstance(part, pd.DataFrame):
+    if isinstance(part, pd.DataFrame) and names_key == _names_key(key):
         return tuple(map(str, part.columns))
-    names = cells.uns.get(_names_key(key))
+    names = cells.uns.get(names_key)
     if names is None or part.ndim != 2 or len(names) != part.shape[1]:
         return None
     return tuple(map(str, np.asarray(names).ravel()))

@@ -15,7 +15,7 @@ from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.cellxgene import donor_column
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
-from selfcell.downstream.cell_type import label_classes
+from selfcell.downstream.cell_type import N_TO_CALIBRATE, label_classes
 from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
 from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
@@ -119,9 +119,9 @@ def annotate(
     cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
     _check_that_new(cells, asked.known, is_reference=reference is not None)
     found = asked.answer(model, cells)
-    names = np.array([*asked.classes, UNKNOWN], dtype=object)
-    code = np.where(found.is_unknown, len(asked.classes), found.label_code) if mark_unknown else found.label_code
-    categories = list(names if mark_unknown else names[:-1])
+    # A reference may have a type of this name.
+    categories = list(dict.fromkeys([*asked.classes, *([UNKNOWN] if mark_unknown else [])]))
+    code = np.where(found.is_unknown, categories.index(UNKNOWN), found.label_code) if mark_unknown else found.label_code
     query.obs[key_added] = pd.Categorical.from_codes(code, categories=categories)
     query.obs[f"{key_added}_confidence"] = found.confidence.astype(np.float32)
     query.obs[f"{key_added}_is_unknown"] = found.is_unknown
@@ -267,8 +267,9 @@ class _ByClassifier(NamedTuple):
         confidence = ClassifierConfidence.of_manifest(model.manifest, alpha=alpha)
         if not confidence.is_calibrated:
             logger.warning(
-                "No cells were held out to calibrate the classifier on, so its confidence is not calibrated and no "
-                "cell is called unknown. Fine-tune with --validation-fraction 0.15 for that."
+                "No cells were held out to calibrate the classifier on, or fewer than %d, so its confidence is not "
+                "calibrated and no cell is called unknown. Fine-tune with --validation-fraction 0.15 or more for that.",
+                N_TO_CALIBRATE,
             )
         else:
             logger.info(

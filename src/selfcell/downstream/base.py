@@ -93,6 +93,10 @@ class DownstreamTask(abc.ABC):
     headline: ClassVar[str]
     """The score that verdicts go by; larger is better."""
     settings: Any
+    seedless: ClassVar[frozenset[str]] = frozenset({"zero_shot"})
+    """Regimes whose answer depends on the encoder and the labelled cells alone, not on a seed."""
+    regimes_of_decoder: ClassVar[frozenset[str]] = frozenset()
+    """Regimes that take a decoder from pre-training."""
     takes_from_pretext: ClassVar[bool] = False
     """Whether even training from scratch takes its loss or decoder from the settings of the pretext task."""
     answers_in_space: ClassVar[bool] = True
@@ -113,6 +117,11 @@ class DownstreamTask(abc.ABC):
     def obsm_keys(cls, settings: Any) -> tuple[str, ...]:  # noqa: ARG003
         """Give the keys of ``obsm`` that cells must have; none, unless a task says so."""
         return ()
+
+    @classmethod
+    def names_keys(cls, settings: Any) -> dict[str, str]:  # noqa: ARG003
+        """Give the keys of ``uns`` that name the columns of a key of ``obsm``, where settings say; none, as a rule."""
+        return {}
 
     def with_settings(self: TaskT, settings: Any) -> TaskT:
         """Give the same task, on the same cells, with other settings."""

@@ -78,6 +78,7 @@ class CellTypeTask(DownstreamTask):
     name = "cell_type"
     Settings = CellTypeSettings
     headline = "macro_f1"
+    seedless = frozenset({"zero_shot", "probe"})
 
     def __init__(
         self, settings: CellTypeSettings, *, label_code: Int[np.ndarray, " n_cells"], classes: tuple[str, ...]

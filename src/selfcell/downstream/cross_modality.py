@@ -96,6 +96,7 @@ class CrossModalityTask(DownstreamTask):
     name = "cross_modality"
     Settings = CrossModalitySettings
     headline = "pearson_per_cell"
+    seedless = frozenset({"zero_shot", "probe"})
 
     def __init__(
         self, settings: CrossModalitySettings, *, targets: Targets, donor_code: Int[np.ndarray, " n_cells"] | None
@@ -137,6 +138,11 @@ class CrossModalityTask(DownstreamTask):
     def obsm_keys(cls, settings: CrossModalitySettings) -> tuple[str, ...]:
         """Give the key with the targets, if one is named."""
         return () if settings.target is None else (settings.target,)
+
+    @classmethod
+    def names_keys(cls, settings: CrossModalitySettings) -> dict[str, str]:
+        """Give the key with the names of the targets, if one is named."""
+        return {} if settings.target is None or settings.names_key is None else {settings.target: settings.names_key}
 
     def space(self, train: Int[np.ndarray, " n_train"]) -> TargetSpace:
         """Give the space of targets in which is learned and predicted, fitted on training cells; the last is kept."""

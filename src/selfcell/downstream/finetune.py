@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from selfcell.data.source import Cells, CellSource, obs_column, open_cells
 from selfcell.data.splits import Split, sets_aside, split_cells
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.base import Columns, SupervisedSettings
+from selfcell.downstream.cell_type import N_TO_CALIBRATE
 from selfcell.downstream.embed import as_model
 from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.network.encoder import EncoderSettings
@@ -155,6 +157,7 @@ def finetune(
     start, place = Start(model, from_scratch, seed), TrainingPlace(out, resume, show_progress)
     objective, outcome = question.train(start, aligned, split, place=place)
     learned = question.learned(objective, aligned, split)
+    _say_how_calibrated(task, learned, split, patience=settings.training.patience)
     write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
     return load(out)
 
@@ -177,6 +180,23 @@ def _say_what_begins(cells: Cells, split: Split, task: str) -> None:
         )
 
 
+def _say_how_calibrated(task: str, learned: Mapping[str, Any], split: Split, *, patience: int) -> None:
+    if task != "cell_type":
+        return
+    if len(split.validation) and not learned:
+        logger.warning(
+            "The %d cells that were held out, or those of known types among them, are too few to calibrate confidence "
+            "on: it takes %d. A larger --validation-fraction (validation_fraction) holds more out.",
+            len(split.validation),
+            N_TO_CALIBRATE,
+        )
+    elif learned and patience:
+        logger.warning(
+            "Confidence is calibrated on the cells by which training was stopped (training.patience), so it may come "
+            "out a little too high."
+        )
+
+
 def _split(cells: Cells, model: TrainedModel, donor_key: str | None, *, validation_fraction: float, seed: int) -> Split:
     """Split the cells, and name the donors that the model's run set aside, so that what begins here leaves them out."""
     donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
@@ -192,7 +212,7 @@ def _not_held_out(cells: Cells, model: TrainedModel) -> np.ndarray:
     What it set aside are donors, by the column that it was split by, and the very cells, wherever they are now.
     """
     held_out = np.zeros(len(cells), dtype=bool)
-    if model.split is not None and (column := model.split["unit"]) in cells.obs:
+    if model.split is not None and (column := model.split["unit"]) != "cell" and column in cells.obs:
         held_out |= cells.obs[column].astype(str).isin(model.split["donors"]["test"]).to_numpy()
     elif model.known_cells is None and model.split is not None and sets_aside(model.split):
         logger.warning(

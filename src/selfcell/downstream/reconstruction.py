@@ -120,6 +120,7 @@ class ReconstructionTask(DownstreamTask):
     name = "reconstruction"
     Settings = ReconstructionSettings
     headline = "explained_variance_weighted"
+    regimes_of_decoder = frozenset({"zero_shot"})
     takes_from_pretext = True
     answers_in_space = False
     settings: ReconstructionSettings

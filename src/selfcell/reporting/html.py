@@ -97,10 +97,8 @@ def _refuse_no_folder(folder: Path) -> None:
         )
 
 
-def stack_of(results: StudyResults) -> Stack:
+def stack_of(results: StudyResults) -> ScoreStack:
     """Give the headline score of a study."""
-    if not results.confusion.empty:
-        return ConfusionStack(results.confusion)
     return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
 
 
@@ -193,7 +191,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         ],
         "maps": _maps(results.cell_map),
         "curves": figures.plot_curves(results.curves) if "train_loss" in results.curves else None,
-        **(_class_content(stack) if isinstance(stack, ConfusionStack) else {"class_figure": None}),
+        **({"class_figure": None} if results.confusion.empty else _class_content(ConfusionStack(results.confusion))),
         **confidence_content(results.details),
         **feature_content(results.details),
         "settings": about["settings"],
