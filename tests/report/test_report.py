@@ -12,6 +12,8 @@ import pytest
 from selfcell.benchmark.results import UNFINISHED, StudyResults, read_results
 from selfcell.core.errors import InputError
 from selfcell.downstream.confidence import UNSEEN_COLUMNS
+from selfcell.downstream.metrics import macro_f1
+from selfcell.downstream.resampling import draw_units
 from selfcell.reporting.html import write_report
 from selfcell.reporting.terminal import print_results
 
@@ -40,7 +42,8 @@ def folder(tmp_path):
     rng = np.random.default_rng(0)
     donors = np.repeat([f"d{n}" for n in range(8)], 50)
     truth = rng.choice(["B", "T <cell>", "NK"], size=len(donors), p=[0.5, 0.45, 0.05])
-    tables, scores = [], []
+    classes, draws = np.array(["B", "NK", "T <cell>"]), draw_units(8, n_draws=500)
+    tables, scores, resamples = [], [], []
     shares = {"zero_shot": 0.7, "fine_tuned": 0.95, "from_scratch": 0.5, "pca_knn": 0.7}
     for budget in ("2 donors", "all donors"):
         for method, share in shares.items():
@@ -57,7 +60,13 @@ def folder(tmp_path):
                     "trial_id": f"{method}{budget}{seed}",
                 }
                 tables.append(table.rename("n_cells").reset_index().assign(**names))
-                scores.append({**names, "metric": "macro_f1", "value": 0.5})
+                of_donors = np.zeros((8, 3, 3))
+                np.add.at(of_donors, (np.repeat(np.arange(8), 50), *np.searchsorted(classes, [truth, predicted])), 1)
+                scores.append(
+                    {**names, "metric": "macro_f1", "value": float(macro_f1(of_donors.sum(axis=0))), "n_units": 8}
+                )
+                drawn = macro_f1(np.tensordot(draws, of_donors, axes=1))
+                resamples.append({"trial_id": names["trial_id"], "metric": "macro_f1", **dict(enumerate(drawn))})
     part = {"n_cells": 100, "n_donors": 4}
     about = {
         "task": "cell_type", "headline_metric": "macro_f1",
@@ -72,8 +81,7 @@ def folder(tmp_path):
     curves = pd.DataFrame(
         {"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5], "pretrain_seed": 0}
     )
-    resamples = pd.DataFrame({"trial_id": [], "metric": []})
-    tables = pd.DataFrame(scores), resamples, pd.concat(tables), curves, cell_map
+    tables = pd.DataFrame(scores), pd.DataFrame(resamples), pd.concat(tables), curves, cell_map
     StudyResults(*tables, examined(rng), about).write(tmp_path / "judged")
     return tmp_path / "judged"
 
@@ -232,9 +240,12 @@ def test_a_report_needs_no_torch(folder):
 
 def test_a_single_seed_gives_no_verdict(folder):
     results = read_results(folder)
-    confusion = results.confusion[results.confusion["finetune_seed"] == 0]
+    of_seed = {
+        name: table[table["finetune_seed"] == 0]
+        for name, table in (("scores", results.scores), ("confusion", results.confusion))
+    }
     results.about["n_seeds"] = 1
-    dataclasses.replace(results, confusion=confusion).write(folder)
+    dataclasses.replace(results, **of_seed).write(folder)
     _, text = checked(write_report(folder))
     assert "cannot be told: no verdict from a single seed." in text and "No evidence that" not in text
 
