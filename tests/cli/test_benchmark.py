@@ -20,7 +20,10 @@ def test_from_a_plan_to_verdicts(run, file, tmp_path):
     assert f"trials are in {out / 'scores.parquet'}" in said
     verdicts = pd.read_parquet(out / "verdicts.parquet")
     assert {"fine_tuned", "zero_shot"} <= set(verdicts["method"]) and (out / "verdicts.csv").exists()
-    assert set(verdicts["n_pairs"]) == {4}
+    assert set(verdicts.loc[verdicts["method"] == "fine_tuned", "n_pairs"]) == {4}
+    # Where no labelled cells are drawn, a frozen encoder is asked once, whatever the seed of fine-tuning.
+    with_pca = verdicts[verdicts["against"] == "pca_knn"]
+    assert set(with_pca["n_pairs"].where(with_pca["budget"] == "all donors", 2)) == {2} and len(with_pca) == 2
 
     assert f"The report is {out / 'report.html'}" in said
     page = (out / "report.html").read_text()

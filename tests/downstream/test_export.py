@@ -1,5 +1,6 @@
 """Exported files, run by onnxruntime and by torch.export.load, against embed and annotate."""
 
+import importlib.metadata
 import json
 import re
 import sys
@@ -142,7 +143,7 @@ def test_a_file_says_which_genes_it_takes_and_where_it_comes_from(kind, model, t
     selfcell.export(model, tmp_path / f"a{suffix}")
     found = about(tmp_path / f"a{suffix}")
     assert found["gene_ids"] == list(model.genes.ids) and found["gene_symbols"] == list(model.genes.symbols)
-    assert found["selfcell_version"] == "0.1.0" and found["torch_version"] == torch.__version__
+    assert found["selfcell_version"] == "0.1.0" and found["torch_version"] == importlib.metadata.version("torch")
     assert found["normalization"] == {"target_total": 10_000.0, "transform": "log1p"}
     origin = found["model"]
     assert origin["name"] == "run" and origin["pretext"] == "masked_autoencoder" and origin["kind"] == "pretrained"

@@ -147,7 +147,7 @@ class CensusCounts:
         """Read cells, counted from ``start``, genes and values, in any order."""
         numbers = self._numbers[start:stop]
         with self._cells.reading():
-            tables = pa.concat_tables(self._array.read((pa.array(numbers),)).tables())
+            tables = pa.concat_tables(self._array.read((numbers,)).tables())
         of_cell, of_gene = tables["soma_dim_0"].to_numpy(), tables["soma_dim_1"].to_numpy()
         rows, columns = np.searchsorted(numbers, of_cell), np.searchsorted(self._gene_numbers, of_gene)
         return rows, columns, tables["soma_data"].to_numpy()
