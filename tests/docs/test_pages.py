@@ -24,7 +24,7 @@ PROGRAM = typer.main.get_command(app)
 
 NOT_RUN = {
     r"^(pip|make|hf|bash|export|source|sbatch|squeue|scontrol|dask|\.venv)\b": "sets up, or belongs to a cluster",
-    r"^python benchmarks/": "measures for minutes; tests/test_benchmarks.py runs the scripts small",
+    r"^python (benchmarks|tests/robustness)/": "measures for minutes; tests/test_benchmarks.py runs the scripts small",
     r"^(torchrun|srun)\b|--devices": "several processes: tests/training/test_processes.py",
     r"^selfcell (demo|datasets)\b": "fetches real cells; `make demo` and the tests marked network do",
     r"^selfcell benchmark (run )?(plans|work)/|--dask": "hours, on fetched cells; tests/benchmark runs small plans",

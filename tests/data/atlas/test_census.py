@@ -37,6 +37,10 @@ _SPEC = importlib.util.spec_from_file_location("census_copy", Path(__file__).wit
 copies = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(copies)
 
+# tiledbsoma 2.3.0 now and then crashes while it reads (a segmentation fault in its ManagedQuery.next). Then the test is
+# run once more; a test that fails is not.
+pytestmark = pytest.mark.flaky(reruns=2, only_rerun="^only what crashes$")
+
 ALL = "nnz > 0"
 LUNG = "tissue_general == 'lung' and is_primary_data == True"
 
