@@ -11,7 +11,9 @@ from selfcell.cli.app import program
 def _helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
     yield name, command.help
     for parameter in command.params:
-        yield f"{name}: {parameter.name}", getattr(parameter, "help", None) or ""
+        # Older typers keep the help of arguments to themselves.
+        if parameter.param_type_name == "option" or getattr(parameter, "help", None):
+            yield f"{name}: {parameter.name}", parameter.help or ""
     for inner_name, inner in getattr(command, "commands", {}).items():
         yield from _helps(inner, f"{name} {inner_name}")
 
