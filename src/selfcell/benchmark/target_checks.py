@@ -46,10 +46,8 @@ def _check_budgets(planned: PlannedStudy, cells: Cells) -> None:
     if plan.donor_key is None:
         raise InputError("budgets count donors, so the cells need their column: donor.")
     n_donors = len(np.unique(obs_column(cells.obs, plan.donor_key, role="donor").astype(str)))
-    if max(counted) >= n_donors:
-        raise InputError(
-            f"{max(counted)} labelled donors are asked for, but there are {n_donors}, of which some are judged on."
-        )
+    if max(counted) > n_donors:
+        raise InputError(f"{max(counted)} labelled donors are asked for, but there are {n_donors}.")
 
 
 def _check_decoder(planned: PlannedStudy) -> None:
