@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
 from selfcell.data import datasets
-from selfcell.data.cell_ontology import CellOntology, OntologyTerm, is_ontology_id, load_cell_ontology
+from selfcell.data.cell_ontology import CellOntology, OntologyTerm, load_cell_ontology
 
 CELL, T_CELL, LYMPHOCYTE, MONOCYTE = "CL:0000000", "CL:0000084", "CL:0000542", "CL:0000576"
 CD4, CD8 = "CL:0000624", "CL:0000625"
@@ -147,11 +147,6 @@ def test_what_takes_an_id_takes_no_label_and_no_obsolete_id():
 def test_it_can_be_asked_whether_a_name_is_known():
     assert REAL.knows("T cell") and REAL.knows("CL:0000084") and REAL.knows("CL:0000003")
     assert not REAL.knows("CL:0000009") and not REAL.knows("unknown") and not REAL.knows("")
-
-
-def test_only_ids_are_written_as_ids():
-    assert is_ontology_id("CL:0000084") and is_ontology_id("cl_9999999")
-    assert not is_ontology_id("T cell") and not is_ontology_id("CL:84") and not is_ontology_id("UBERON:0000178")
 
 
 def test_a_synonym_of_two_types_is_none_and_a_label_goes_first():

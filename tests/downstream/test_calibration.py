@@ -6,6 +6,7 @@ import scipy.optimize
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import log_loss
 
 from selfcell.core.errors import InputError
 from selfcell.downstream.calibration import (
@@ -16,7 +17,7 @@ from selfcell.downstream.calibration import (
     fit_temperature,
     logits_of_shares,
 )
-from selfcell.downstream.reliability import expected_calibration_error, negative_log_likelihood
+from selfcell.downstream.reliability import expected_calibration_error
 
 
 def overconfident_cells(temperature, *, n_cells=20_000, n_classes=5, seed=0):
@@ -41,7 +42,8 @@ def test_the_temperature_has_the_smallest_loss_of_a_plain_search(n_classes, n_ce
     label_code[: n_cells // 2] = logits[: n_cells // 2].argmax(axis=1)
 
     def loss(log_temperature):
-        return negative_log_likelihood(calibrated_probability(logits, temperature=np.exp(log_temperature)), label_code)
+        probability = calibrated_probability(logits, temperature=np.exp(log_temperature))
+        return log_loss(label_code, probability, labels=np.arange(n_classes))
 
     found = scipy.optimize.minimize_scalar(
         loss, bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)), method="bounded"

@@ -5,9 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
-from selfcell.downstream.conformal import coverage, fit_prediction_sets
-
-SCORES = ["least_ambiguous", "adaptive"]
+from selfcell.downstream.conformal import fit_prediction_sets
 
 
 def drawn_cells(n_cells, *, seed, n_classes=6):
@@ -20,35 +18,15 @@ def drawn_cells(n_cells, *, seed, n_classes=6):
     return scipy.special.softmax(3 * logits, axis=1), label_code
 
 
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("by_class", [False, True])
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
-def test_sets_cover_exchangeable_cells_as_promised(score, by_class, alpha):
+def test_sets_cover_exchangeable_cells_as_promised(alpha):
     covered = []
     for seed in range(40):
         probability, label_code = drawn_cells(1_400, seed=seed)
-        rule = fit_prediction_sets(probability[:400], label_code[:400], alpha=alpha, score=score, by_class=by_class)
-        covered.append(coverage(rule.predict(probability[400:]), label_code[400:]))
+        rule = fit_prediction_sets(probability[:400], label_code[:400], alpha=alpha)
+        covered.append(rule.predict(probability[400:])[np.arange(1_000), label_code[400:]].mean())
     assert np.mean(covered) >= 1 - alpha - 0.005
-    # By class the promise costs up to one cell in those that were held out of each class.
-    assert np.mean(covered) <= 1 - alpha + (0.04 if by_class else 0.01)
-
-
-def test_by_class_every_class_is_covered_and_without_only_all_together():
-    probability, label_code = drawn_cells(60_000, seed=1)
-    known, other = slice(None, 30_000), slice(30_000, None)
-    by_class = []
-    for apart in (True, False):
-        rule = fit_prediction_sets(probability[known], label_code[known], alpha=0.1, by_class=apart)
-        sets = rule.predict(probability[other])
-        by_class.append(
-            [
-                coverage(sets[label_code[other] == code], label_code[other][label_code[other] == code])
-                for code in range(6)
-            ]
-        )
-    assert np.allclose(by_class[0], 0.9, atol=0.025)
-    assert min(by_class[1]) < 0.8
+    assert np.mean(covered) <= 1 - alpha + 0.01
 
 
 @given(st.integers(1, 40), st.integers(2, 6), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 10_000))
@@ -59,26 +37,8 @@ def test_a_set_is_what_the_sorted_strangeness_says(n_cells, n_classes, alpha, se
     strangeness = sorted(1 - probability[np.arange(n_cells), label_code])
     rank = int(np.ceil(round((n_cells + 1) * (1 - alpha), 6)))
     expected = strangeness[rank - 1] if rank <= n_cells else np.inf
-    assert (rule.threshold == expected).all()
+    assert rule.threshold == expected
     assert (rule.predict(probability) == (1 - probability <= expected)).all()
-
-
-def test_the_adaptive_strangeness_is_the_probability_of_what_is_more_probable():
-    probability = np.array([[0.125, 0.5, 0.25, 0.125]])
-    thresholds = {}
-    for code in range(4):
-        thresholds[code] = fit_prediction_sets(
-            np.repeat(probability, 20, axis=0), np.full(20, code), alpha=0.1, score="adaptive"
-        ).threshold[0]
-    assert thresholds == {0: 0.75, 1: 0.0, 2: 0.5, 3: 0.75}
-
-
-@given(st.integers(1, 50), st.integers(0, 10_000))
-def test_an_adaptive_set_always_has_the_most_probable_label(n_cells, seed):
-    rng = np.random.default_rng(seed)
-    probability, label_code = rng.dirichlet(np.ones(4), size=n_cells), rng.integers(4, size=n_cells)
-    sets = fit_prediction_sets(probability, label_code, alpha=0.5, score="adaptive").predict(probability)
-    assert sets[np.arange(n_cells), probability.argmax(axis=1)].all()
 
 
 def test_a_cell_like_none_has_an_empty_set():
@@ -86,14 +46,6 @@ def test_a_cell_like_none_has_an_empty_set():
     sure = np.where(np.eye(3, dtype=bool)[rng.integers(3, size=300)], 0.98, 0.01)
     rule = fit_prediction_sets(sure, sure.argmax(axis=1), alpha=0.1)
     assert rule.predict(np.array([[0.4, 0.3, 0.3], [0.98, 0.01, 0.01]])).sum(axis=1).tolist() == [0, 1]
-
-
-def test_a_class_with_too_few_held_out_cells_is_in_every_set():
-    probability, label_code = drawn_cells(200, seed=0)
-    of_two_classes = np.flatnonzero(label_code >= 4)
-    rule = fit_prediction_sets(probability[of_two_classes], label_code[of_two_classes], alpha=0.1, by_class=True)
-    assert np.isinf(rule.threshold[:4]).all() and np.isfinite(rule.threshold[4:]).all()
-    assert rule.predict(probability)[:, :4].all()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])

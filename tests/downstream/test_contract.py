@@ -127,15 +127,3 @@ def test_a_frozen_encoder_is_left_as_it_is(name, adata, encoded, tmp_path):
 def test_draws_of_units_are_the_same_every_time_and_as_many_as_there_are():
     draws = draw_units(7, n_draws=50)
     assert (draws == draw_units(7, n_draws=50)).all() and (draws.sum(axis=1) == 7).all()
-
-
-def test_means_over_draws_agree_with_cells_written_out():
-    rng = np.random.default_rng(0)
-    names, values = rng.choice(["a", "b", "c"], size=40), rng.normal(size=40)
-    values[3] = np.nan
-    units = TestUnits.of(names, n_draws=20)
-    mean, drawn = units.mean(values)
-    assert mean == pytest.approx(np.nanmean(values))
-    for weight, found in zip(units.draws, drawn, strict=True):
-        cells = np.repeat(values, weight[units.code].astype(int))
-        assert found == pytest.approx(np.nanmean(cells)) or (np.isnan(found) and not len(cells))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
 from selfcell.downstream.count_distribution import CountDistribution
-from selfcell.downstream.count_scores import COUNT_SCORES, CountTotals, pit_histogram
+from selfcell.downstream.count_scores import COUNT_SCORES, CountTotals
 from selfcell.network.likelihoods import make_likelihood
 
 KINDS = ["poisson", "negative_binomial", "zero_inflated_negative_binomial"]
@@ -64,8 +64,6 @@ def test_probabilities_are_scipys(kind):
     expected = np.where(counts == 0, np.log(zero), np.log1p(-share) + plain.logpmf(counts))
     np.testing.assert_allclose(distribution.log_probability(counts), expected, rtol=1e-9)
     np.testing.assert_allclose(distribution.zero_probability(), zero, rtol=1e-12)
-    np.testing.assert_allclose(distribution.cumulative(counts), share + (1 - share) * plain.cdf(counts), rtol=1e-10)
-    assert (distribution.cumulative(np.full_like(counts, -1)) == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +86,7 @@ def test_outputs_mean_what_the_likelihoods_take_them_for(kind):
 def test_a_cell_without_counts_is_certain_to_have_none():
     for theta in (None, np.zeros(2)):
         empty = CountDistribution.of_outputs(np.ones((1, 2)), np.zeros(1), log_inverse_dispersion=theta)
-        assert (empty.log_probability(np.zeros((1, 2))) == 0).all() and (empty.cumulative(np.zeros((1, 2))) == 1).all()
+        assert (empty.log_probability(np.zeros((1, 2))) == 0).all()
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 10_000))
@@ -128,40 +126,6 @@ def test_blocks_and_weights_are_cells_taken_again(kind):
     drawn = totals.scores(times[None].astype(float))
     for name, value in again.scores().items():
         np.testing.assert_allclose(drawn[name], value, rtol=1e-12, err_msg=name)
-
-
-def test_zeros_are_compared_gene_by_gene():
-    distribution, counts = draw("negative_binomial")
-    mask = np.ones_like(counts, dtype=bool)
-    mask[:, 4] = False
-    totals = CountTotals(n_genes=5, n_units=1)
-    totals.add(counts, distribution, np.zeros(30, dtype=int), mask=mask)
-    table = totals.zeros_table(tuple("abcde")).set_index("gene")
-    assert table["n_cells"].tolist() == [30, 30, 30, 30, 0]
-    assert table["zeros"].tolist()[:4] == pytest.approx((counts == 0).mean(axis=0)[:4])
-    assert table["predicted_zeros"].tolist()[:4] == pytest.approx(distribution.zero_probability().mean(axis=0)[:4])
-    assert table.loc["e", ["zeros", "predicted_zeros"]].isna().all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_histogram_is_flat_for_the_distribution_that_made_the_counts(kind):
-    distribution, counts = draw(kind, n_cells=4_000)
-    histogram = pit_histogram(counts, distribution, rng=np.random.default_rng(1))
-    assert histogram.sum() == counts.size
-    assert scipy.stats.chisquare(histogram).pvalue > 1e-3
-
-
-def test_the_histogram_is_a_u_for_distributions_that_are_too_narrow():
-    distribution, counts = draw("negative_binomial", n_cells=2_000)
-    narrow = CountDistribution(distribution.mean)
-    histogram = pit_histogram(counts, narrow, rng=np.random.default_rng(1))
-    assert min(histogram[0], histogram[-1]) > 1.5 * histogram[3:7].max()
-
-
-def test_the_histogram_is_of_the_entries_that_count(rng):
-    distribution, counts = draw("poisson")
-    mask = rng.random(counts.shape) < 0.5
-    assert pit_histogram(sp.csr_matrix(counts), distribution, n_bins=7, rng=rng, mask=mask).sum() == mask.sum()
 
 
 @pytest.mark.parametrize("mean", [0.0, np.nan])

@@ -13,7 +13,6 @@ from selfcell.downstream.neighbors import (
     count_votes,
     find_neighbors,
     mean_of_neighbors,
-    neighbors_within,
     vote_of_neighbors,
 )
 
@@ -99,18 +98,6 @@ def test_a_reference_smaller_than_the_vote_is_used_whole_and_told(caplog):
 def test_a_query_without_cells_has_no_votes():
     vote = vote_of_neighbors(np.zeros((6, 2)), np.zeros(6, dtype=int), np.zeros((0, 2)))
     assert vote.label_code.shape == vote.confidence.shape == (0,)
-
-
-@given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 10_000))
-def test_a_cell_is_not_its_own_neighbor(n_cells, k, seed):
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(3, size=(n_cells, 2)).astype(float)
-    within = neighbors_within(cells, n_neighbors=k)
-    for cell in range(n_cells):
-        others = np.delete(np.arange(n_cells), cell)
-        far = np.sort(np.sqrt(((cells[others] - cells[cell]) ** 2).sum(axis=1)))[:k]
-        assert cell not in within.indices[cell]
-        np.testing.assert_allclose(within.distances[cell], far)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +190,6 @@ def test_labels_that_are_no_classes_are_refused():
         count_votes(neighbors, np.array([0, 0, -1]), weights="uniform")
     with pytest.raises(InputError, match="There are 2 classes, but a reference cell has the label 5"):
         class_shares(neighbors, np.array([0, 5, 1]), n_classes=2, weights="uniform")
-
-
-def test_a_lone_cell_has_no_other_for_a_neighbor():
-    with pytest.raises(InputError, match="need at least two cells; there are 1"):
-        neighbors_within(np.zeros((1, 2)), n_neighbors=1)
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])

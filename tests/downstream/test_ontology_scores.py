@@ -9,7 +9,6 @@ from selfcell.data.cell_ontology import CellOntology, OntologyTerm, load_cell_on
 from selfcell.downstream.metrics import classification_scores, confusion_matrix
 from selfcell.downstream.ontology_scores import (
     ONTOLOGY_METRICS,
-    carries_ontology_ids,
     corrected_confusion,
     corrected_predictions,
     hops_between_classes,
@@ -143,12 +142,6 @@ def test_two_names_of_one_type_count_as_one():
     truth, predicted = np.array([0, 1, 2]), np.array([1, 2, 0])
     assert (corrected_predictions(truth, predicted, classes=classes) == truth).all()
     assert ontology_scores(confusion_matrix(truth, predicted, n_classes=3), classes=classes)["exact"] == 1
-
-
-def test_it_can_be_asked_whether_classes_are_ids():
-    assert carries_ontology_ids(["CL:0000084", "unknown"])
-    assert not carries_ontology_ids(["T cell", "monocyte"])
-    assert not carries_ontology_ids([])
 
 
 def test_classes_that_are_not_in_the_ontology_are_listed():

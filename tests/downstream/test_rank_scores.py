@@ -6,10 +6,9 @@ import scipy.sparse as sp
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import explained_variance_score
 
 from selfcell.downstream import rank_scores as rank_scores_module
-from selfcell.downstream.rank_scores import per_feature_table, rank_scores
+from selfcell.downstream.rank_scores import rank_scores
 
 
 def predictions(seed=0, *, n_cells=40, n_features=6):
@@ -72,32 +71,3 @@ def test_too_many_entries_are_not_ranked_at_once(monkeypatch, caplog):
         found = rank_scores(truth, predicted, unit_code)
     assert np.isnan(found["spearman_flattened"]).all() and np.isfinite(found["spearman_per_feature"]).all()
     assert "all 240 entries at once is left out: ranking more than 239" in caplog.text
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_table_scores_each_feature(rng, masked):
-    truth, predicted, _ = predictions()
-    mask = rng.random(truth.shape) < 0.6 if masked else np.ones(truth.shape, dtype=bool)
-    mask[:2] = True
-    table = per_feature_table(truth, predicted, names=tuple("abcdef"), mask=mask if masked else None).set_index(
-        "feature"
-    )
-    assert list(table.columns) == ["n_cells", "mean", "variance", "mse", "pearson", "spearman", "explained_variance"]
-    for name, x, y, m in zip("abcdef", truth.T, predicted.T, mask.T, strict=True):
-        x, y, row = x[m], y[m], table.loc[name]
-        assert row["n_cells"] == m.sum()
-        assert row[["mean", "variance", "mse"]].tolist() == pytest.approx([x.mean(), x.var(), ((x - y) ** 2).mean()])
-        assert row["explained_variance"] == pytest.approx(explained_variance_score(x, y))
-        if name == "a":
-            assert row[["pearson", "spearman"]].isna().all()
-        else:
-            pearson = scipy.stats.pearsonr(x, y).statistic if np.ptp(y) else 0.0
-            assert row[["pearson", "spearman"]].tolist() == pytest.approx([pearson, spearman(x, y)])
-
-
-def test_a_feature_of_which_no_entry_counts_has_no_scores():
-    truth, predicted, _ = predictions()
-    mask = np.ones(truth.shape, dtype=bool)
-    mask[:, 2] = False
-    table = per_feature_table(truth, predicted, names=tuple("abcdef"), mask=mask)
-    assert table.loc[2, "n_cells"] == 0 and table.loc[2].drop(["feature", "n_cells"]).isna().all()

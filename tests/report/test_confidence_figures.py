@@ -34,7 +34,7 @@ def test_a_curve_of_risk_does_not_grow_with_the_cells(confidence):
 
 
 def test_the_same_tables_give_the_same_bytes(confidence):
-    tables = {"votes": reliability_table(*confidence, bins="equal_mass")}
+    tables = {"votes": reliability_table(*confidence)}
     assert plot_reliability(tables) == plot_reliability(tables)
 
 

@@ -212,11 +212,6 @@ def load_cell_ontology() -> CellOntology:
     return CellOntology((_read_term(row) for row in rows), version=version[0] if version else "")
 
 
-def is_ontology_id(name: str) -> bool:
-    """Say whether a name is written as an id of the Cell Ontology, known or not."""
-    return _ID.fullmatch(name.strip()) is not None
-
-
 def _read_term(row: dict[str, str]) -> OntologyTerm:
     replaced_by = row["replaced_by"]
     return OntologyTerm(

@@ -85,7 +85,7 @@ def _least_probability(probability: np.ndarray, label_code: np.ndarray, *, alpha
     cells = np.arange(len(label_code))
     # One of the probabilities themselves, not one less the threshold: rounding would leave equal ones out.
     of_truth = probability[cells, label_code][sets.predict(probability)[cells, label_code]]
-    return float(of_truth.min()) if np.isfinite(sets.threshold[0]) else 0.0
+    return float(of_truth.min()) if np.isfinite(sets.threshold) else 0.0
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:

@@ -78,15 +78,6 @@ class CountDistribution:
         """Give the probability that a count is zero."""
         return self._inflated(np.exp(self._log_zero()))
 
-    def cumulative(self, counts: Float[np.ndarray, "n_cells n_genes"]) -> Float[np.ndarray, "n_cells n_genes"]:
-        """Give the probability of no more than each count; 0 for -1."""
-        if self.inverse_dispersion is None:
-            below = scipy.special.pdtr(np.maximum(counts, 0.0), self.mean)
-        else:
-            theta = self.inverse_dispersion
-            below = scipy.special.betainc(theta, np.maximum(counts, 0.0) + 1, theta / (theta + self.mean))
-        return np.where(counts < 0, 0.0, self._inflated(below))
-
     def _log_zero(self) -> np.ndarray:
         if self.inverse_dispersion is None:
             return -self.mean

@@ -1,10 +1,9 @@
-"""How well predicted distributions of counts fit held-out cells: likelihood, zeros, and the whole of the distribution.
+"""How well predicted distributions of counts fit held-out cells: likelihood and zeros.
 
 As in :mod:`selfcell.downstream.regression_scores` scores are functions of sums by unit, added a few cells at a time.
 """
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
@@ -98,54 +97,6 @@ class CountTotals:
                 "log_likelihood_per_entry": log_probability / n_entries,
                 "zero_calibration_error": np.sum(off, axis=1, where=n > 0) / (n > 0).sum(axis=1),
             }
-
-    def zeros_table(self, names: tuple[str, ...]) -> pd.DataFrame:
-        """Compare zeros as counted and as predicted, one row a gene.
-
-        Columns: ``gene``, ``n_cells`` that count, ``zeros`` and ``predicted_zeros``, both as shares between 0 and 1.
-        """
-        n, zeros, zero_probability = self._of_genes.sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            return pd.DataFrame(
-                {
-                    "gene": names,
-                    "n_cells": n.astype(int),
-                    "zeros": zeros / n,
-                    "predicted_zeros": zero_probability / n,
-                }
-            )
-
-
-def pit_histogram(
-    counts: np.ndarray | sp.csr_matrix,
-    predicted: CountDistribution,
-    *,
-    n_bins: int = 10,
-    rng: np.random.Generator,
-    mask: Bool[np.ndarray, "n_cells n_genes"] | None = None,
-) -> Int[np.ndarray, " n_bins"]:
-    r"""Count entries by the randomized probability integral transform :cite:p:`czado2009`.
-
-    Each count :math:`x` gives a draw between :math:`P(X < x)` and :math:`P(X \le x)`. If the predicted distributions
-    are right the draws are uniform and the histogram is flat; a U says that they are too narrow, a hump that they are
-    too wide, a slope that they are off to one side. The histograms of blocks of cells add up.
-
-    Parameters
-    ----------
-    counts, predicted
-        Of the same cells x genes.
-    n_bins
-        Bins between 0 and 1.
-    rng
-        Source of the draws.
-    mask
-        The entries that count; all by default.
-    """
-    truth = densely(counts)
-    below, up_to = predicted.cumulative(truth - 1), predicted.cumulative(truth)
-    drawn = below + rng.random(truth.shape) * (up_to - below)
-    histogram, _ = np.histogram(drawn if mask is None else drawn[mask], bins=n_bins, range=(0.0, 1.0))
-    return np.asarray(histogram, dtype=np.int64)
 
 
 def _refuse_the_impossible(log_probability: np.ndarray) -> None:

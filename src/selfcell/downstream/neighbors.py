@@ -101,26 +101,6 @@ def find_neighbors(
     return _neighbors_by_graph(reference, query, n_neighbors=n_found, seed=seed)
 
 
-def neighbors_within(
-    cells: Float[np.ndarray, "n_cells n_latent"], *, n_neighbors: int, exact: bool | None = None, seed: int = 0
-) -> Neighbors:
-    """Find the nearest other cells of each cell; see :func:`find_neighbors`.
-
-    Raises
-    ------
-    InputError
-        If there are not two cells, or as in :func:`find_neighbors`.
-    """
-    if len(cells) < 2:
-        raise InputError(f"Neighbors among the cells themselves need at least two cells; there are {len(cells)}.")
-    n_found = min(n_neighbors, len(cells) - 1)
-    found = find_neighbors(cells, cells, n_neighbors=n_found + 1, exact=exact, seed=seed)
-    itself = found.indices == np.arange(len(cells))[:, None]
-    # Among many equal cells a cell may not be among its own nearest: then the last one goes.
-    itself[~itself.any(axis=1), -1] = True
-    return Neighbors(*(part[~itself].reshape(len(cells), n_found) for part in found))
-
-
 def vote_of_neighbors(
     reference: Float[np.ndarray, "n_reference n_latent"],
     reference_code: Int[np.ndarray, " n_reference"],

@@ -1,22 +1,14 @@
 """Scores of cell types that know which type is a kind of which. No torch here, as in ``metrics``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, Real
 
 from selfcell.core.errors import InputError
-from selfcell.data.cell_ontology import CellOntology, is_ontology_id, load_cell_ontology
+from selfcell.data.cell_ontology import CellOntology, load_cell_ontology
 
 ONTOLOGY_METRICS = ("exact", "descendant", "ancestor", "unrelated", "mean_hops", "mean_hops_to_common")
-
-
-def carries_ontology_ids(classes: Iterable[str]) -> bool:
-    """Say whether any class is written as an id of the Cell Ontology (``CL:0000084``).
-
-    Labels may be of the ontology without being ids: :meth:`~selfcell.data.cell_ontology.CellOntology.knows` says so.
-    """
-    return any(is_ontology_id(str(name)) for name in classes)
 
 
 def kinds_of_classes(

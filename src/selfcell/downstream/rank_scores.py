@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import scipy.stats
 from jaxtyping import Bool, Float, Int, Shaped
@@ -63,53 +62,6 @@ def rank_scores(
         per_feature = correlation / n_varying
     flattened = _flattened(truth, predicted, unit_code, weight=weight, mask=mask)
     return {"spearman_per_feature": per_feature, "spearman_flattened": flattened}
-
-
-def per_feature_table(
-    truth: np.ndarray | sp.csr_matrix,
-    predicted: Shaped[np.ndarray, "n_cells n_features"],
-    *,
-    names: tuple[str, ...],
-    mask: Bool[np.ndarray, "n_cells n_features"] | None = None,
-) -> pd.DataFrame:
-    """Score each feature.
-
-    Parameters
-    ----------
-    truth, predicted
-        Cells x features.
-    names
-        What the features are called.
-    mask
-        The entries that count; all by default.
-
-    Returns
-    -------
-    One row a feature: ``feature``, ``n_cells`` that count, ``mean`` and ``variance`` (divided by ``n_cells``) of the
-    truth, ``mse``, ``pearson``, ``spearman``, ``explained_variance``. Where the truth is constant the correlations are
-    NaN and the explained variance is scikit-learn's: 1 if the prediction is constant too, else 0.
-    """
-    one_unit, once = np.zeros(len(predicted), dtype=np.int64), np.ones((1, 1))
-    sums = FeatureSums(n_features=len(names), n_units=1)
-    for cells in cell_blocks(len(predicted), len(names)):
-        counted = None if mask is None else mask[cells]
-        sums.add(densely(truth[cells]), densely(predicted[cells]), one_unit[cells], mask=counted)
-    of_features = sums.moments(once)
-    spearman = np.empty(len(names))
-    for features, ranked in _ranked_features(truth, predicted, one_unit, n_units=1, mask=mask):
-        spearman[features] = ranked.moments(once).pearson[0]
-    return pd.DataFrame(
-        {
-            "feature": names,
-            "n_cells": of_features.n[0].astype(int),
-            "mean": of_features.mean_truth[0],
-            "variance": of_features.variance_truth[0],
-            "mse": of_features.squared_error[0],
-            "pearson": of_features.pearson[0],
-            "spearman": spearman,
-            "explained_variance": np.where(of_features.n[0] > 0, of_features.explained_variance[0], np.nan),
-        }
-    )
 
 
 def _ranked_features(

@@ -46,7 +46,7 @@ class RegressionTotals:
 
     ``mse`` is the mean over entries. ``pearson_per_cell`` and ``spearman_per_cell`` (tied values share their mean rank)
     are means over cells, ``pearson_per_feature`` is the mean over features, ``pearson_flattened`` is over all entries
-    at once. Cells and features whose *truth* is constant have no correlation and are left out, see :meth:`left_out`; a
+    at once. Cells and features whose *truth* is constant have no correlation and are left out; a
     constant *prediction* of one that varies counts as 0. Where nothing is left the score is NaN.
 
     Parameters
@@ -134,17 +134,6 @@ class RegressionTotals:
                 "pearson_flattened": self.features.flattened(weight).pearson[:, 0],
                 "spearman_per_cell": spearman / cells if self.ranks else np.full(len(weight), np.nan),
             }
-
-    def left_out(self) -> dict[str, int]:
-        """Count cells and features, and those whose truth is constant, so that they have no correlation."""
-        n_cells, n_varying_cells = self._of_cells[:, :2].sum(axis=0)
-        varies = self.features.moments(np.ones((1, self.n_units))).variance_truth > 0
-        return {
-            "n_cells": int(n_cells),
-            "n_constant_cells": int(n_cells - n_varying_cells),
-            "n_features": varies.size,
-            "n_constant_features": varies.size - int(varies.sum()),
-        }
 
     def _cell_sums(self, truth: np.ndarray, predicted: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Give four numbers a cell: 1, whether its truth varies, and its correlations, 0 where it does not."""

@@ -3,8 +3,6 @@
 No torch here: reports compute from the same functions.
 """
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -16,32 +14,12 @@ N_BINS = 15
 """Bins of confidence, as Guo et al. have them."""
 RELIABILITY_COLUMNS = ("bin", "n_cells", "mean_confidence", "accuracy", "low", "high")
 
-Bins = Literal["equal_width", "equal_mass"]
-
-
-def negative_log_likelihood(
-    probability: Float[np.ndarray, "n_cells n_classes"], label_code: Int[np.ndarray, " n_cells"]
-) -> float:
-    """Mean negative logarithm of the probability given to the true class, in nats; infinite where that was zero."""
-    with np.errstate(divide="ignore"):
-        return float(-np.log(_of_truth(probability, label_code).astype(np.float64)).mean())
-
-
-def brier_score(probability: Float[np.ndarray, "n_cells n_classes"], label_code: Int[np.ndarray, " n_cells"]) -> float:
-    """Mean over cells of the squared error of all probabilities, summed over classes: 0 at best, 2 at worst.
-
-    As Brier had it; scikit-learn's score of two classes is half of it.
-    """
-    squares = np.square(probability, dtype=np.float64).sum(axis=1)
-    return float((squares - 2 * _of_truth(probability, label_code) + 1).mean())
-
 
 def expected_calibration_error(
     confidence: Float[np.ndarray, " n_cells"],
     correct: Bool[np.ndarray, " n_cells"],
     *,
     n_bins: int = N_BINS,
-    bins: Bins = "equal_width",
 ) -> float:
     """Mean gap between confidence and accuracy over bins of confidence, weighted by their cells :cite:p:`guo2017`.
 
@@ -54,17 +32,14 @@ def expected_calibration_error(
     correct
         Whether the prediction was right.
     n_bins
-        Number of bins.
-    bins
-        ``equal_width``: of the range from 0 to 1, as in the paper. ``equal_mass``: with as many cells in each, which
-        does not leave most bins nearly empty where most cells are confident. Equally confident cells stay together.
+        Number of bins of equal width, as in the paper.
 
     Raises
     ------
     InputError
         If there are no cells, or a confidence is not between 0 and 1.
     """
-    table = reliability_table(confidence, correct, n_bins=n_bins, bins=bins)
+    table = reliability_table(confidence, correct, n_bins=n_bins)
     gap = (table["accuracy"] - table["mean_confidence"]).abs()
     return float((gap * table["n_cells"]).sum() / table["n_cells"].sum())
 
@@ -74,13 +49,12 @@ def reliability_table(
     correct: Bool[np.ndarray, " n_cells"],
     *,
     n_bins: int = N_BINS,
-    bins: Bins = "equal_width",
 ) -> pd.DataFrame:
     """Tabulate confidence against accuracy.
 
     Parameters
     ----------
-    confidence, correct, n_bins, bins
+    confidence, correct, n_bins
         As in :func:`expected_calibration_error`.
 
     Returns
@@ -95,12 +69,8 @@ def reliability_table(
         If there are no cells, or a confidence is not between 0 and 1.
     """
     _check_confidence(confidence)
-    if bins == "equal_width":
-        # A bin takes in its upper end, as in the paper.
-        bin_of_cell = np.clip(np.ceil(confidence.astype(np.float64) * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    else:
-        ranks = scipy.stats.rankdata(confidence, method="min") - 1
-        bin_of_cell = (ranks * n_bins // len(confidence)).astype(np.int64)
+    # A bin takes in its upper end, as in the paper.
+    bin_of_cell = np.clip(np.ceil(confidence.astype(np.float64) * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
     n_cells = np.bincount(bin_of_cell, minlength=n_bins)
     present = np.flatnonzero(n_cells)
     n_cells = n_cells[present]
@@ -131,8 +101,3 @@ def _check_confidence(confidence: np.ndarray) -> None:
             f"Confidence must lie between 0 and 1, but {wrong.sum():,} of {len(confidence):,} cells have another (the "
             f"first is {confidence[wrong][0]:g})."
         )
-
-
-def _of_truth(probability: np.ndarray, label_code: np.ndarray) -> np.ndarray:
-    chosen: np.ndarray = probability[np.arange(len(probability)), label_code]
-    return chosen

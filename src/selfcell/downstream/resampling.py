@@ -44,11 +44,3 @@ class TestUnits:
         """Make random blocks of cells stand for donors."""
         blocks = numpy_rng(0, "blocks").permutation(n_cells) % N_BLOCKS
         return cls.of(np.array([f"block {block}" for block in blocks], dtype=object), n_draws=n_draws)
-
-    def mean(self, of_cell: Float[np.ndarray, " n_test"]) -> tuple[float, Float[np.ndarray, " n_draws"]]:
-        """Give the mean over all test cells, and over those of each draw, of a number that some may lack (NaN)."""
-        known = ~np.isnan(of_cell)
-        total = np.bincount(self.code[known], of_cell[known], minlength=len(self.names))
-        n_cells = np.bincount(self.code[known], minlength=len(self.names)).astype(float)
-        with np.errstate(invalid="ignore"):
-            return float(total.sum() / n_cells.sum()), (self.draws @ total) / (self.draws @ n_cells)
