@@ -162,6 +162,7 @@ def judge(
         regimes=tuple(method for method in methods if method not in BASELINES[1:]),
         baselines=tuple(method for method in methods if method in BASELINES[1:]),
         maps=False,
+        examined=False,
         settings=build(CellTypeSettings, WEIGHTS),
     )
     results = Study(plan, cells_of(dataset), models).run(Workplace(jobs=jobs, show_progress=False))

@@ -71,6 +71,7 @@ def study(benchmark: Benchmark, judged: str, models: list[TrainedModel], setting
         baselines=(),
         settings=build(CellTypeSettings, task),
         maps=False,
+        examined=False,
     )
     known = benchmark.cells
     if is_own:

@@ -88,6 +88,7 @@ def scores_of(dataset: str, cells: Cells, name: str, seed: int) -> pd.DataFrame:
         budgets=scale.budgets,
         baselines=("pca_knn",),
         maps=False,
+        examined=False,
         settings=build(CellTypeSettings, {**WEIGHTS, "training": {"minibatch_size": scale.minibatch_size}}),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -108,6 +108,7 @@ def zero_shot(model: TrainedModel, dataset: str) -> float:
         regimes=("zero_shot",),
         baselines=(),
         maps=False,
+        examined=False,
     )
     scores = Study(plan, cells_of(dataset), [model]).run(Workplace(jobs=1, show_progress=False)).scores
     return float(scores.loc[scores["metric"] == "macro_f1", "value"].iloc[0])

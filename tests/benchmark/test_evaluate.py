@@ -10,6 +10,7 @@ from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, UNFINIS
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
 from selfcell.downstream import REGIMES
+from selfcell.downstream.cell_type import CellTypeTask
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.metrics import CLASSIFICATION_METRICS
 from selfcell.downstream.resampling import N_DRAWS
@@ -68,6 +69,14 @@ def test_class_scores_average_to_macro_f1(folder):
         classes.groupby("trial_id")["recall"].mean().reindex(recall.index), recall, check_names=False, rtol=1e-4
     )
     assert classes.groupby("trial_id")["n_cells"].sum().eq(scores["n_cells"].iloc[0]).all()
+
+
+def test_the_closer_look_that_only_the_page_shows_is_not_taken_without_a_folder(adata, model, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(CellTypeTask, "examine", refuse)
+    assert len(evaluate(model, adata, label_key="cell_type", **CHEAP))
 
 
 def test_the_donors_that_the_run_set_aside_are_judged_on(folder, model):

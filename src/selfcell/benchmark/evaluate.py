@@ -158,6 +158,7 @@ def evaluate(
         test_fraction=test_fraction,
         test_where=test_where,
         maps=out is not None,
+        examined=out is not None,
     )
     check_plan(plan)
     _refuse_two_ways(plan, is_query=query is not None)

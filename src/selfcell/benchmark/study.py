@@ -179,6 +179,8 @@ class Study:
         return tuple(EncodedCells.of(model, self.cells) for model in self.models)
 
     def _examine(self, encoded: EncodedCells, *, keep_going: bool) -> dict[str, pd.DataFrame]:
+        if not self.plan.examined:
+            return {}
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
         try:
             return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)

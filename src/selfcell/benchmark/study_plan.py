@@ -59,6 +59,8 @@ class StudyPlan:
     """The cells to judge on, by a query over ``obs``; all others are for training."""
     maps: bool = True
     """Show test cells in two dimensions."""
+    examined: bool = True
+    """Look into the answers more closely: how far confidence can be trusted, types never seen."""
 
     @property
     def columns(self) -> Columns:
