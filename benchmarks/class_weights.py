@@ -77,8 +77,8 @@ def study(benchmark: Benchmark, judged: str, models: list[TrainedModel], setting
     if is_own:
         return Study(plan, known["liu"], models, split=_validation_donors(known["liu"], models[0]))
     query = with_label_renamed(known[judged], plan.label_key, benchmark.plan.cells[judged].label)
-    cells, split, seen = joined_for_judging(known["liu_common"], query, plan, models, allow_low_overlap=True)
-    return Study(plan, cells, models, split=split, seen=seen)
+    joined = joined_for_judging(known["liu_common"], query, plan, models, allow_low_overlap=True)
+    return Study(plan, joined.cells, models, split=joined.split, seen=joined.seen, measured=joined.measured)
 
 
 def _validation_donors(cells: Cells, model: TrainedModel) -> Split:

@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from selfcell.baselines import BASELINES, ON_REQUEST, SEEDLESS, SHARED, base, scvi_models, usual_baselines
 from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.expression_knn import most_similar
 from selfcell.baselines.find import find_baseline
 from selfcell.baselines.linear import GENE_INVERSE_PENALTY, VARIABLE_GENE_INVERSE_PENALTY
 from selfcell.core.errors import InputError
@@ -106,6 +107,37 @@ def test_test_cells_do_not_move_the_principal_components(problem, cells):
     other_cells = dataclasses.replace(cells, counts=changed)
     other = ComparedCells(other_cells, unlabelled=np.arange(220), network=problem.compared.network)
     np.testing.assert_allclose(other.principal_components[:220], before, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(TASK_BASELINES.keys() - {"untrained_encoder", "scvi", "scanvi"}))
+def test_of_genes_that_are_not_measured_everywhere_nothing_is_learned(name, problem, cells):
+    measured = np.arange(cells.counts.shape[1]) % 3 > 0
+    lacking = sp.csr_matrix(cells.counts.toarray() * (measured | (np.arange(len(cells)) < 220)[:, None]))
+    zeroed = sp.csr_matrix(cells.counts.toarray() * measured)
+    about = {"unlabelled": np.arange(220), "network": problem.compared.network}
+    one, other = (
+        TASK_BASELINES[name](dataclasses.replace(problem, compared=ComparedCells(joined, **about, measured=known)))
+        for joined, known in (
+            (dataclasses.replace(cells, counts=lacking), measured),
+            (dataclasses.replace(cells, counts=zeroed), None),
+        )
+    )
+    assert (one == other).mean() > 0.99
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_cells_alike_in_expression_vote_with_the_weights_of_zero_shot(problem, weights):
+    code, train = problem.task.label_code, problem.split.train
+    settings = CellTypeSettings(n_neighbors=9, weights=weights)
+    task = CellTypeTask(settings, label_code=code, classes=problem.task.classes)
+    expression = problem.compared.expression
+    nearest = most_similar(expression[train], expression[problem.split.test], n_neighbors=9)
+    votes = np.zeros((80, 3))
+    shares = 1 / nearest.distances if weights == "distance" else np.ones((80, 9))
+    np.add.at(votes, (np.arange(80)[:, None], code[train][nearest.indices]), shares)
+    clear = np.diff(np.sort(votes, axis=1)[:, 1:], axis=1).ravel() > 1e-6
+    found = TASK_BASELINES["expression_knn"](dataclasses.replace(problem, task=task))
+    assert clear.sum() > 50 and (found == votes.argmax(axis=1))[clear].all()
 
 
 def test_pca_knn_agrees_with_scikit_learn(problem):

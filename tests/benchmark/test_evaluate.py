@@ -3,14 +3,20 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from selfcell.baselines import usual_baselines
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.benchmark.results import CONFUSION_COLUMNS, SCORE_COLUMNS, UNFINISHED, read_results, trial_id
+from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.benchmark.trials import Workplace
+from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
+from selfcell.data.source import open_cells
 from selfcell.downstream import REGIMES
-from selfcell.downstream.cell_type import CellTypeTask
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.metrics import CLASSIFICATION_METRICS
 from selfcell.downstream.resampling import N_DRAWS
@@ -242,6 +248,39 @@ def test_cells_of_another_data_set_are_judged_on_with_their_labels_mapped(adata,
     query.obs["cell_type"] = "A" + query.obs["cell_type"].astype(str)
     with pytest.raises(InputError, match="No type of the cells to judge on is among those of the labelled cells"):
         evaluate(model, adata, query=query, label_key="cell_type", n_seeds=1, **CHEAP)
+
+
+def test_genes_that_a_query_lacks_are_told_and_kept_from_the_baselines(adata, model, tmp_path, caplog):
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)[:, 6:].copy()
+    asked = {"label_key": "cell_type", "donor_key": "donor", "n_seeds": 1, **CHEAP}
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        scores = evaluate(model, adata, query=query, out=tmp_path / "judged", **asked)
+    n_measured = int(np.isin(model.genes.ids, query.var_names).sum())
+    assert n_measured < len(model.genes)
+    assert f"measure {n_measured} of the encoder's {len(model.genes)} genes" in caplog.text
+    assert read_results(tmp_path / "judged").about["n_measured_genes"] == n_measured
+    assert f"{n_measured} are measured in both data sets" in write_report(tmp_path / "judged").read_text()
+    reference = adata.copy()
+    reference.X = sp.csr_matrix(reference.X.multiply(np.isin(adata.var_names, query.var_names)))
+    known = scores.query("method == 'pca_knn'").set_index("metric")["value"]
+    without = evaluate(model, reference, query=query, **asked).query("method == 'pca_knn'").set_index("metric")["value"]
+    assert known.to_dict() == pytest.approx(without.to_dict())
+
+
+def test_the_closer_look_takes_the_epochs_of_the_largest_budget(adata, model, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(CellTypeTask, "examine", lambda task, *_, **__: taken.append(task.settings.training) or {})
+    plan = StudyPlan(
+        label_key="cell_type",
+        budgets=(LabelBudget(fraction=0.5, max_epochs=9), LabelBudget(max_epochs=2)),
+        regimes=("zero_shot",),
+        baselines=(),
+        seeds=(0,),
+        maps=False,
+        settings=build(CellTypeSettings, {"training": {"max_epochs": 7}}),
+    )
+    Study(plan, open_cells(adata), [model]).run(Workplace(jobs=1, show_progress=False))
+    assert [training.max_epochs for training in taken] == [2]
 
 
 def test_a_map_of_labels_must_fit(adata, model):

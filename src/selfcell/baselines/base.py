@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from sklearn.decomposition import PCA
 
 from selfcell.data.counts import log_normalize
@@ -38,6 +38,9 @@ class ComparedCells:
         The column of ``obs`` with the experiment of each cell, for baselines that correct for it.
     kept_in
         A folder for networks of baselines, where other comparisons find those that they would train alike.
+    measured
+        Which genes are measured in all cells, where some are not: a query may lack genes of the reference. What a
+        baseline learned from them would mislead it, so that it learns from the others. None for all genes.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class ComparedCells:
         network: EncoderSettings,
         batch_key: str | None = None,
         kept_in: Path | None = None,
+        measured: Bool[np.ndarray, " n_genes"] | None = None,
     ) -> None:
         self.cells = cells
         self.unlabelled = unlabelled
         self.network = network
         self.batch_key = batch_key
         self.kept_in = kept_in
+        self.measured = measured
         self._made: dict[Hashable, tuple[Any, float]] = {}
         self.seconds_saved = 0.0
         """What it took to make what was asked for again, or is kept; each baseline that uses it would have paid."""
@@ -75,8 +80,16 @@ class ComparedCells:
 
     @functools.cached_property
     def expression(self) -> sp.csr_matrix:
-        """``log1p`` of counts per 10,000, sparse."""
-        return log_normalize(self.cells.counts)
+        """``log1p`` of counts per 10,000, sparse; of genes that are measured in all cells, and zero for the others."""
+        return self.log_normalized(self.cells.counts)
+
+    def log_normalized(self, counts: sp.csr_matrix) -> sp.csr_matrix:
+        """Give other counts of these genes as :attr:`expression` has those of the cells."""
+        if self.measured is None:
+            return log_normalize(counts)
+        kept = sp.csr_matrix(counts @ sp.diags_array(self.measured.astype(counts.dtype)))
+        kept.eliminate_zeros()
+        return log_normalize(kept)
 
     @functools.cached_property
     def pca(self) -> PCA:

@@ -18,13 +18,14 @@ DENSE_FROM = 0.1
 def predict_by_expression_knn(problem: Problem[CellTypeTask]) -> np.ndarray:
     """Let the labelled cells vote whose ``log1p`` expression is the most like the cell's, by the cosine.
 
-    As many vote as in zero_shot. No principal components, no choice of genes.
+    As many vote as in zero_shot, and as much weight. No principal components, no choice of genes.
     """
     expression, split = problem.compared.expression, problem.split
     nearest = most_similar(
         expression[split.train], expression[split.test], n_neighbors=problem.task.settings.n_neighbors
     )
-    return count_votes(nearest, problem.task.label_code[split.train], weights="uniform").label_code
+    code, weights = problem.task.label_code[split.train], problem.task.settings.weights
+    return count_votes(nearest, code, weights=weights).label_code
 
 
 def most_similar(reference: sp.csr_matrix, query: sp.csr_matrix, *, n_neighbors: int) -> Neighbors:

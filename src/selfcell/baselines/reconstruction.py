@@ -5,7 +5,6 @@ import scipy.sparse as sp
 from sklearn.neighbors import NearestNeighbors
 
 from selfcell.baselines.base import Problem
-from selfcell.data.counts import log_normalize
 from selfcell.downstream.reconstruction import ReconstructionTask
 from selfcell.downstream.reconstruction_scores import Forecast, Forecaster, Reconstruction
 
@@ -22,10 +21,10 @@ def expect_by_pca(problem: Problem[ReconstructionTask]) -> Reconstruction:
 
     As many components as the embedding has dimensions. Cells with hidden counts are projected as they are seen.
     """
-    pca = problem.compared.pca
+    pca, normalized = problem.compared.pca, problem.compared.log_normalized
 
     def forecast(counts: sp.csr_matrix) -> Forecast:
-        return Forecast(np.asarray(pca.inverse_transform(pca.transform(log_normalize(counts))), dtype=np.float32))
+        return Forecast(np.asarray(pca.inverse_transform(pca.transform(normalized(counts))), dtype=np.float32))
 
     return _answer(problem, forecast)
 
@@ -41,7 +40,7 @@ def expect_by_neighbors(problem: Problem[ReconstructionTask]) -> Reconstruction:
     index = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(compared.principal_components[train])
 
     def forecast(counts: sp.csr_matrix) -> Forecast:
-        space = np.asarray(compared.pca.transform(log_normalize(counts)), dtype=np.float32)
+        space = np.asarray(compared.pca.transform(compared.log_normalized(counts)), dtype=np.float32)
         nearest = index.kneighbors(space, return_distance=False)
         offsets = np.arange(0, nearest.size + 1, n_neighbors)
         share = np.full(nearest.size, 1 / n_neighbors, dtype=np.float32)

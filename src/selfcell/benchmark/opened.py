@@ -166,8 +166,8 @@ class Benchmark:
         query_label_key = None if planned.plan.label_key is None else self.plan.cells[target.query].label
         query = labelled_cells(self.cells[target.query], query_label_key)
         query = with_label_renamed(query, planned.plan.label_key, query_label_key)
-        joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
-        return Study(planned.plan, joined, models, split=split, seen=seen, kept_in=kept_in)
+        joined, split, seen, measured = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
+        return Study(planned.plan, joined, models, split=split, seen=seen, measured=measured, kept_in=kept_in)
 
     def claim(self, plan: Path, fingerprints: dict[str, str]) -> None:
         """Write what the folder is of: the plan, and the hashes of the cells."""

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,9 +77,21 @@ def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str
     return dataclasses.replace(cells, obs=cells.obs.assign(**{label_key: labels}))
 
 
+class Joined(NamedTuple):
+    """Two data sets as one."""
+
+    cells: Cells
+    split: Split
+    """To learn from the first, and to judge on the second."""
+    seen: Seen
+    """What the models have seen of the second."""
+    measured: np.ndarray | None
+    """Which of the genes both measure; None where that is all of them."""
+
+
 def joined_for_judging(
     cells: Cells, query: Cells, plan: StudyPlan, models: Sequence[TrainedModel], *, allow_low_overlap: bool
-) -> tuple[Cells, Split, Seen]:
+) -> Joined:
     """Put the cells of a query behind those to learn from, with the split that judges on the query alone.
 
     Donors of the two are kept apart even where they bear the same name. A query without a donor column is one donor.
@@ -99,7 +112,29 @@ def joined_for_judging(
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
     names_keys = DOWNSTREAM_TASKS[plan.task].names_keys(plan.task_settings)
     joined = join_cells(*parts, names_keys=names_keys)
-    return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set"), seen
+    split = Split(train, np.array([], dtype=np.int64), test, unit="data set")
+    return Joined(joined, split, seen, _measured(*parts))
+
+
+def _measured(cells: Cells, query: Cells) -> np.ndarray | None:
+    """Tell which genes both measure, and say so where some are missing."""
+    n_genes = len(cells.genes)
+    lacking = [
+        np.zeros(n_genes, dtype=bool) if one.alignment is None else one.alignment.column_of_gene < 0
+        for one in (cells, query)
+    ]
+    measured = ~(lacking[0] | lacking[1])
+    if measured.all():
+        return None
+    logger.info(
+        "Both %s and %s measure %s of the encoder's %s genes. Networks take the others for zero; baselines learn from "
+        "what both measure.",
+        cells.origin,
+        query.origin,
+        f"{int(measured.sum()):,}",
+        f"{n_genes:,}",
+    )
+    return measured
 
 
 def _refuse_common_cells(cells: Cells, query: Cells) -> None:

@@ -55,6 +55,8 @@ class Study:
         Which cells to train and judge on, instead of what :func:`choose_split` chooses.
     seen
         What the models have seen of the latter, instead of what :func:`what_was_seen` finds.
+    measured
+        Which of the genes are measured in all cells, from which baselines learn; all if left out.
     allow_low_overlap
         Go on where the cells have under half of the encoder's genes.
     kept_in
@@ -69,6 +71,7 @@ class Study:
         *,
         split: Split | None = None,
         seen: Seen | None = None,
+        measured: np.ndarray | None = None,
         allow_low_overlap: bool = False,
         kept_in: Path | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class Study:
             network=self.models[0].encoder.settings,
             batch_key=plan.batch_key,
             kept_in=kept_in,
+            measured=measured,
         )
         warn_of_few_labelled(plan.budgets, self.trainable)
         self.trials = list(self._trials())
@@ -183,7 +187,8 @@ class Study:
             return {}
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
         try:
-            return self.task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
+            task = self.task.with_settings(self._settings(max(self.plan.budgets, key=LabelBudget.is_all)))
+            return task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
         except Exception as error:
             # The trials are done: what is known is written without it.
             if not (keep_going or isinstance(error, InputError)):
@@ -221,7 +226,15 @@ class Study:
 
     @functools.cached_property
     def _work_ids(self) -> WorkIds:
-        return WorkIds(self.plan, self.task, self.cells, self.models, trainable=self.trainable, test=self.split.test)
+        return WorkIds(
+            self.plan,
+            self.task,
+            self.cells,
+            self.models,
+            trainable=self.trainable,
+            test=self.split.test,
+            measured=self.compared.measured,
+        )
 
     def _record(self, trial: Trial, outcome: Outcome | Failure) -> Record:
         """Give the rows of a trial."""
@@ -303,6 +316,7 @@ class Study:
             "dataset": self.cells.origin,
             "n_cells": len(self.cells),
             "n_genes": len(self.cells.genes),
+            "n_measured_genes": None if self.compared.measured is None else int(self.compared.measured.sum()),
             "label_key": self.plan.label_key,
             "donor_key": self.plan.donor_key,
             "is_query": self.split.unit == "data set",

@@ -26,6 +26,10 @@ class LabelBudget:
     fraction: float | None = None
     """Share of the training cells that are labelled, drawn anew for each seed, whatever their donors; None for all."""
 
+    def is_all(self) -> bool:
+        """Say whether all training cells are labelled."""
+        return self.n_donors is None and self.fraction is None
+
     def name(self, *, unit: str) -> str:
         """Give what tables call it."""
         if self.fraction is not None:

@@ -305,6 +305,11 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     judged = "To judge" + _SEEN[about.get("has_seen")]
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
+        *(
+            [("Genes", f"{n_measured:,} are measured in both data sets: baselines learn from these, networks from all")]
+            if (n_measured := about.get("n_measured_genes"))
+            else []
+        ),
         ("Task", about["task"]),
         *((name, about[key]) for name, key in _NAMED if about.get(key)),
         ("For training", part("train")),
