@@ -7,6 +7,7 @@ import pytest
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
 from selfcell.downstream.annotate import annotate
+from selfcell.downstream.embed import embed_counts
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.rejection import auroc_of_unseen
 from selfcell.training.pretrain import pretrain
@@ -26,7 +27,7 @@ def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
     annotate(query, model, reference=reference, label_key="cell_type", key_added="guess")
     assert (query.obs["guess"].astype(str) == query.obs["cell_type"].astype(str)).mean() > 0.8
     assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0, 1).all()
-    added = {"guess", "guess_confidence", "guess_is_unknown", "guess_familiarity", "guess_set"}
+    added = {"guess", "guess_confidence", "guess_is_unknown", "guess_distance", "guess_familiarity", "guess_set"}
     assert set(query.obs) - set(before.obs) == added and list(query.obsm) == []
     assert query.uns["selfcell"]["guess"]["by"] == "neighbors"
     sets = query.obs["guess_set"].astype(str).str.split(" | ", regex=False)
@@ -35,6 +36,15 @@ def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
     assert np.mean(holds_truth) > 0.9 and query.obs.loc[(sets.str.join("") == ""), "guess_is_unknown"].all()
     query.write_h5ad(tmp_path / "annotated.h5ad")
     assert anndata.read_h5ad(tmp_path / "annotated.h5ad").uns["selfcell"]["guess"]["label"] == "cell_type"
+
+
+def test_the_distance_is_the_mean_of_those_to_the_neighbors(halves, model):
+    reference, query = halves
+    annotate(query, model, reference=reference, label_key="cell_type", n_neighbors=4)
+    known, asked = (embed_counts(model.encoder, cells.X) for cells in (reference, query))
+    apart = np.sqrt(((asked[:, None] - known[None]) ** 2).sum(axis=2))
+    expected = np.sort(apart, axis=1)[:, :4].mean(axis=1)
+    np.testing.assert_allclose(query.obs["predicted_type_distance"], expected, rtol=1e-3)
 
 
 def test_the_confident_cells_are_right_more_often(halves, model):

@@ -64,8 +64,9 @@ def annotate(
         written: ``key_added`` (categorical), ``key_added + "_confidence"`` (probability that it is right, if its type
         is one of the reference), ``key_added + "_is_unknown"``, ``key_added + "_set"`` (types that hold the
         true one for all but a share ``alpha`` of known cells, such as ``"B | plasma"``; nothing for a set without any;
-        not written by a classifier that is not calibrated), and with a reference ``key_added + "_familiarity"`` (share
-        of the reference cells of that type that lie as far from others, or farther: near 0 is unfamiliar).
+        not written by a classifier that is not calibrated), and with a reference ``key_added + "_distance"`` (mean
+        distance to the neighbors in the embedding) and ``key_added + "_familiarity"`` (share of the reference cells of
+        that type that lie as far from others, or farther: near 0 is unfamiliar).
     model
         A loaded model, or a run folder.
     reference
@@ -127,8 +128,9 @@ def annotate(
     query.obs[f"{key_added}_is_unknown"] = found.is_unknown
     if found.sets is not None:
         query.obs[f"{key_added}_set"] = _names_of_sets(found.sets, asked.classes)
-    if found.familiarity is not None:
+    if found.familiarity is not None and found.distance is not None:
         _warn_of_distance(found.is_unknown, key_added)
+        query.obs[f"{key_added}_distance"] = found.distance.astype(np.float32)
         query.obs[f"{key_added}_familiarity"] = found.familiarity.astype(np.float32)
     write_provenance(query, key_added, model, cells, **asked.how)
 
@@ -137,6 +139,7 @@ class _Found(NamedTuple):
     label_code: np.ndarray
     confidence: np.ndarray
     is_unknown: np.ndarray
+    distance: np.ndarray | None
     familiarity: np.ndarray | None
     sets: Bool[np.ndarray, "n_cells n_classes"] | None
 
@@ -197,7 +200,12 @@ class _ByReference(NamedTuple):
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
         return _Found(
-            assigned.label_code, assigned.confidence, assigned.is_unknown, assigned.share_farther, assigned.sets
+            assigned.label_code,
+            assigned.confidence,
+            assigned.is_unknown,
+            assigned.distance,
+            assigned.share_farther,
+            assigned.sets,
         )
 
 
@@ -285,4 +293,4 @@ class _ByClassifier(NamedTuple):
         code = probability.argmax(axis=1)
         confidence = probability[np.arange(len(code)), code]
         sets = self.confidence.sets(probability) if self.confidence.is_calibrated else None
-        return _Found(code, confidence, self.confidence.is_unknown(probability), None, sets)
+        return _Found(code, confidence, self.confidence.is_unknown(probability), None, None, sets)
