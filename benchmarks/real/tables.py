@@ -23,7 +23,7 @@ ASKED = {
 KEPT_METRICS = {
     "cell_type": ("macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
     "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
-    "integration": ("total", "bio_conservation", "batch_correction"),
+    "integration": ("total", "all_total", "bio_conservation", "batch_correction"),
     "reconstruction": (
         "explained_variance_weighted",
         "pearson_per_cell",

@@ -290,6 +290,15 @@ def test_a_map_of_labels_must_fit(adata, model):
         evaluate(model, adata, label_map={"x": "y"}, **CHEAP)
 
 
+def test_why_the_cell_ontology_is_left_out_is_said(adata, model, caplog):
+    cells = adata.copy()
+    names = {"type 0": "T cell", "type 1": "B cell", "type 2": "cells of ours"}
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).map(names)
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        evaluate(model, cells, label_key="cell_type", n_seeds=1, **CHEAP)
+    assert "it does not know 1 of the 3 types (cells of ours)" in caplog.text
+
+
 def test_types_of_the_cell_ontology_are_scored_by_it_too(adata, model):
     names = {"type 0": "T cell", "type 1": "CD4-positive, alpha-beta T cell", "type 2": "B cell"}
     adata.obs["cell_type"] = adata.obs["cell_type"].map(names)

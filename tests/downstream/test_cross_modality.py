@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -193,9 +195,14 @@ def test_validation_cells_are_watched(measured, encoded, tmp_path):
     assert outcome.validation_loss is not None and len(trained.truth) == 200
 
 
-def test_ranks_over_cells_are_left_out_where_there_are_too_many(measured, encoded, monkeypatch):
-    monkeypatch.setattr(task_module, "_MOST_RANKED", 10)
+def test_ranks_over_cells_are_left_out_where_there_are_too_many(measured, encoded, monkeypatch, caplog):
     task = make(measured)
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        task.usable(SPLIT.test, reference=SPLIT.train)
+        assert not caplog.text
+        monkeypatch.setattr(task_module, "_MOST_RANKED", 10)
+        task.usable(SPLIT.test, reference=SPLIT.train)
+    assert "Spearman's correlation of each target is left out: ranking" in caplog.text
     scores = task.score(task.predict(encoded, SPLIT, regime="probe", seed=0), SPLIT, UNITS)
     assert "spearman_per_feature" not in scores.values and "spearman_per_cell" in scores.values
 

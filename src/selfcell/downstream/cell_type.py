@@ -101,6 +101,14 @@ class CellTypeTask(DownstreamTask):
             raise InputError("The task cell_type needs the column of obs with the types: --label COLUMN (label_key).")
         labels = obs_column(cells.obs, columns.label, role="label")
         classes = label_classes(labels.to_list(), key=columns.label)
+        knows = load_cell_ontology().knows
+        if (strange := [name for name in classes if not knows(name)]) and len(strange) <= len(classes) / 2:
+            logger.info(
+                "Scores by the Cell Ontology are left out: it does not know %s of the %s types (%s).",
+                len(strange),
+                len(classes),
+                ", ".join(strange[:5]),
+            )
         return cls(settings, label_code=encode(labels, classes), classes=classes)
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:

@@ -17,7 +17,7 @@ from selfcell.data.targets import TargetKind, Targets, read_targets
 from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
 from selfcell.downstream.feature_sums import FeatureSums, cell_blocks, densely
 from selfcell.downstream.neighbors import Weights, find_neighbors, mean_of_neighbors
-from selfcell.downstream.rank_scores import rank_scores
+from selfcell.downstream.rank_scores import MAX_FLATTENED, rank_scores
 from selfcell.downstream.regression_scores import RegressionTotals
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.ridge import fit_ridge
@@ -183,6 +183,19 @@ class CrossModalityTask(DownstreamTask):
             group_code=None if self.donor_code is None else self.donor_code[train],
         )
         return targets.prediction(ridge.predict(inputs[split.test]))
+
+    def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:  # noqa: ARG002
+        """Give all test cells; which scores would take too much memory for so many is said here, once."""
+        n_entries = len(rows) * len(self.targets.names)
+        for most, score in ((MAX_FLATTENED, "over everything"), (_MOST_RANKED, "of each target")):
+            if n_entries > most:
+                logger.info(
+                    "Spearman's correlation %s is left out: ranking %s entries, more than %s, takes too much memory.",
+                    score,
+                    f"{n_entries:,}",
+                    f"{most:,}",
+                )
+        return rows
 
     def score(self, predicted: TargetPrediction, split: Split, units: TestUnits) -> TaskScores:
         """Compute Pearson and Spearman correlations by cell, by target and over all entries, and squared errors.
