@@ -19,6 +19,7 @@ HEADLINE = {
     "types_liu_transfer": ("0.01 of the cells",),
     "types_kang": ("all cells",),
     "types_pancreas_Fasolino": ("all donors",),
+    "types_pancreas_Fasolino_all_genes": ("all donors",),
     "types_liu_to_pbmc3k": ("all cells",),
     "types_liu_to_kang": ("all cells",),
     "types_liu_to_teaseq": ("all cells",),
@@ -48,7 +49,9 @@ def write_headline(page: Path, table: pd.DataFrame) -> None:
     places = pd.MultiIndex.from_frame(table[["study", "budget"]])
     if missing := set(chosen) - set(places):
         raise KeyError(f"real_data.csv has no rows of {missing}")
-    _write_between(page, ["\n".join(_glance(table[places.isin(chosen)])) + "\n"])
+    shown, everything = _glance(table[places.isin(chosen)]), _glance(table)
+    of_all = f"{len(shown) - _HEAD} of {len(everything) - _HEAD} rows, of every kind; [all of them](docs/results.md)."
+    _write_between(page, ["\n".join([*shown, "", of_all]) + "\n"])
 
 
 def _write_between(page: Path, parts: list[str]) -> None:
@@ -96,6 +99,10 @@ def _overview(table: pd.DataFrame) -> str:
         *_glance(table),
     ]
     return "\n".join([*lines, ""])
+
+
+_HEAD = 2
+"""Lines of a table before its rows."""
 
 
 def _glance(table: pd.DataFrame) -> list[str]:

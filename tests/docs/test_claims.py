@@ -81,6 +81,25 @@ def test_the_tables_of_the_results_have_what_the_plan_asks_and_nothing_else():
     assert set(zip(table["study"], table["method"], strict=True)) == asked
 
 
+def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path):
+    written = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "real" / "page.py")))
+    table, confidence = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in ("real_data", "confidence"))
+    pages_of = {"README.md": written.write_headline, "docs/results.md": written.write_page}
+    for name, write in pages_of.items():
+        page = shutil.copy(ROOT / name, tmp_path)
+        write(Path(page), table, *([confidence] if write is written.write_page else []))
+        assert Path(page).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_our_figures_beside_the_paper_s_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
+    known = {f"{value:.3f}" for value in table["mean"]}
+    page = pages.PAGES["reproduce"].read_text(encoding="utf-8").split("## The headline numbers")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")][2:]
+    ours = [figure for row in rows for figure in re.findall(r"0\.\d{3}", " ".join(row[4:]))]
+    assert len(ours) > 8 and not [figure for figure in ours if figure not in known]
+
+
 PAPER_FILES = (
     "hlca", "pbmc", "tabula_sapiens", "sctab_sample", "hippocampus", "circulating_immune", "cortical_development",
     "great_apes", "non_neuronal_brain", "lung", "neurips_cite", "neurips_multiome",
