@@ -46,9 +46,23 @@ def test_named_columns_are_restricted_to_those_of_both_however_spelled(cells, ca
 
 def test_columns_with_no_name_in_common_are_left_out_and_it_is_told(cells, caplog):
     first = with_proteins(cells.subset(np.arange(3)), ["chr1:1-5", "chr1:7-9"])
-    joined = join_cells(first, with_proteins(cells.subset(np.arange(2)), ["peak_1", "peak_2"]))
+    second = with_proteins(cells.subset(np.arange(2)), ["peak_1", "peak_2"])
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        joined = join_cells(first, second)
     assert "protein_counts" not in joined.obsm
-    assert "cannot be put together and is left out" in caplog.text and "chr1:1-5" in caplog.text
+    assert "cannot be put together" in caplog.text and "chr1:1-5" in caplog.text and "left out" in caplog.text
+
+
+def test_what_is_needed_and_cannot_be_put_together_is_refused(cells):
+    first = with_proteins(cells.subset(np.arange(3)), ["chr1:1-5", "chr1:7-9"])
+    other = with_proteins(cells.subset(np.arange(2)), ["peak_1", "peak_2"])
+    unnamed = dataclasses.replace(first, uns={})
+    wide = dataclasses.replace(other, uns={}, obsm={"protein_counts": np.ones((2, 3))})
+    for second, said in ((other, r"cannot be put together: .*chr1:1-5"), (unnamed, "have no names in")):
+        with pytest.raises(InputError, match=said):
+            join_cells(first, second, needed=("protein_counts",))
+    with pytest.raises(InputError, match=r"has 2 columns in .* and 3 in .*, and no names"):
+        join_cells(unnamed, wide, needed=("protein_counts",))
 
 
 def test_columns_without_names_are_kept_where_they_are_as_many(cells):
@@ -78,5 +92,6 @@ def test_names_under_a_key_of_the_users_own_put_columns_together(cells, caplog):
     assert list(joined.uns["adt"]) == ["CD3", "CD4", "CD19"]
     assert (joined.obsm["protein_counts"][3:] == parts[1].obsm["protein_counts"][:, [1, 2, 0]]).all()
     unnamed = dataclasses.replace(parts[1], uns={})
-    assert "protein_counts" not in join_cells(parts[0], unnamed, names_keys={"protein_counts": "adt"}).obsm
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        assert "protein_counts" not in join_cells(parts[0], unnamed, names_keys={"protein_counts": "adt"}).obsm
     assert "have no names in" in caplog.text and "uns['adt']" in caplog.text

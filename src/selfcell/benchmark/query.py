@@ -110,8 +110,8 @@ def joined_for_judging(
     as_they_are = dataclasses.replace(parts[1], obs=query.obs)
     seen = what_was_seen(models, as_they_are, np.arange(len(query)), other_set=True)
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
-    names_keys = DOWNSTREAM_TASKS[plan.task].names_keys(plan.task_settings)
-    joined = join_cells(*parts, names_keys=names_keys)
+    task, settings = DOWNSTREAM_TASKS[plan.task], plan.task_settings
+    joined = join_cells(*parts, names_keys=task.names_keys(settings), needed=task.obsm_keys(settings))
     split = Split(train, np.array([], dtype=np.int64), test, unit="data set")
     return Joined(joined, split, seen, _measured(*parts))
 

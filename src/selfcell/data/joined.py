@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from selfcell.data.targets import Targets
 logger = logging.getLogger(__name__)
 
 
-def join_cells(first: Cells, second: Cells, *, names_keys: Mapping[str, str] | None = None) -> Cells:
+def join_cells(
+    first: Cells, second: Cells, *, names_keys: Mapping[str, str] | None = None, needed: Collection[str] = ()
+) -> Cells:
     """Put the cells of one data set behind those of another, which must have the same genes in the same order.
 
     Of ``obs`` the columns that both have are kept. Of ``obsm`` what has names in both, as columns of a table or in
@@ -31,15 +33,17 @@ def join_cells(first: Cells, second: Cells, *, names_keys: Mapping[str, str] | N
         The cells.
     names_keys
         Keys of ``uns`` with the names of the columns of ``obsm``, by their keys, where they are not the usual ones.
+    needed
+        Keys of ``obsm`` that must be kept.
 
     Raises
     ------
     InputError
-        If the genes differ.
+        If the genes differ, or something that is needed cannot be put together.
     """
     if first.genes != second.genes:
         raise InputError(f"{first.origin} and {second.origin} have different genes: align both to an encoder first.")
-    obsm, uns = _stacked(first, second, names_keys or {})
+    obsm, uns = _stacked(first, second, names_keys or {}, needed)
     shared = [column for column in first.obs if column in second.obs]
     return dataclasses.replace(
         first,
@@ -52,7 +56,9 @@ def join_cells(first: Cells, second: Cells, *, names_keys: Mapping[str, str] | N
     )
 
 
-def _stacked(first: Cells, second: Cells, names_keys: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _stacked(
+    first: Cells, second: Cells, names_keys: Mapping[str, str], needed: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give ``obsm`` and ``uns`` of both."""
     obsm, uns = {}, dict(first.uns)
     for key in [key for key in first.obsm if key in second.obsm]:
@@ -60,21 +66,27 @@ def _stacked(first: Cells, second: Cells, names_keys: Mapping[str, str]) -> tupl
         parts = [first.obsm[key], second.obsm[key]]
         names = [_names_of(cells, key, names_key) for cells in (first, second)]
         if names[0] is not None and names[1] is not None:
-            shared = _shared(_as_targets(first, key, names[0]), _as_targets(second, key, names[1]))
-            if shared is None:
+            targets = _as_targets(first, key, names[0]), _as_targets(second, key, names[1])
+            try:
+                shared = _shared(*targets)
+            except InputError as error:
+                _leave_out(f"obsm[{key!r}] of the two data sets cannot be put together: {error}", needed=key in needed)
                 continue
             parts, uns[names_key] = [shared[0].matrix, shared[1].matrix], np.array(shared[0].names, dtype=object)
         elif names[0] is not None or names[1] is not None:
             unnamed = second if names[1] is None else first
-            logger.warning(
-                "The columns of obsm[%r] have no names in %s (uns[%r]), so they are not put beside those of the other "
-                "data set.",
-                key,
-                unnamed.origin,
-                names_key,
+            _leave_out(
+                f"The columns of obsm[{key!r}] have no names in {unnamed.origin} (uns[{names_key!r}]), so they are not "
+                "put beside those of the other data set.",
+                needed=key in needed,
             )
             continue
         elif parts[0].shape[1:] != parts[1].shape[1:]:
+            _leave_out(
+                f"obsm[{key!r}] has {parts[0].shape[1]:,} columns in {first.origin} and {parts[1].shape[1]:,} in "
+                f"{second.origin}, and no names (uns[{names_key!r}]) that tell which are the same.",
+                needed=key in needed,
+            )
             continue
         if any(map(sp.issparse, parts)):
             obsm[key] = sp.csr_matrix(sp.vstack([sp.csr_matrix(part) for part in parts]))
@@ -83,13 +95,15 @@ def _stacked(first: Cells, second: Cells, names_keys: Mapping[str, str]) -> tupl
     return obsm, uns
 
 
-def _shared(first: Targets, second: Targets) -> tuple[Targets, Targets] | None:
-    """Give what both have, in one order, or None where they share next to nothing, which is logged."""
-    try:
-        alignment = align_targets(second, first.names)
-    except InputError as error:
-        logger.warning("%s of the two data sets cannot be put together and is left out: %s", first.origin, error)
-        return None
+def _leave_out(why: str, *, needed: bool) -> None:
+    if needed:
+        raise InputError(why)
+    logger.info("%s It is left out.", why)
+
+
+def _shared(first: Targets, second: Targets) -> tuple[Targets, Targets]:
+    """Give what both have, in one order; an error where they share next to nothing."""
+    alignment = align_targets(second, first.names)
     logger.info(
         "%s: %s of %s columns of the one and %s of the other data set are shared and used.",
         first.origin,
