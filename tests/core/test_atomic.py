@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json
+from selfcell.core.write_errors import CannotWriteError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -39,3 +42,14 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError):
         fail_halfway()
     assert [file.name for file in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_folder_above_is_replaced_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "run" / "within").mkdir(parents=True)
+    with atomic_folder(tmp_path / "run" / "within" / "..") as temporary:
+        assert temporary.parent == tmp_path
+        (temporary / "new").touch()
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["new"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CannotWriteError, match="cannot be written"), atomic_path(Path()) as temporary:
+        temporary.touch()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.splits import split_from_json
 from selfcell.training.fit import seeded
 from selfcell.training.pretrain import make_task, pretrain
-from selfcell.training.run_folder import load, prepare_folder, read_manifest
+from selfcell.training.run_folder import check_folder, claim_folder, load, prepare_folder, read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 
 
@@ -211,6 +212,44 @@ def test_a_folder_that_is_not_ours_is_never_replaced(adata, small_settings, tmp_
     with pytest.raises(InputError, match="does not look like a folder that selfcell made"):
         pretrain(adata, small_settings, out=tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_hidden_files_is_not_ours_and_stays(adata, small_settings, tmp_path, overwrite):
+    (tmp_path / "models" / ".git").mkdir(parents=True)
+    (tmp_path / "models" / ".git" / "HEAD").touch()
+    with pytest.raises(InputError, match=r"selfcell made: '\.git' is in it, .* Name another folder"):
+        pretrain(adata, small_settings, out=tmp_path / "models", overwrite=overwrite)
+    with pytest.raises(InputError, match=r"'\.git' is in it"):
+        claim_folder(tmp_path / "models", overwrite=overwrite)
+    assert [file.name for file in (tmp_path / "models").rglob("*")] == [".git", "HEAD"]
+
+
+def test_leftovers_of_ours_and_of_the_system_do_not_fill_a_folder(tmp_path):
+    for name in (".DS_Store", ".run.0123abcd.partial", ".scores.0123abcd.partial.csv"):
+        (tmp_path / name).touch()
+    check_folder(tmp_path)
+    claim_folder(tmp_path, overwrite=False)
+    (tmp_path / ".trials").mkdir()
+    check_folder(tmp_path)
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        check_folder(tmp_path)
+
+
+def test_a_folder_that_was_set_aside_while_it_was_replaced_is_content(tmp_path):
+    (tmp_path / ".run.0123abcd.partial.old").mkdir()
+    with pytest.raises(InputError, match=r"'\.run\.0123abcd\.partial\.old' is in it"):
+        check_folder(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("out", [".", "..", "run/..", "link"])
+def test_the_current_folder_and_those_above_it_are_refused_at_once(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match=r"the current folder, .*Name a folder in it, as in --out NAME"):
+        check_folder(Path(out), overwrite=True)
 
 
 def test_a_run_that_broke_off_early_can_be_replaced(adata, small_settings, tmp_path):

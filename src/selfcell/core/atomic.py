@@ -84,8 +84,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _followed(path: Path) -> Path:
-    """Give where a symbolic link leads, so that the link stays; any other path as it is."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    """Give where a symbolic link leads, so that the link stays, and a folder such as ``..`` by its name."""
+    return Path(os.path.realpath(path)) if path.is_symlink() or path.name in {"", ".."} else path
 
 
 def _beside(place: Path, kind: str, *, suffix: str = "") -> Path:

@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,12 @@ from selfcell.training.run_facts import check_manifest, check_split
 
 MARKER = ".selfcell"
 """An empty file in every output folder; only folders that have it are ever deleted."""
+
+_OF_A_BEGINNING = {MARKER, ".trials"}
+"""What a folder may hold of a command that did not come to its end, and go on with."""
+
+_NOBODYS = re.compile(r"\.DS_Store|\..+\.[0-9a-f]{8}\.partial(\.(?!old)\w+)?")
+"""Files that nobody would miss: macOS's own, and what a command that was killed was writing."""
 
 _PACKAGES = ("selfcell", "torch", "lightning", "anndata", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -134,7 +141,8 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
     Raises
     ------
     InputError
-        If there is something in it and neither ``resume`` nor ``overwrite`` is asked for, or nothing to resume.
+        If there is something in it and neither ``resume`` nor ``overwrite`` is asked for, or nothing to resume; if
+        what is in it, hidden or not, is none of ours; or if it is the current folder or one above it.
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite contradict each other: go on with the run, or replace it.")
@@ -144,14 +152,25 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
         if not (path / "manifest.json").exists():
             raise InputError(f"There is no run to resume in {path}.")
         return
-    if path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
-        if not overwrite:
-            go_on = "go on with an interrupted run (--resume), " if (path / "manifest.json").exists() else ""
-            raise InputError(
-                f"{path} exists already. Name another folder, {go_on}or replace what is there (--overwrite)."
-            )
-        if not (path / MARKER).exists():
-            raise InputError(f"{path} does not look like a folder that selfcell made, so it is not overwritten.")
+    _refuse_around(path)
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    content = sorted(name for name in names if not _NOBODYS.fullmatch(name))
+    go_on = "go on with an interrupted run (--resume), " if "manifest.json" in names else ""
+    if content and MARKER not in names:
+        raise InputError(
+            f"{path} does not look like a folder that selfcell made: {content[0]!r} is in it, and no {MARKER}. Nothing "
+            f"in it is touched. {go_on.capitalize()}{'or name' if go_on else 'Name'} another folder."
+        )
+    if not overwrite and not _OF_A_BEGINNING.issuperset(content):
+        raise InputError(f"{path} exists already. Name another folder, {go_on}or replace what is there (--overwrite).")
+
+
+def _refuse_around(path: Path) -> None:
+    """Refuse the current folder and those above it, which cannot be replaced from within."""
+    place, here = path.resolve(), Path.cwd()
+    if here.is_relative_to(place):
+        which = "the current folder" if here == place else "above the current folder"
+        raise InputError(f"{str(path)!r} is {which}, which cannot be replaced. Name a folder in it, as in --out NAME.")
 
 
 def write_weights(path: Path, module: nn.Module) -> None:
