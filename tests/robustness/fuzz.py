@@ -11,6 +11,7 @@ corpus, as ``crash-...``; ``python tests/robustness/fuzz.py sets.gmt --again FIL
 
 import argparse
 import io
+import itertools
 import runpy
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ with atheris.instrument_imports(include=["selfcell"]):
     from selfcell.data.atlas.index import parse_index
     from selfcell.data.obs_query import query_mask
     from selfcell.training.paper_checkpoint import recognize
+    from selfcell.training.paper_layouts import LAYOUTS, Layout
     from selfcell.training.run_folder import read_manifest
     from selfcell.training.settings import PretrainSettings
     from selfcell.training.torch_file import read_state_dict
@@ -44,11 +46,29 @@ ROOT = HERE.parents[1]
 OBS = pd.DataFrame({"a": ["x", "y", "z"], "n": [1.0, 2.0, np.nan], "b c": pd.Categorical(["u", "v", "u"])})
 
 
-def _state() -> bytes:
-    content = io.BytesIO()
-    weights = {f"encoder.encoder.{place}.weight": torch.zeros(2, 3) for place in range(2)}
-    torch.save({"state_dict": weights, "epoch": 3}, content)
-    return content.getvalue()
+def _checkpoints() -> list[bytes]:
+    """Give a small checkpoint of each layout."""
+    found = []
+    for layout in LAYOUTS:
+        content = io.BytesIO()
+        torch.save({"state_dict": _state(layout), "epoch": 3}, content)
+        found.append(content.getvalue())
+    return found
+
+
+def _state(layout: Layout) -> dict[str, torch.Tensor]:
+    widths = (4, 3, 2, 2)
+    stacks = dict.fromkeys((layout.encoder, *layout.copies), widths)
+    if layout.decoder is not None:
+        stacks[layout.decoder] = widths[::-1]
+    state = {begin if begin[-1] != "." else f"{begin}0.weight": torch.zeros(2) for begin in layout.left_out}
+    for begin, sizes in stacks.items():
+        for place, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+            state[f"{begin}{3 * place}.weight"] = torch.zeros(n_out, n_in)
+            state[f"{begin}{3 * place}.bias"] = torch.zeros(n_out)
+    if layout.reader is not None:
+        state[layout.reader.key] = torch.zeros(1, widths[layout.reader.place])
+    return state
 
 
 def _manifest(file: Path) -> None:
@@ -79,7 +99,7 @@ def readers() -> dict[str, tuple[list[bytes], Callable[[Path], object]]]:
         "budget": ([b"2h", b"1.5 d"], _texts(lambda text: seconds_of(text, name="budget"))),
         "manifest.json": (manifests, _manifest),
         "atlas.json": ([b'{"format_version": 1, "shards": []}'], _texts(lambda text: parse_index(text, place="a"))),
-        "model.ckpt": ([_state()], lambda file: recognize(read_state_dict(file))),
+        "model.ckpt": (_checkpoints(), lambda file: recognize(read_state_dict(file))),
     }  # fmt: skip
 
 
@@ -100,7 +120,8 @@ def fuzz(name: str, corpus: Path, options: list[str]) -> None:
         except InputError:
             return
 
-    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={corpus}/", "-rss_limit_mb=6000", *options], once)
+    options = [f"-max_len={max(4096, *map(len, begin))}", "-rss_limit_mb=6000", *options]
+    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={corpus}/", *options], once)
     try:
         atheris.Fuzz()
     finally:
@@ -121,7 +142,7 @@ def main() -> None:
         print("\n".join(readers()))
         return
     if given.here:
-        fuzz(given.names[0], given.corpus / given.names[0], [f"-max_total_time={given.seconds}", "-max_len=4096"])
+        fuzz(given.names[0], given.corpus / given.names[0], [f"-max_total_time={given.seconds}"])
         return
     if given.again:
         readers()[given.names[0]][1](given.again)

@@ -1,8 +1,10 @@
 """Whatever is in a file that is read, it works or an error of ours names the file: no traceback, no hang."""
 
+import contextlib
 import gzip
 import runpy
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,7 @@ from selfcell.data.program_files import read_file
 from selfcell.data.programs import read_stored_programs
 from selfcell.data.source import open_cells
 from selfcell.training.import_tables import read_class_names, read_gene_table
+from selfcell.training.paper_layouts import LAYOUTS
 from selfcell.training.settings import PretrainSettings
 
 HERE = Path(__file__).parent
@@ -223,3 +226,14 @@ def test_odd_names_and_no_cells_or_genes(tmp_path, genes, cells, seed):
         return
     with damage.works_or_says("a.h5ad"):
         open_cells(tmp_path / "a.h5ad")
+
+
+def test_the_fuzzer_begins_from_checkpoints_of_every_layout(monkeypatch, tmp_path):
+    stand_in = SimpleNamespace(instrument_imports=lambda **_: contextlib.nullcontext())
+    monkeypatch.setitem(sys.modules, "atheris", stand_in)
+    begin, read = runpy.run_path(str(HERE / "fuzz.py"))["readers"]()["model.ckpt"]
+    found = []
+    for content in begin:
+        (tmp_path / "model.ckpt").write_bytes(content)
+        found.append(read(tmp_path / "model.ckpt").layout)
+    assert found == list(LAYOUTS)

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import pickle
+import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import selfcell
@@ -20,8 +24,11 @@ from selfcell.data.counts import log_normalize
 from selfcell.downstream.decoding import decoder_settings, expected_expression, has_decoder, load_autoencoder
 from selfcell.downstream.embed import embed_counts
 from selfcell.downstream.type_classifier import classifier_head
+from selfcell.training.paper_checkpoint import recognize
+from selfcell.training.paper_layouts import LAYOUTS as KINDS
 from selfcell.training.run_folder import load
 from selfcell.training.settings import PretrainSettings
+from selfcell.training.torch_file import read_state_dict
 
 N_GENES, HIDDEN, N_LATENT, N_CLASSES = 60, (20, 16, 12), 8, 3
 WIDTHS = (N_GENES, *HIDDEN, N_LATENT)
@@ -90,6 +97,15 @@ def weights_of(layout, encoder, decoder, head):
             **prefixed("barlow_twins.bn", normed),
         },
     }[layout]()
+
+
+def state_of(layout):
+    """Give the weights of a checkpoint of random networks."""
+    encoder = stack(WIDTHS, nn.ReLU if layout == "classifier" else nn.SELU)
+    return weights_of(layout, encoder, stack((N_LATENT, *reversed(HIDDEN), N_GENES)), nn.Linear(N_LATENT, N_CLASSES))
+
+
+STATES = {layout: state_of(layout) for layout in LAYOUTS}
 
 
 class Released:
@@ -305,6 +321,125 @@ def test_weights_that_do_not_fit_or_are_no_numbers_are_refused(released):
         checkpoint.imported()
 
 
+@pytest.mark.parametrize(
+    ("layout", "key", "weight", "message"),
+    [
+        ("masked_autoencoder", "encoder.2999999997.weight", torch.zeros(2, 2), "of no known use: encoder.2999999997"),
+        (
+            "masked_autoencoder",
+            f"encoder.{'9' * 5000}.weight",
+            torch.zeros(2, 2),
+            r"of no known use: encoder\.9*\.\.\.",
+        ),
+        ("masked_autoencoder", "encoder.00.weight", torch.zeros(20, 60), r"of no known use: encoder\.00\.weight"),
+        ("masked_autoencoder", "encoder.٣.weight", torch.zeros(16, 20), r"of no known use: encoder\.٣\.weight"),
+        ("masked_autoencoder", "encoder.9999.weight", torch.zeros(2, 2), r"some are missing: .* more"),
+        ("masked_autoencoder", "encoder.0.weight", torch.zeros(0, 60), "has weights of shape"),
+        ("masked_autoencoder", "encoder.0.weight", torch.zeros(()), "has weights of shape"),
+        ("masked_autoencoder", "encoder.0.bias", torch.zeros(()), "biases of"),
+        ("masked_autoencoder", "encoder.0.bias", torch.zeros(20, dtype=torch.float8_e4m3fn), "no finite floating"),
+        ("masked_autoencoder", "encoder.0.weight", torch.zeros(1).expand(20, 60), r"0\.weight is no plain array"),
+        ("masked_autoencoder", "encoder.0.weight", torch.zeros(20, 60, device="meta"), "is no plain array"),
+        ("masked_autoencoder", "encoder.0.weight", torch.zeros(20, 60).to_sparse(), "is no plain array"),
+        ("classifier", "class_weights", torch.zeros(()), "is of no classes"),
+        ("barlow_twins", "projector.0.weight", torch.zeros(()), "takes no numbers"),
+        ("byol", "byol.net.0.bias", torch.zeros(20, dtype=torch.float64), "are one weight, but differ"),
+    ],
+)
+def test_hostile_keys_and_shapes_are_refused_at_once(released, layout, key, weight, message):
+    checkpoint = released(layout)
+    checkpoint.state[key] = weight
+    checkpoint.save()
+    with pytest.raises(InputError, match=message):
+        checkpoint.imported()
+
+
+def test_weights_larger_than_the_file_are_refused(released):
+    """Expanded, or under many names, some numbers would fill any memory."""
+    checkpoint = released("masked_autoencoder")
+    whole = dict(checkpoint.state)
+    checkpoint.state = whole | {"encoder.0.weight": torch.zeros(1, 1).expand(10**6, 10**6)}
+    checkpoint.save()
+    with pytest.raises(InputError, match=r"encoder\.0\.weight is no plain array with a value in the file for each"):
+        checkpoint.imported()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a nested tensor, that it may change
+        checkpoint.state = whole | {"encoder.0.weight": torch.nested.nested_tensor([torch.zeros(2)])}
+    checkpoint.save()
+    with pytest.raises(InputError, match=r"encoder\.0\.weight is no plain array"):
+        checkpoint.imported()
+    weight, bias = torch.zeros(60, 60), torch.zeros(60)
+    checkpoint.state = {
+        f"encoder.{3 * place}.{part}": value
+        for place in range(50)
+        for part, value in (("weight", weight), ("bias", bias))
+    } | {"decoder.0.0.weight": weight, "decoder.0.0.bias": bias}
+    checkpoint.save()
+    with pytest.raises(InputError, match="stand for several Linears at once"):
+        checkpoint.imported()
+
+
+def test_many_keys_take_no_longer_for_each(released):
+    checkpoint = released("masked_autoencoder")
+    checkpoint.state |= {f"more.{place}": torch.zeros(()) for place in range(20_000)}
+    begun = time.perf_counter()
+    with pytest.raises(InputError, match=r"of no known use: more\.0, .* and 19994 more"):
+        recognize(checkpoint.state)
+    assert time.perf_counter() - begun < 5
+
+
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2])
+BEGINS = st.sampled_from(sorted({begin for kind in KINDS for begin in (kind.encoder, *kind.marks, *kind.left_out)}))
+PLACES = st.one_of(
+    st.integers(0, 12).map(str), st.sampled_from(["00", "-3", "9999", "1e3", "٣", "9" * 5000, "", "0.3"])
+)
+KEYS = st.one_of(
+    st.builds("{}{}.{}".format, BEGINS, PLACES, st.sampled_from(["weight", "bias", "weight.weight", ""])),
+    st.sampled_from(["class_weights", "child_lookup", "px_r", "projector.0.weight", "decoder.0.0.weight"]),
+    st.text(max_size=8),
+)
+
+
+@st.composite
+def tensors(draw):
+    shape = draw(st.lists(st.sampled_from([0, 1, 3, 8, 12, 60]), max_size=3))
+    weight = torch.zeros(shape, dtype=draw(DTYPES))
+    kind = draw(st.sampled_from(["plain", "plain", "expanded", "meta", "sparse", "shared", "parameter"]))
+    if kind == "expanded":
+        return torch.zeros(1).expand(10**6, 10**6)
+    if kind == "meta":
+        return weight.to("meta")
+    if kind == "sparse":
+        return torch.zeros(3, 3).to_sparse()
+    if kind == "shared":
+        return SHARED[:3, :8]
+    return nn.Parameter(weight, requires_grad=False) if kind == "parameter" else weight
+
+
+SHARED = torch.ones(12, 60)
+
+
+@settings(max_examples=200, deadline=2000)
+@given(
+    layout=st.sampled_from(LAYOUTS),
+    lost=st.sets(st.integers(0, 40), max_size=3),
+    changed=st.dictionaries(st.one_of(KEYS, st.integers(0, 40)), tensors(), max_size=5),
+)
+def test_any_state_dict_is_recognized_or_refused_in_words(tmp_path_factory, layout, lost, changed):
+    state = dict(STATES[layout])
+    names = list(state)
+    for place in lost:
+        state.pop(names[place % len(names)], None)
+    state |= {names[key % len(names)] if isinstance(key, int) else key: weight for key, weight in changed.items()}
+    file = tmp_path_factory.getbasetemp() / "any.ckpt"
+    torch.save(state, file)
+    try:
+        found = recognize(read_state_dict(file))
+    except InputError:
+        return
+    assert min(found.widths) > 0 and len(found.encoder) == 2 * (len(found.widths) - 1)
+
+
 def test_a_path_tells_nothing(released):
     """The authors' own loader went by words in the path."""
     checkpoint = released("masked_autoencoder")
@@ -353,6 +488,23 @@ def test_values_of_numpy_are_read_only_if_allowed(released, core):
     assert has_decoder(checkpoint.imported(allow_numpy=True))
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (np.array([{"a": 1}], dtype=object), "Object"),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), "DateTime64"),
+        (np.zeros(1, dtype=[("a", "f4")]), "Void"),
+    ],
+)
+def test_values_of_numpy_that_are_never_read_are_named(released, value, kind):
+    checkpoint = released("masked_autoencoder")
+    checkpoint.save(value=value)
+    with pytest.raises(InputError, match=r"--allow-numpy \(allow_numpy=True\)\. Numbers and text alone are allowed"):
+        checkpoint.imported()
+    with pytest.raises(InputError, match=rf"of a kind that is never read \({kind}\).*take the weights out"):
+        checkpoint.imported(allow_numpy=True)
+
+
 def test_other_classes_are_named_with_the_way_out(released):
     checkpoint = released("masked_autoencoder")
     checkpoint.save(activation=nn.SELU)
@@ -368,7 +520,7 @@ def test_files_that_cannot_be_read_say_what_to_do(released, tmp_path):
         checkpoint.file.write_bytes(content)
         with pytest.raises(InputError, match=r"a\.ckpt is cut short, or no file that torch wrote .*Download it again"):
             checkpoint.imported()
-    for content in (torch.zeros(3), {"epoch": 3}, {}, {"state_dict": [1]}):
+    for content in (torch.zeros(3), {"epoch": 3}, {}, {"state_dict": [1]}, {3: torch.zeros(3)}):
         torch.save(content, checkpoint.file)
         with pytest.raises(InputError, match="holds no weights by name"):
             checkpoint.imported()

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from selfcell.core.errors import InputError
 from selfcell.training.paper_layouts import CLASSIFIER, LAYOUTS, Layout
+from selfcell.training.torch_file import shortened
 
 _BLOCK = 3
 """Places that a block takes in a stack: Linear, activation, dropout."""
-_OF_LINEAR = re.compile(r"(\d+)\.(weight|bias)")
+_OF_LINEAR = re.compile(r"(0|[1-9][0-9]{0,3})\.(weight|bias)")
 _SHOWN = 6
+_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 Stack = dict[str, Tensor]
 """Weights and biases of a stack of blocks, by place: ``0.weight``, ``0.bias``, ``3.weight`` and so on."""
@@ -58,8 +60,10 @@ def recognize(state: Mapping[str, Tensor]) -> PaperCheckpoint:
     encoder = _stack(state, layout.encoder)
     decoder = {} if layout.decoder is None else _stack(state, layout.decoder)
     _refuse_missing_and_left_over(state, layout)
+    for stack, whose in ((encoder, ""), (decoder, "of the decoder ")):
+        _refuse_no_numbers(stack, whose)
+        _refuse_overlaps(stack, whose)
     _refuse_different_copies(state, layout, encoder)
-    _refuse_no_numbers({**encoder, **{f"of the decoder {key}": weight for key, weight in decoder.items()}})
     head: Stack = {}
     widths = _widths(encoder, layout.encoder)
     if layout is CLASSIFIER:
@@ -111,8 +115,11 @@ def _refuse_missing_and_left_over(state: Mapping[str, Tensor], layout: Layout) -
         whole = [f"{begin}{place}.{part}" for place in places for part in ("weight", "bias")]
         missing += [key for key in whole if key not in state]
     explained = tuple(layout.left_out)
-    known = [key for key in state if key.startswith(explained) or any(_is_of_stack(key, b) for b in (*stacks, *copies))]
-    left_over = [key for key in state if key not in set(known)]
+    left_over = [
+        key
+        for key in state
+        if not key.startswith(explained) and not any(_is_of_stack(key, b) for b in (*stacks, *copies))
+    ]
     faults = [
         f"{what}: {_listed(keys)}" for what, keys in (("missing", missing), ("of no known use", left_over)) if keys
     ]
@@ -126,17 +133,24 @@ def _refuse_missing_and_left_over(state: Mapping[str, Tensor], layout: Layout) -
 def _refuse_different_copies(state: Mapping[str, Tensor], layout: Layout, encoder: Stack) -> None:
     for begin in layout.copies:
         for key, weight in _stack(state, begin).items():
-            if key not in encoder or not torch.equal(weight, encoder[key]):
+            if key not in encoder or weight.dtype != encoder[key].dtype or not torch.equal(weight, encoder[key]):
                 raise InputError(
                     f"{layout.encoder}{key} and {begin}{key} are one weight, but differ: the file was changed after "
                     "training, and which of them is meant is not known."
                 )
 
 
-def _refuse_no_numbers(stack: Stack) -> None:
+def _refuse_no_numbers(stack: Stack, whose: str) -> None:
     for key, weight in stack.items():
-        if not weight.is_floating_point() or not bool(weight.isfinite().all()):
-            raise InputError(f"The weights {key} are no finite floating-point numbers: the file is damaged.")
+        if weight.dtype not in _REAL or not bool(weight.isfinite().all()):
+            raise InputError(f"The weights {whose}{key} are no finite floating-point numbers: the file is damaged.")
+
+
+def _refuse_overlaps(stack: Stack, whose: str) -> None:
+    """Refuse Linears that share their weights: a small file could hold any number of large ones."""
+    storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in stack.values()}
+    if sum(weight.nbytes for weight in stack.values()) > sum(storages.values()):
+        raise InputError(f"Some weights {whose}stand for several Linears at once, which no such network has.")
 
 
 def _widths(stack: Stack, begin: str) -> tuple[int, ...]:
@@ -145,7 +159,12 @@ def _widths(stack: Stack, begin: str) -> tuple[int, ...]:
     widths: list[int] = []
     for place in places:
         weight, bias = stack[f"{place}.weight"], stack[f"{place}.bias"]
-        fits = weight.ndim == 2 and bias.shape == weight.shape[:1] and (not widths or weight.shape[1] == widths[-1])
+        fits = (
+            weight.ndim == 2
+            and min(weight.shape) > 0
+            and bias.shape == weight.shape[:1]
+            and (not widths or weight.shape[1] == widths[-1])
+        )
         if not fits:
             raise InputError(
                 f"{begin}{place} has weights of shape {tuple(weight.shape)} and biases of {tuple(bias.shape)}, which "
@@ -157,10 +176,11 @@ def _widths(stack: Stack, begin: str) -> tuple[int, ...]:
 
 def _check_class_count(state: Mapping[str, Tensor], *, n_classes: int) -> None:
     for name in CLASSIFIER.left_out:
-        if name in state and len(state[name]) != n_classes:
+        shape = state[name].shape if name in state else (n_classes,)
+        if shape[:1] != (n_classes,):
             raise InputError(
-                f"{name} is of {len(state[name])} classes, but the last Linear gives {n_classes}: some of the "
-                "classifier is missing."
+                f"{name} is of {shape[0] if shape else 'no'} classes, but the last Linear gives {n_classes}: some of "
+                "the classifier is missing."
             )
 
 
@@ -168,11 +188,11 @@ def _check_reader(state: Mapping[str, Tensor], layout: Layout, widths: Sequence[
     """Notice a last Linear that is missing by what takes its output."""
     if layout.reader is None or layout.reader.key not in state:
         return
-    n_taken, n_given = state[layout.reader.key].shape[-1], widths[layout.reader.place]
-    if n_taken != n_given:
+    taken, n_given = state[layout.reader.key].shape[-1:], widths[layout.reader.place]
+    if taken != (n_given,):
         raise InputError(
-            f"{layout.reader.key} takes {n_taken} numbers, but the encoder gives {n_given} there: some of the encoder "
-            "is missing."
+            f"{layout.reader.key} takes {taken[0] if taken else 'no'} numbers, but the encoder gives {n_given} there: "
+            "some of the encoder is missing."
         )
 
 
@@ -181,4 +201,4 @@ def _joined(widths: Sequence[int]) -> str:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+    return ", ".join(map(shortened, keys[:_SHOWN])) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

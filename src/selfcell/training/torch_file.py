@@ -15,9 +15,26 @@ from torch import Tensor
 
 from selfcell.core.errors import InputError
 
-_DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError)
+_DAMAGED = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    OSError,
+    MemoryError,
+)
 """What torch raises, beside pickle's and struct's own errors, where a file is cut short or of another kind."""
 _NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+_OF_NUMPY = re.compile(r"got <class 'numpy\.dtypes\.(\w+)DType'>")
+_LONGEST_NAME = 100
+_TAKE_OUT = (
+    "If you trust who made the file, take the weights out where it was made: "
+    "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)."
+)
 
 
 def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tensor]:
@@ -28,12 +45,13 @@ def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tenso
     path
         The file.
     allow_numpy
-        Let it hold numpy's scalars, types and arrays too, as settings beside the weights do.
+        Let it hold numpy's scalars, types and arrays of numbers and text too, as settings beside the weights do.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, it holds no weights, or something that is no plain data.
+        If there is no such file, it is damaged, it holds no weights, something that is no plain data, or weights that
+        are no plain arrays.
     """
     if not path.is_file():
         raise InputError(f"There is no file {str(path)!r}.")
@@ -44,18 +62,45 @@ def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tenso
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, struct.error, *_DAMAGED) as error:
         refused = [name for name in _foreign(path, error) if not (allow_numpy and _is_numpys(name))]
-        raise InputError(_why_refused(path, refused) if refused else _why_damaged(path, error)) from error
-    return _weights_of(content, path)
+        raise InputError(_why_refused(path, refused) if refused else _why_not_read(path, error)) from error
+    state = _weights_of(content, path)
+    _refuse_unusual(state, path)
+    return state
 
 
 def _weights_of(content: Any, path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    is_state = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
+    if not is_state or not state:
         raise InputError(
             f"{path} holds no weights by name: it is neither a Lightning checkpoint, which has a state_dict, nor a "
             "state dict. Save one: torch.save(network.state_dict(), FILE)."
         )
-    return {str(name): value for name, value in state.items()}
+    return dict(state)
+
+
+def _refuse_unusual(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that would take more memory than the file has, or that are no arrays of numbers."""
+    for name, weight in state.items():
+        if not _is_plain(weight):
+            raise InputError(
+                f"{path}: {shortened(name)} is no plain array with a value in the file for each of its entries. Save "
+                "it as one: weight.to_dense().contiguous()."
+            )
+
+
+def _is_plain(weight: Tensor) -> bool:
+    is_array = weight.layout == torch.strided and weight.device.type == "cpu"
+    if not is_array or weight.is_nested or weight.is_quantized:
+        return False
+    return weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
+
+
+def shortened(name: str) -> str:
+    """Give a name of weights for a message: of one without end its beginning."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 def _foreign(path: Path, error: Exception) -> list[str]:
@@ -72,16 +117,20 @@ def _why_refused(path: Path, refused: list[str]) -> str:
     if all(map(_is_numpys, refused)):
         return (
             f"{path} holds values of numpy beside its weights ({named}), which are read only if allowed: --allow-numpy "
-            "(allow_numpy=True). Nothing else is allowed by that."
+            "(allow_numpy=True). Numbers and text alone are allowed by that."
         )
     return (
         f"{path} holds more than weights and plain data ({named}). Reading that could run any code, so it is refused. "
-        "If you trust who made the file, take the weights out where it was made: "
-        "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)."
+        f"{_TAKE_OUT}"
     )
 
 
-def _why_damaged(path: Path, error: Exception) -> str:
+def _why_not_read(path: Path, error: Exception) -> str:
+    if (kind := _OF_NUMPY.search(str(error))) is not None:
+        return (
+            f"{path} holds values of numpy of a kind that is never read ({kind[1]}): --allow-numpy (allow_numpy=True) "
+            f"allows numbers and text alone. {_TAKE_OUT}"
+        )
     first_line = (str(error).strip() or type(error).__name__).split("\n")[0].partition(". ")[0]
     return (
         f"{path} is cut short, or no file that torch wrote ({first_line}). Download it again, as the file itself and "
