@@ -1,7 +1,10 @@
 """What stands on a model's card, and that nothing which comes from data can be more than text there."""
 
+import copy
 import dataclasses
+import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -77,12 +80,36 @@ def test_scores_come_with_intervals_and_what_they_mean(model, judged):
     assert "All seeds share one pre-training" in card and "published without results" not in card
 
 
-def test_scores_of_another_model_are_refused(model, judged):
-    other = with_manifest(model, fit=model.manifest["fit"] | {"seconds": -1})
-    with pytest.raises(InputError, match="has results of another model than"):
-        read_scores(judged, other)
+def with_changes(folder, to, **changes):
+    """Copy a results folder with other words in its study.json; None takes one out."""
+    shutil.copytree(folder, to)
+    about = json.loads((folder / "study.json").read_text()) | changes
+    (to / "study.json").write_text(json.dumps({name: said for name, said in about.items() if said is not None}))
+    return to
+
+
+def test_scores_of_another_model_are_refused(model, judged, tmp_path):
+    other = dataclasses.replace(model, encoder=copy.deepcopy(model.encoder))
+    next(other.encoder.parameters()).data += 1
+    rectified = copy.deepcopy(model.encoder)
+    rectified.settings = rectified.settings.model_copy(update={"rectify_embedding": True})
+    for another in (other, dataclasses.replace(model, encoder=rectified)):
+        with pytest.raises(InputError, match="has results of another model than"):
+            read_scores(judged, another)
+    assert read_scores(judged, with_manifest(model, fit=None)).rows
     with pytest.raises(InputError, match=r"has no study\.json"):
         read_scores(judged.parent, model)
+    with pytest.raises(InputError, match=r"study\.json is damaged"):
+        read_scores(with_changes(judged, tmp_path / "damaged", weights=3), model)
+
+
+def test_scores_of_earlier_versions_are_told_by_the_training_and_of_no_training_refused(model, judged, tmp_path):
+    earlier = with_changes(judged, tmp_path / "earlier", weights=None, networks=None)
+    assert read_scores(earlier, model).rows == read_scores(judged, model).rows
+    of_none = with_changes(earlier, tmp_path / "none", pretraining=[None])
+    for folder, another in ((earlier, {"fit": {"seconds": -1}}), (of_none, {"fit": None})):
+        with pytest.raises(InputError, match=r"has results of another model than .*again if an earlier version wrote"):
+            read_scores(folder, with_manifest(model, **another))
 
 
 def test_a_classifier_says_which_types_it_knows(model):

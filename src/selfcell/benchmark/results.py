@@ -183,6 +183,7 @@ def _read_about(file: Path) -> dict[str, Any]:
     with reading(file):
         if any(not isinstance(name, str) or not _DETAIL.fullmatch(name) for name in about.get("details", ())):
             raise ValueError(f"details cannot be {about['details']}")
+        check_fields(about, **{name: list for name in ("pretraining", "weights", "networks") if name in about})
         if (n_rows := about.get("n_rows")) is not None:
             check_fields(n_rows, **dict.fromkeys(("scores", "resamples", "confusion"), int))
     if about["format_version"] > FORMAT_VERSION:

@@ -337,6 +337,8 @@ class Study:
             "n_seeds": len(self.plan.seeds),
             "pretrain_seeds": [model.manifest["seed"] for model in self.models],
             "pretraining": [model.manifest.get("fit") for model in self.models],
+            "weights": [model.weights_digest for model in self.models],
+            "networks": [model.encoder.settings.model_dump(mode="json") for model in self.models],
             "settings": {
                 "pretraining (the first run's config.toml)": _text_of(self.models[0].path / "config.toml"),
                 self.plan.task: to_toml(self.plan.task_settings),

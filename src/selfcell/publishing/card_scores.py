@@ -36,11 +36,10 @@ def read_scores(folder: Path, model: TrainedModel) -> CardScores:
     """
     results = read_results(folder)
     about = results.about
-    # An imported checkpoint has no account of its training, nor have results of it.
-    if model.manifest.get("fit") not in about.get("pretraining", []) or about["n_genes"] != len(model.genes):
+    if not _is_of(about, model) or about["n_genes"] != len(model.genes):
         raise InputError(
             f"{folder} has results of another model than {model.name}. Give those that `selfcell evaluate` wrote of "
-            "this one; a fine-tuned model has none."
+            "this one, and again if an earlier version wrote them; a fine-tuned model has none."
         )
     stack = stack_of(results)
     task = str(about["task"])
@@ -58,6 +57,16 @@ def read_scores(folder: Path, model: TrainedModel) -> CardScores:
         ],
         sentences=[*verdict_sentences(answers, task=task), *second_opinion(results), *_caveats(results)],
     )
+
+
+def _is_of(about: dict[str, Any], model: TrainedModel) -> bool:
+    """Tell whether results are of a model: by its weights and how they are used."""
+    if "weights" in about:
+        network = model.encoder.settings.model_dump(mode="json")
+        return (model.weights_digest, network) in zip(about["weights"], about.get("networks", []), strict=False)
+    # Earlier versions kept the account of the training alone, which an imported checkpoint has not.
+    fit = model.manifest.get("fit")
+    return fit is not None and fit in about.get("pretraining", [])
 
 
 def _what(results: StudyResults, known: str) -> str:
