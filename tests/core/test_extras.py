@@ -14,7 +14,9 @@ def test_a_module_of_a_package_is_given():
 
 
 def test_an_absent_package_is_named_with_its_extra():
-    with pytest.raises(InputError, match=re.escape("Drawing needs no_such: pip install 'selfcell[draw]'.")):
+    with pytest.raises(
+        InputError, match=re.escape("no_such: pip install 'selfcell[draw]', or in a clone pip install -e '.[draw]'.")
+    ):
         import_extra("no_such.part", extra="draw", use="Drawing")
 
 

@@ -130,6 +130,26 @@ def test_a_commit_is_the_same_for_ever(hub, model, published, small_settings, ad
     np.testing.assert_array_equal(embedding_by(published, adata), embedding_by(model, adata))
 
 
+def test_another_commit_than_was_asked_for_is_refused(hub, published, monkeypatch, tmp_path):
+    def answer_with_another(self, *args, asked=huggingface_hub.HfApi.model_info, **how):
+        info = asked(self, *args, **how)
+        info.sha = 40 * "a"
+        return info
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer_with_another)
+    with pytest.raises(
+        InputError, match=rf"answers for {published} with another commit, a{{40}}: nothing of it is taken"
+    ):
+        selfcell.pull(published, out=tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_card_that_was_edited_on_the_hub_is_taken_as_it_is(hub, published):
+    """Hashes are of the model: people write on its card."""
+    hub.put("lab/blood", {**hub.files("lab/blood"), "README.md": b"Edited."})
+    assert (selfcell.load("lab/blood").path / "README.md").read_bytes() == b"Edited."
+
+
 def test_a_branch_is_made_and_found(hub, model, published):
     address = selfcell.push(model, "lab/blood@draft", license_id="cc-by-4.0")
     assert selfcell.load("lab/blood@draft").name == address

@@ -86,7 +86,7 @@ def pull(
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Fetch a model from the Hugging Face Hub: one commit of it, whole, checked by the SHA-256 of every file.
+    """Fetch a model from the Hugging Face Hub: one commit of it, whole; every file but its card is checked by SHA-256.
 
     Every command that takes MODEL fetches it too, by the same name.
 

@@ -50,7 +50,7 @@ def _near(path: Path) -> str:
 
 
 def fetch(address: HubAddress) -> tuple[Path, HubAddress]:
-    """Fetch all files of a model at one commit, or find them in the Hub's cache, and check them by their SHA-256.
+    """Fetch all files of a model at one commit, or find them in the Hub's cache, and check all but its card by SHA-256.
 
     A file that is not the one published is taken out of the cache again.
 
@@ -66,7 +66,8 @@ def fetch(address: HubAddress) -> tuple[Path, HubAddress]:
     Raises
     ------
     InputError
-        If there is no such model, the Hub cannot be reached, or a file is missing or wrong.
+        If there is no such model, the Hub cannot be reached or answers with another commit, or a file is missing or
+        wrong.
     """
     hub_package()
     if address.commit is not None and (folder := _cached(address)) is not None:
@@ -94,6 +95,11 @@ def _resolved(address: HubAddress) -> HubAddress:
         raise InputError(
             f"{address} is no model that selfcell published: the repository has no {missing[0]}. Models that were "
             "pushed with `selfcell push` can be used."
+        )
+    if address.commit not in {None, info.sha}:
+        raise InputError(
+            f"The Hub answers for {address} with another commit, {info.sha}: nothing of it is taken. Give the same "
+            "command again; if it stays so, something between here and the Hub changes its answers."
         )
     pinned = address.at(str(info.sha))
     if address.commit is None:

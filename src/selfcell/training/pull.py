@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def pull(name: str, *, out: str | Path | None = None, overwrite: bool = False) -> TrainedModel:
-    """Fetch a model from the Hugging Face Hub, at one commit, and check every file of it by its SHA-256.
+    """Fetch a model from the Hugging Face Hub, at one commit, and check every file of it but its card by its SHA-256.
 
     Parameters
     ----------
