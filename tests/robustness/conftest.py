@@ -14,6 +14,7 @@ from selfcell.data.simulate import simulate_cells
 
 run = runpy.run_path(str(Path(__file__).parents[1] / "cli" / "conftest.py"))["run"]
 file = runpy.run_path(str(Path(__file__).parents[1] / "cli" / "conftest.py"))["file"]
+hub = runpy.run_path(str(Path(__file__).parents[1] / "hub" / "conftest.py"))["hub"]
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +46,9 @@ class Server:
         )
         assert self.process.stdout.readline() == "ready\n"
 
-    def run(self, arguments, watch, *, at=None):
+    def run(self, arguments, watch, *, at=None, environment=None):
         order = {"arguments": list(map(str, arguments)), "watch": str(watch), "at": at, "errors": str(self.errors)}
+        order["environment"] = environment or {}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         told = json.loads(self.process.stdout.readline())

@@ -1,8 +1,8 @@
 """Runs commands in processes of their own, and kills each at the nth time that it changes a folder.
 
 Reads a line of JSON a command: ``arguments``, ``watch`` (the folder), ``at`` (the place among the changes; null for
-none), ``errors`` (a file for what it says). Answers with a line: whether it was killed, the exit code, and the changes
-that it made.
+none), ``errors`` (a file for what it says), ``environment`` (variables to set). Answers with a line: whether it was
+killed, the exit code, and the changes that it made.
 
 What is counted are the renames, removals and new folders of an audit hook: all by which what others see changes. What
 is written into files whose names begin with a dot, nobody looks at. Modules are loaded once, and each command runs in
@@ -51,6 +51,7 @@ def watch(folder, at, made):
 def child(order, pipe):
     made = []
     sys.argv = ["selfcell", *order["arguments"]]
+    os.environ.update(order["environment"])
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     with Path(order["errors"]).open("w") as errors:

@@ -5,14 +5,20 @@ changes its folder, and then killed before each of them in turn (``kill_server.p
 spread over all; ``SELFCELL_FUZZ`` above 1 takes every one.
 """
 
+import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import anndata
+import pandas as pd
 import pytest
+import torch
 
+import selfcell
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.atlas.index import read_index
@@ -31,10 +37,13 @@ SMALL = [*QUICK, "--donor", "donor", "--set", "network.hidden_sizes=[8]", "--set
 def made(server, tmp_path_factory):
     """Cells, a run, a classifier and an atlas, to begin from."""
     folder = tmp_path_factory.mktemp("made")
-    simulate_cells(n_cells=120, n_genes=30, n_types=3, n_donors=5, seed=0).write_h5ad(folder / "cells.h5ad")
+    cells = simulate_cells(n_cells=120, n_genes=30, n_types=3, n_donors=5, n_proteins=4, seed=0)
+    cells.write_h5ad(folder / "cells.h5ad")
+    proteins = ("--task", "cross_modality", "--target", "protein_counts", "--out", folder / "proteins", *QUICK)
     for arguments in (
         ("pretrain", folder / "cells.h5ad", "--out", folder / "run", *SMALL),
         ("finetune", folder / "run", folder / "cells.h5ad", "--label", "cell_type", "--out", folder / "typed", *QUICK),
+        ("finetune", folder / "run", folder / "cells.h5ad", *proteins),
         ("embed", folder / "run", folder / "cells.h5ad", "--out", folder / "embedded.h5ad"),
     ):
         assert server.run(arguments, folder)["code"] == 0
@@ -82,8 +91,10 @@ FILES = {
     "score": ("embedded.h5ad --label cell_type --embedding X_selfcell --overwrite", None),
     "benchmark init": ("cells.h5ad --label cell_type --donor donor --overwrite", None),
     "report": ("run", None),
+    "predict": ("proteins cells.h5ad --overwrite", lambda adata: "predicted_protein_counts" in adata.obsm),
+    "export": ("run --overwrite", None),
 }
-SUFFIXES = {"score": ".csv", "benchmark init": ".toml", "report": ".html"}
+SUFFIXES = {"score": ".csv", "benchmark init": ".toml", "report": ".html", "export": ".pt2"}
 
 
 @pytest.mark.parametrize("command", FILES)
@@ -106,6 +117,57 @@ def test_a_command_that_writes_a_file(server, made, tmp_path, command):
         again=lambda: arguments,
         is_old=lambda: out.read_bytes() == b"old",
         is_new=is_new,
+    )
+
+
+def kill_while_a_folder_is_replaced(server, made, tmp_path, arguments, *, is_new):
+    """What stood there is a whole model until the new one is."""
+    out = tmp_path / "model"
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made / "run", out)
+
+    before = content_of(made / "run")
+    kill_everywhere(
+        server,
+        tmp_path,
+        begin,
+        [*arguments, "--out", out, "--overwrite"],
+        again=lambda: [*arguments, "--out", out, "--overwrite"],
+        is_old=lambda: list(content_of(out).values()) == list(before.values()),
+        is_new=lambda: is_new(load(out)),
+    )
+
+
+def test_an_import(server, made, tmp_path):
+    stacks = {"encoder": (30, 8, 4), "decoder.0": (4, 8, 30)}
+    state = {
+        f"{name}.{3 * place}.{part}": torch.zeros(shape)
+        for name, widths in stacks.items()
+        for place, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+        for part, shape in (("weight", (n_out, n_in)), ("bias", (n_out,)))
+    }
+    torch.save(state, made / "a.ckpt")
+    pd.DataFrame({"feature_name": [f"G{place}" for place in range(30)]}).to_csv(made / "var.csv", index=False)
+    arguments = ["import-checkpoint", made / "a.ckpt", "--genes", made / "var.csv"]
+    kill_while_a_folder_is_replaced(
+        server, made, tmp_path, arguments, is_new=lambda model: "imported" in model.manifest
+    )
+
+
+def test_a_pull(server, made, hub, tmp_path):
+    selfcell.push(made / "run", "lab/blood", license_id="mit")
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(made / "hub"),
+        "HF_TOKEN": hub.token,
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    with_hub = SimpleNamespace(run=functools.partial(server.run, environment=environment))
+    kill_while_a_folder_is_replaced(
+        with_hub, made, tmp_path, ["pull", "lab/blood"], is_new=lambda model: "command" not in model.manifest
     )
 
 

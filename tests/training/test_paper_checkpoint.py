@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tomli_w
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import selfcell
+from selfcell.benchmark.run import run_benchmark
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
+from selfcell.downstream import REGIMES
 from selfcell.downstream.decoding import decoder_settings, expected_expression, has_decoder, load_autoencoder
 from selfcell.downstream.embed import embed_counts
 from selfcell.downstream.type_classifier import classifier_head
@@ -651,3 +655,56 @@ def test_an_imported_model_is_used_like_any_other(released, adata, tmp_path):
     selfcell.report(tmp_path / "judged")
     with pytest.raises(InputError, match="was imported from a checkpoint, which has no curves to draw"):
         selfcell.report(model.path)
+
+
+def test_a_plan_judges_an_imported_model_in_every_regime(released, adata, tmp_path):
+    adata.var_names = SYMBOLS
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    checkpoint = released("masked_autoencoder")
+    imported = checkpoint.imported()
+    plan = {
+        "name": "imported",
+        "seeds": {"pretraining": [0], "finetuning": [0]},
+        "cells": {"made": {"source": "cells.h5ad", "label": "cell_type", "donor": "donor"}},
+        "models": {"masks": {"source": "model"}},
+        "targets": {
+            "types": {
+                "title": "Types",
+                "cells": "made",
+                "regimes": sorted(REGIMES),
+                "baselines": [],
+                "budgets": [{"max_epochs": 1}],
+            }
+        },
+    }
+    (tmp_path / "plan.toml").write_text(tomli_w.dumps(plan))
+    scores = run_benchmark(
+        tmp_path / "plan.toml", out=tmp_path / "bench", workplace=Workplace(jobs=1, show_progress=False)
+    )
+    judged = scores[scores["metric"] == "macro_f1"]
+    assert set(judged["method"]) == set(REGIMES) and judged["value"].notna().all() and judged["error"].isna().all()
+    assert set(judged["encoder"]) == {"masks"} and set(judged["pretext"]) == {"masked_autoencoder"}
+    (study,) = (tmp_path / "bench").glob("studies/*/*/study.json")
+    about = json.loads(study.read_text())
+    assert about["has_seen"] is None and about["weights"] == [imported.weights_digest]
+
+
+def test_a_classifier_is_fine_tuned_further_and_no_plan_judges_it(released, adata, tmp_path):
+    adata.var_names = SYMBOLS
+    model = released("classifier").imported()
+    quick = {"training": {"max_epochs": 1, "device": "cpu"}}
+    typed = selfcell.finetune(
+        model, adata, label_key="cell_type", out=tmp_path / "typed", settings=quick, show_progress=False
+    )
+    assert set(typed.labels) == set(adata.obs["cell_type"]) and typed.encoder.settings == model.encoder.settings
+    assert typed.manifest["start"] == str(model.path) and typed.weights_digest != model.weights_digest
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    plan = {
+        "name": "imported",
+        "cells": {"made": {"source": "cells.h5ad", "label": "cell_type", "donor": "donor"}},
+        "models": {"typed": {"source": "model"}},
+        "targets": {"types": {"title": "Types", "cells": "made"}},
+    }
+    (tmp_path / "plan.toml").write_text(tomli_w.dumps(plan))
+    with pytest.raises(InputError, match=r"\[models\.typed\].*was fine-tuned.* Evaluate the pre-trained checkpoint"):
+        run_benchmark(tmp_path / "plan.toml", out=tmp_path / "bench", workplace=Workplace(jobs=1, show_progress=False))

@@ -80,9 +80,10 @@ def check_models(models: Sequence[TrainedModel], *, crossed: bool) -> None:
 def _refuse_fine_tuned(model: TrainedModel) -> None:
     """Refuse a model that has learned from labels, or from another truth."""
     if model.manifest["kind"] != "pretrained":
+        began = "checkpoint" if "imported" in model.manifest else "run"
         raise InputError(
             f"{model.path} was fine-tuned for {model.manifest['task']}, perhaps on the test cells. Evaluate the "
-            "pre-trained run that it began from."
+            f"pre-trained {began} that it began from."
         )
 
 
