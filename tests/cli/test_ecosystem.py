@@ -60,3 +60,17 @@ def test_copies_and_donors_can_be_left_out(run, census, tmp_path):
     )  # fmt: skip
     assert code == 0 and "Donors are those of obs['donor_id']" in errors and "not primary data" in errors
     assert json.loads((tmp_path / "typed" / "split.json").read_text())["unit"] == "donor_id"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_scvi_trains_on_a_file_that_embed_wrote(run, adata, model, tmp_path):
+    scvi = pytest.importorskip("scvi")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert run("embed", model.path, tmp_path / "cells.h5ad", "--out", tmp_path / "embedded.h5ad")[0] == 0
+    read = anndata.read_h5ad(tmp_path / "embedded.h5ad")
+    assert (adata.X != read.X).nnz == 0 and "X_selfcell" in read.obsm
+    scvi.model.SCVI.setup_anndata(read, batch_key="batch")
+    trained = scvi.model.SCVI(read, n_hidden=8, n_latent=4)
+    trained.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False)
+    assert trained.get_latent_representation().shape == (read.n_obs, 4)
