@@ -131,7 +131,9 @@ def test_the_paper_s_plan_is_one_and_has_as_many_trainings_as_its_page_says(tmp_
 def test_the_script_for_slurm_stops_before_the_time_is_up_and_goes_on(tmp_path):
     scripts = [block.code for block in pages.blocks_of(pages.PAGES["clusters"]) if block.language == "bash"]
     script = tmp_path / "pretrain.sbatch"
-    script.write_text(scripts[0].replace("pretrain atlas ", "pretrain cells.h5ad "))
+    activate = "source ~/selfcell/.venv/bin/activate\n"
+    assert all(activate in script for script in scripts)
+    script.write_text(scripts[0].replace("pretrain atlas ", "pretrain cells.h5ad ").replace(activate, ""))
     simulate_cells(n_cells=3000, n_genes=60, seed=0).write_h5ad(tmp_path / "cells.h5ad")
     (tmp_path / "large.toml").write_text(
         '[data]\ndonor_key = "donor"\n[training]\nmax_epochs = 100000\npatience = 0\ncheckpoint_minutes = 0.001\n'
