@@ -110,6 +110,11 @@ CELLS = PLAN["cells"]["made"]
             "devices and nodes must be 1",
         ),
         ({"cells": {"made": {"source": "made.h5ad"}}}, r"must name the column of types: label"),
+        (
+            {"corpora": {"a": {"cells": "made", "settings": {"training": {"seed": 7}}}}},
+            r"on a: training\.seed has no place .*\[seeds\] pretraining",
+        ),
+        ({"encoders": {"a": {"grid": {"training.seed": [1, 2]}}}}, r"Pre-training a, seed 1 on made: training\.seed"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_with_its_place(tmp_path, changes, message):

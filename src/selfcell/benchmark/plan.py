@@ -217,8 +217,10 @@ def planned_encoders(plan: Plan) -> list[PlannedEncoder | GivenEncoder]:
     found: list[PlannedEncoder | GivenEncoder] = []
     for corpus_name, corpus in plan.corpora.items():
         for name, settings in _encoders_with_grids(plan):
+            merged = _merged(corpus, settings)
+            _refuse_seed(merged, name, corpus_name)
             try:
-                found.append(PlannedEncoder(corpus_name, name, build(PretrainSettings, _merged(corpus, settings))))
+                found.append(PlannedEncoder(corpus_name, name, build(PretrainSettings, merged)))
             except InputError as error:
                 raise InputError(f"Pre-training {name} on {corpus_name}: {error}") from error
     for name, model in plan.models.items():
@@ -267,6 +269,15 @@ def _with_addresses(settings: dict[str, Any], chosen: Mapping[str, Any], name: s
 def _merged(corpus: CorpusSettings, encoder: Mapping[str, Any]) -> dict[str, Any]:
     begin = preset(corpus.preset) if corpus.preset is not None else {}
     return _over(_over(begin, corpus.settings), encoder)
+
+
+def _refuse_seed(settings: Mapping[str, Any], encoder: str, corpus: str) -> None:
+    training = settings.get("training")
+    if isinstance(training, Mapping) and "seed" in training:
+        raise InputError(
+            f"Pre-training {encoder} on {corpus}: training.seed has no place in settings or a grid, as each encoder is "
+            "trained with every seed of [seeds] pretraining. Name the seeds there."
+        )
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
