@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from selfcell.benchmark.saturation import enough_from
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.benchmark.summaries import between, estimates
+from selfcell.core.errors import InputError
 
 HEADLINES = {"types": "macro_f1"}
 
@@ -72,6 +73,23 @@ def test_enough_is_where_nothing_larger_leaves_room_for_a_gain(pairs):
 def test_what_is_not_known_is_not_enough():
     assert enough_from([10, 20], [np.nan, 0.0]) == 20
     assert enough_from([10, 20], [0.0, np.nan]) is None
+
+
+def test_what_was_judged_on_different_cells_is_not_compared_which_is_said(tables, caplog):
+    scores, draws = tables
+    scores["test_cells"] = np.where((scores["corpus"] == "small") & (scores["encoder"] == "byol"), "cb", "ca")
+    found = between("corpus", scores, draws, HEADLINES)
+    assert found["encoder"].tolist() == ["masked"] and set(between("encoder", scores, draws, HEADLINES)["corpus"]) == {
+        "large"
+    }
+    assert "types: small and large were judged on different cells" in caplog.text
+    both = scores[(scores["encoder"] == "byol") & (scores["method"] == "zero_shot")]
+    stack = ScoreStack(both.assign(method=both["corpus"]), draws, "macro_f1")
+    with pytest.raises(InputError, match="small and large were judged on different cells"):
+        stack.compare("small", "large", "all donors")
+    # Tables of before say nothing of it.
+    scores["test_cells"] = scores["test_cells"].where(scores["corpus"] == "small")
+    assert len(between("corpus", scores, draws, HEADLINES)) == 2
 
 
 def test_encoders_without_a_seed_in_common_are_not_compared_and_end_nothing(tables):

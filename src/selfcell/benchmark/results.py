@@ -49,6 +49,7 @@ SCORE_COLUMNS = (
     "n_cells",
     "n_classes",
     "n_units",
+    "test_cells",
     "pretext",
     "pretext_settings",
     "pretrain_seed",
@@ -61,7 +62,8 @@ SCORE_COLUMNS = (
 )
 """Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
 ``n_cells``, ``n_classes`` and ``n_units`` (donors, or blocks
-of cells that stand for them) are those of the test truth; ``peak_memory_mb`` is that of the process so far.
+of cells that stand for them) are those of the test truth, and ``test_cells`` is a hash of which cells and donors these
+are: scores on others are not paired. ``peak_memory_mb`` is that of the process so far.
 What does not depend on the pre-training, or on a seed, is run once: its trials have the same ``work_id``.
 A trial that failed is one row with its ``error`` and without a ``value``."""
 
@@ -160,7 +162,7 @@ def read_results(folder: Path) -> StudyResults:
             "`selfcell demo`."
         )
     about = _read_about(file)
-    text = dict.fromkeys(("trial_id", "work_id", *NAMES), str)
+    text = dict.fromkeys(("trial_id", "work_id", "test_cells", *NAMES), str)
     tables = {
         name: read_table(folder / file, dtype=text, keep_default_na=False, na_values=[""])
         for name, file in (

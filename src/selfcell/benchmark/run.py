@@ -169,7 +169,7 @@ def _results_of(
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
     folder = _folder(benchmark, planned)
     study = benchmark.study(planned, models)
-    identity = trial_id(trials=[study.work_id(trial) for trial in study.trials])
+    identity = trial_id(trials=[study.work_id(trial) for trial in study.trials], test_cells=study.test_cells)
     if (folder / "study.json").exists() and not study.missing(benchmark.store):
         results = read_results(folder)
         if results.about.get("identity") == identity:

@@ -78,18 +78,39 @@ class Stack(abc.ABC):
     def has(self, method: str, budget: str) -> bool:
         """Tell whether a method was run at a budget."""
 
+    @abc.abstractmethod
+    def judged_on(self, method: str, budget: str) -> frozenset[str]:
+        """Give the hashes of the cells that a method was judged on; none where they are not known."""
+
+    def are_of_other_cells(self, method: str, against: str, budget: str) -> bool:
+        """Tell whether two methods are known to be judged on different cells, so that their scores are no pairs."""
+        if not (self.has(method, budget) and self.has(against, budget)):
+            return False
+        one, other = self.judged_on(method, budget), self.judged_on(against, budget)
+        return bool(one) and bool(other) and one != other
+
     def estimate(self, method: str, budget: str) -> Estimate:
         """Estimate the score of one method."""
         return within(estimate_of(self.draws(method, budget).without_copies()), self.bounds)
 
     def can_compare(self, method: str, against: str, budget: str) -> bool:
-        """Tell whether two methods were run at a budget with a pair of seeds in common."""
+        """Tell whether two methods were run at a budget, on the same test cells, with a pair of seeds in common."""
         if not (self.has(method, budget) and self.has(against, budget)):
+            return False
+        if self.are_of_other_cells(method, against, budget):
             return False
         return not set(self.draws(method, budget).seeds).isdisjoint(self.draws(against, budget).seeds)
 
     def compare(self, method: str, against: str, budget: str) -> Comparison:
-        """Compare two methods on the same seeds and donors."""
+        """Compare two methods on the same seeds and donors.
+
+        Raises
+        ------
+        InputError
+            If they have no pair of seeds in common, or were judged on different cells.
+        """
+        if self.are_of_other_cells(method, against, budget):
+            raise InputError(f"{method} and {against} were judged on different cells, so they cannot be compared.")
         one, other = self.draws(method, budget), self.draws(against, budget)
         pairs = [pair for pair in one.seeds if pair in other.seeds]
         if not pairs:
@@ -148,6 +169,10 @@ class ConfusionStack(Stack):
         """Tell whether a method was run at a budget."""
         return (method, budget) in self._parts
 
+    def judged_on(self, method: str, budget: str) -> frozenset[str]:  # noqa: ARG002
+        """Give nothing: a table of confusion is of one study, whose methods are judged on the same cells."""
+        return frozenset()
+
     def draws(self, method: str, budget: str, *, among: Seeds | None = None) -> Draws:
         """Give the macro F1 of each pair of seeds, and of each draw of donors."""
         everyone = _seed_pairs(self._parts[method, budget])
@@ -205,6 +230,11 @@ class ScoreStack(Stack):
     def has(self, method: str, budget: str) -> bool:
         """Tell whether a method was run at a budget."""
         return (method, budget) in self._parts
+
+    def judged_on(self, method: str, budget: str) -> frozenset[str]:
+        """Give the hashes of the cells that a method was judged on; none in tables of before they were kept."""
+        part = self._parts[method, budget]
+        return frozenset(part["test_cells"].dropna().astype(str)) if "test_cells" in part else frozenset()
 
     def draws(self, method: str, budget: str, *, among: Seeds | None = None) -> Draws:
         """Give the score of each pair of seeds, and of each draw of donors."""

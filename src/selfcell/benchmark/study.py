@@ -24,7 +24,7 @@ from selfcell.benchmark.records import Record, feature_means, in_tables
 from selfcell.benchmark.results import StudyResults, trial_id
 from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
-from selfcell.benchmark.study_split import choose_split, draw_labelled, warn_of_few_labelled
+from selfcell.benchmark.study_split import choose_split, draw_labelled, id_of_test_cells, warn_of_few_labelled
 from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, run_trials
 from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
@@ -252,6 +252,7 @@ class Study:
             "n_cells": len(self.split.test),
             **self.task.facts(self.split.test),
             "n_units": len(self._units.names),
+            "test_cells": self.test_cells,
             "pretext": model.manifest.get("pretext"),
             "pretext_settings": json.dumps(model.manifest.get("pretext_settings")),
         }
@@ -259,6 +260,11 @@ class Study:
         facts["work_id"] = work
         facts["trial_id"] = trial_id(work=work, pretrain_seed=model.manifest["seed"], finetune_seed=trial.seed)
         return Record.of(outcome, facts, headline=self.task.headline)
+
+    @functools.cached_property
+    def test_cells(self) -> str:
+        """A hash of the cells that are judged on, and of their donors."""
+        return id_of_test_cells(self.cells, self.split.test, self.donors)
 
     @functools.cached_property
     def _units(self) -> TestUnits:

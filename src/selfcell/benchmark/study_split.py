@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.cell_hashes import CellHashes
@@ -93,6 +94,16 @@ def _as_set_aside(plan: StudyPlan, cells: Cells, model: TrainedModel, donors: pd
         return Split(np.flatnonzero(~is_test), np.array([], dtype=np.int64), np.flatnonzero(is_test), unit="cell")
     split = split_from_json(with_all_training_donors(saved), len(cells), donors)
     return split if len(split.test) else None
+
+
+def id_of_test_cells(cells: Cells, test: np.ndarray, donors: pd.Series | None) -> str:
+    """Give a short hash of which cells are judged on, and of the donors that are drawn for intervals.
+
+    Scores are paired, donor by donor, where this is the same.
+    """
+    which = [test, cells.obs.index[test].astype(str), *([] if donors is None else [donors.iloc[test]])]
+    # A letter first, as in the ids of trials: readers of CSV take some hex digits for a number.
+    return f"c{digest_of(np.array([digest_of(part) for part in which]))[:12]}"
 
 
 def draw_labelled(budget: LabelBudget, trainable: np.ndarray, donors: pd.Series | None, *, seed: int) -> np.ndarray:

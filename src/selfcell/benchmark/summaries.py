@@ -1,5 +1,6 @@
 """Means with intervals of a benchmark: of every method, and between encoders or corpora that a target was asked of."""
 
+import logging
 from collections.abc import Mapping
 from typing import Literal
 
@@ -7,6 +8,8 @@ import pandas as pd
 
 from selfcell.benchmark.statistics import ScoreStack
 from selfcell.benchmark.verdicts import ONE, holm
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Of a benchmark's tables, in ``benchmark.json``."""
@@ -80,7 +83,8 @@ def between(
 ) -> pd.DataFrame:
     """Compare the encoders (or corpora) that a target was asked of with the first of them, in each regime.
 
-    Differences are taken within each pair of seeds and draw of test donors, as those between methods are.
+    Differences are taken within each pair of seeds and draw of test donors, as those between methods are. What was
+    judged on different cells is not compared, which is logged.
 
     Parameters
     ----------
@@ -101,19 +105,28 @@ def between(
         names = list(dict.fromkeys(part[varied]))
         if len(names) < 2:
             continue
-        metric = headlines[which[0]]
+        metric, apart = headlines[which[0]], set[str]()
         draws = resamples[(resamples[same] == list(which)).all(axis=1)]
         for method, of_method in part[part["metric"] == metric].groupby("method", sort=False):
             stack = ScoreStack(*_with_method(of_method, draws, varied), metric)
             told = {**dict(zip(same, which, strict=True)), "varied": varied, "against": names[0], "method": method}
             for budget in stack.budgets:
                 # Models that were trained elsewhere may share no seed, by which scores are paired.
+                apart |= {name for name in names[1:] if stack.are_of_other_cells(name, names[0], budget)}
                 for name in (name for name in names[1:] if stack.can_compare(name, names[0], budget)):
                     comparison = stack.compare(name, names[0], budget)
                     difference = comparison.difference
                     row = {**told, varied: name, "budget": budget, "metric": metric, "difference": difference.mean}
                     row |= {"low": difference.low, "high": difference.high, "p_value": difference.p_value}
                     rows.append({**row, "finding": comparison.finding})
+        for name in sorted(apart):
+            logger.warning(
+                "%s: %s and %s were judged on different cells, as each was pre-trained with others set aside, and are "
+                "not compared. Name the cells to judge on (test_where, query).",
+                which[0],
+                name,
+                names[0],
+            )
     table = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
     for _, of_method in table.groupby("method"):
         table.loc[of_method.index, "p_holm"] = holm(of_method["p_value"].to_numpy(dtype=float))
