@@ -407,20 +407,48 @@ def test_models_that_are_trained_already_are_judged_beside_others(folder, here):
         ({"task": "cross_modality"}, r"\[targets.asked\]"),
         ({"task": "reconstruction", "encoders": ["twins"]}, r"\[targets.asked\]: twins on made will have no decoder"),
         ({"test_where": "donor == 'nobody'"}, r"\[targets.asked\]: test_where = .* holds for none of the cells"),
-        ({"budgets": [{"donors": 50}]}, r"\[targets.asked\]: 50 labelled donors are asked for, but there are"),
+        # Of six donors two are set aside by pre-training.
+        (
+            {"budgets": [{"donors": 5}]},
+            r"\[targets.asked\]: 5 labelled donors are asked for, but there are [34] beside",
+        ),
+        (
+            {"test_fraction": 0.5},
+            r"\[targets.asked\]: test_fraction is for cells of which pre-training sets none aside",
+        ),
+        ({"baselines": ["obsm:X_other"]}, r"\[targets.asked\]: There is no obsm\['X_other'\]"),
+        ({"query": "again"}, r"\[targets.asked\]: 240 of the 240 cells of again are in made too"),
+        (
+            {"task": "cross_modality", "settings": {"target": "proteins"}, "cells": "measured", "query": "made"},
+            r"\[targets.asked\]: made: There is no obsm\['proteins'\]",
+        ),
+        ({"corpora": ["made", "more"]}, r"mae on made and mae on more would be judged on different cells"),
+        ({"corpora": ["none"]}, r"\[corpora.none\]: The query .* selects none"),
         ({"cells": "bare", "budgets": [{"donors": 1}]}, r"\[targets.asked\]: budgets count donors"),
     ],
 )
 def test_targets_that_cannot_be_asked_are_refused_before_any_training(folder, here, target, message):
-    cells = {**PLAN["cells"], "bare": {"source": "made.h5ad", "label": "cell_type"}}
+    measured = simulate_cells(n_cells=60, n_genes=60, n_types=3, n_donors=6, seed=1)
+    measured.obsm["proteins"] = np.arange(180.0).reshape(60, 3)
+    measured.write_h5ad(folder / "measured.h5ad")
+    cells = {**PLAN["cells"], "bare": {"source": "made.h5ad", "label": "cell_type"}, "again": PLAN["cells"]["made"]}
+    cells["measured"] = {"source": "measured.h5ad", "donor": "donor"}
     encoders = {"mae": {}, "twins": {"settings": {"pretext": {"name": "barlow_twins"}}}}
-    plan = written(folder, cells=cells, encoders=encoders, targets={"asked": {"cells": "made", **target}})
+    corpora = {
+        "made": PLAN["corpora"]["made"],
+        "more": {"cells": "made", "settings": {"data": {"donor_key": "donor", "test_fraction": 0.6}}},
+        "none": {"cells": "made", "settings": {"data": {"where": "donor == 'nobody'"}}},
+    }
+    asked = {"asked": {"cells": "made", "corpora": ["made"], **target}}
+    plan = written(folder, cells=cells, corpora=corpora, encoders=encoders, targets=asked)
     with pytest.raises(InputError, match=message):
         run_benchmark(plan, out=folder / "out", workplace=QUIET)
     assert not (folder / "out" / "runs").exists()
 
 
-def test_a_target_that_turns_out_to_be_impossible_is_a_row_and_the_others_are_asked(folder, here, caplog):
+def test_a_target_that_turns_out_to_be_impossible_is_a_row_and_the_others_are_asked(folder, here, caplog, monkeypatch):
+    # As if it could not be told before.
+    monkeypatch.setattr(Benchmark, "check_targets", lambda _: None)
     targets = {"types": {**PLAN["targets"]["types"], "regimes": ["zero_shot"]}}
     # Pre-training has set donors aside, so that no share of them can be chosen.
     targets = {"twice": {**targets["types"], "test_fraction": 0.5}, **targets}

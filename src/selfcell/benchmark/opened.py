@@ -1,9 +1,11 @@
 """A benchmark that is about to be run: its plan, its cells, its folder; refused where they do not go together."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfcell.benchmark.foreseen import foresee_run
 from selfcell.benchmark.given_models import GivenModel, beside, check_models
 from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.plan import Plan, planned_encoders, planned_studies, read_plan
@@ -12,13 +14,16 @@ from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStud
 from selfcell.benchmark.pretrainings import Pretraining
 from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
 from selfcell.benchmark.study import Study
+from selfcell.benchmark.study_split import Run
 from selfcell.benchmark.target_checks import check_target
+from selfcell.benchmark.trials import unsaid
 from selfcell.core.atomic import write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.reading import read_json
 from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
+from selfcell.training.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -122,11 +127,25 @@ class Benchmark:
         InputError
             With the name of the target.
         """
-        for planned in self.studies():
-            target = self.plan.targets[planned.target]
-            cells = labelled_cells(self.cells.some(target.cells, target.n_cells), planned.plan.label_key)
-            with speaking_of(f"[targets.{planned.target}]"):
-                check_target(planned, cells)
+        # What is said of cells meanwhile is said again when they are used.
+        with unsaid():
+            encoders = dict.fromkeys(study.encoder for study in self.studies())
+            split_of = functools.cache(self._foreseen)
+            foreseen = {
+                one: self._given(one) if isinstance(one, GivenEncoder) else split_of(one.corpus, one.settings.data)
+                for one in encoders
+            }
+            for name in self.targets:
+                studies = [study for study in self.studies() if study.target == name]
+                with speaking_of(f"[targets.{name}]"):
+                    check_target(studies, *self._cells_of(studies[0]), foreseen)
+
+    def _foreseen(self, corpus: str, data: DataSettings) -> Sequence[Run]:
+        with speaking_of(f"[corpora.{corpus}]"):
+            return [foresee_run(data, self.corpus_cells(corpus))]
+
+    def _given(self, encoder: GivenEncoder) -> Sequence[Run]:
+        return [model for one in self._runs_of(encoder) if isinstance(model := one.result(), TrainedModel)]
 
     def check_models(self) -> None:
         """Load the models that are trained already, and refuse those that cannot be judged, before hours are spent.
@@ -158,16 +177,22 @@ class Benchmark:
 
     def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
         """Make the study of a target for the encoders that were trained."""
-        target = self.plan.targets[planned.target]
         kept_in = self.out / "networks"
-        cells = labelled_cells(self.cells.some(target.cells, target.n_cells), planned.plan.label_key)
-        if target.query is None:
+        cells, query = self._cells_of(planned)
+        if query is None:
             return Study(planned.plan, cells, models, kept_in=kept_in)
-        query_label_key = None if planned.plan.label_key is None else self.plan.cells[target.query].label
-        query = labelled_cells(self.cells[target.query], query_label_key)
-        query = with_label_renamed(query, planned.plan.label_key, query_label_key)
         joined, split, seen, measured = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
         return Study(planned.plan, joined, models, split=split, seen=seen, measured=measured, kept_in=kept_in)
+
+    def _cells_of(self, planned: PlannedStudy) -> tuple[Cells, Cells | None]:
+        """Give the cells of a target, and those of its query, with what their label is called in the former."""
+        target, label_key = self.plan.targets[planned.target], planned.plan.label_key
+        cells = labelled_cells(self.cells.some(target.cells, target.n_cells), label_key)
+        if target.query is None:
+            return cells, None
+        query_label_key = None if label_key is None else self.plan.cells[target.query].label
+        query = labelled_cells(self.cells[target.query], query_label_key)
+        return cells, with_label_renamed(query, label_key, query_label_key)
 
     def claim(self, plan: Path, fingerprints: dict[str, str]) -> None:
         """Write what the folder is of: the plan, and the hashes of the cells."""

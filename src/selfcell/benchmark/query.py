@@ -13,6 +13,7 @@ from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.benchmark.study_split import CHANCE
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.data.cell_hashes import CellHashes
+from selfcell.data.genes import GeneTable
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
@@ -101,19 +102,35 @@ def joined_for_judging(
     InputError
         If genes or columns do not match, the query has cells of the reference, or either lacks what the task predicts.
     """
-    parts = [
-        _ready_to_join(part, which, plan, models[0], allow_low_overlap=allow_low_overlap)
-        for which, part in (("reference", cells), ("query", query))
-    ]
-    _refuse_common_cells(*parts)
+    parts = _ready_to_join(cells, query, plan, models[0].genes, allow_low_overlap=allow_low_overlap)
     # The columns of donors are renamed in what is joined.
     as_they_are = dataclasses.replace(parts[1], obs=query.obs)
     seen = what_was_seen(models, as_they_are, np.arange(len(query)), other_set=True)
+    joined, split = _joined(*parts, plan)
+    return Joined(joined, split, seen, _measured(*parts))
+
+
+def joined_cells(
+    cells: Cells, query: Cells, plan: StudyPlan, genes: GeneTable, *, allow_low_overlap: bool
+) -> tuple[Cells, Split]:
+    """Put the cells of a query behind those to learn from, on the genes of a model; see :func:`joined_for_judging`."""
+    return _joined(*_ready_to_join(cells, query, plan, genes, allow_low_overlap=allow_low_overlap), plan)
+
+
+def _ready_to_join(
+    cells: Cells, query: Cells, plan: StudyPlan, genes: GeneTable, *, allow_low_overlap: bool
+) -> tuple[Cells, Cells]:
+    reference = _part(cells, "reference", plan, genes, allow_low_overlap=allow_low_overlap)
+    other = _part(query, "query", plan, genes, allow_low_overlap=allow_low_overlap)
+    _refuse_common_cells(reference, other)
+    return reference, other
+
+
+def _joined(cells: Cells, query: Cells, plan: StudyPlan) -> tuple[Cells, Split]:
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
     task, settings = DOWNSTREAM_TASKS[plan.task], plan.task_settings
-    joined = join_cells(*parts, names_keys=task.names_keys(settings), needed=task.obsm_keys(settings))
-    split = Split(train, np.array([], dtype=np.int64), test, unit="data set")
-    return Joined(joined, split, seen, _measured(*parts))
+    joined = join_cells(cells, query, names_keys=task.names_keys(settings), needed=task.obsm_keys(settings))
+    return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set")
 
 
 def _measured(cells: Cells, query: Cells) -> np.ndarray | None:
@@ -147,7 +164,7 @@ def _refuse_common_cells(cells: Cells, query: Cells) -> None:
         )
 
 
-def _ready_to_join(cells: Cells, which: str, plan: StudyPlan, model: TrainedModel, *, allow_low_overlap: bool) -> Cells:
+def _part(cells: Cells, which: str, plan: StudyPlan, genes: GeneTable, *, allow_low_overlap: bool) -> Cells:
     """Align the cells to the model, and keep of ``obs`` what the plan names."""
     table = {}
     with speaking_of(cells.origin):
@@ -162,5 +179,5 @@ def _ready_to_join(cells: Cells, which: str, plan: StudyPlan, model: TrainedMode
                 continue
             column = obs_column(cells.obs, key, role=role, missing="own category" if role == "batch" else "refuse")
             table[key] = column.to_numpy() if role == "label" else (f"{which} " + column).to_numpy()
-        aligned = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
+        aligned = cells.aligned_to(genes, allow_low_overlap=allow_low_overlap)
     return dataclasses.replace(aligned, obs=pd.DataFrame(table, index=cells.obs.index.astype(str)))

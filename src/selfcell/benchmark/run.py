@@ -90,8 +90,8 @@ def run_benchmark(
     benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
-    benchmark.check_targets()
     benchmark.check_models()
+    benchmark.check_targets()
     benchmark.claim(Path(plan), fingerprints)
     runs, every = benchmark.runs(), benchmark.pretrainings()
     if retry_failed:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.cell_hashes import CellHashes
+from selfcell.data.genes import GeneTable
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json, with_all_training_donors
+from selfcell.training.known_cells import KnownCells
 from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,21 @@ FEW_LABELLED = 30
 """Labelled cells under which a budget is warned of."""
 
 
-def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], donors: pd.Series | None) -> Split:
+class RunSplit(NamedTuple):
+    """What a run of pre-training will set aside, as its model will tell."""
+
+    split: dict[str, Any]
+    """What ``split.json`` will hold."""
+    known_cells: KnownCells | None
+    """Where it is split by cell."""
+    genes: GeneTable
+    """Of the corpus: the run may take the most variable ones alone."""
+
+
+Run: TypeAlias = TrainedModel | RunSplit
+
+
+def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[Run], donors: pd.Series | None) -> Split:
     """Take the cells to judge on from the plan, or else those that the models' runs set aside, or else draw some.
 
     Parameters
@@ -49,7 +66,7 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
     saved = [model.split for model in models if model.split is not None]
     if any(other != saved[0] for other in saved[1:]):
         raise InputError("The models were pre-trained on different splits, so they cannot be judged on the same cells.")
-    split = _as_set_aside(plan, cells, models[0], donors)
+    split = as_set_aside(plan, cells, models[0], donors)
     if split is None:
         test_fraction = TEST_FRACTION if plan.test_fraction is None else plan.test_fraction
         return split_cells(len(cells), donors, validation_fraction=0.0, test_fraction=test_fraction, seed=0)
@@ -62,7 +79,7 @@ def choose_split(plan: StudyPlan, cells: Cells, models: Sequence[TrainedModel], 
     return split
 
 
-def set_aside_one_by_one(cells: Cells, model: TrainedModel) -> np.ndarray | None:
+def set_aside_one_by_one(cells: Cells, model: Run) -> np.ndarray | None:
     """Find the cells that a run without donors set aside, wherever they are now.
 
     Parameters
@@ -82,7 +99,7 @@ def set_aside_one_by_one(cells: Cells, model: TrainedModel) -> np.ndarray | None
     return found if CHANCE < found.mean() < 1 else None
 
 
-def _as_set_aside(plan: StudyPlan, cells: Cells, model: TrainedModel, donors: pd.Series | None) -> Split | None:
+def as_set_aside(plan: StudyPlan, cells: Cells, model: Run, donors: pd.Series | None) -> Split | None:
     """Judge on the cells or donors that a run set aside; None where it set none of these aside."""
     saved = model.split
     if saved is None or saved["unit"] != (plan.donor_key or "cell"):

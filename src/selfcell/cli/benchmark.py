@@ -142,8 +142,8 @@ def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workp
 
     benchmark = Benchmark.open(plan, out, only=only)
     benchmark.check_cells()
-    benchmark.check_targets()
     benchmark.check_models()
+    benchmark.check_targets()
     found = estimate(benchmark, workplace)
     table = Table("what", "runs", "done", "takes", title=benchmark.plan.title or benchmark.plan.name)
     for row in found.table.itertuples():
