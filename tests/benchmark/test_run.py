@@ -286,6 +286,69 @@ def test_changed_cells_are_refused_with_their_name_and_those_of_other_plans_too(
     assert tomllib.loads((folder / "out" / "plan.toml").read_text())["name"] == "small"
 
 
+def test_a_change_of_anything_that_the_plan_reads_is_refused_and_said(folder, here):
+    made = anndata.read_h5ad(folder / "made.h5ad")
+    made.obs["kept"], made.obs["late"], made.obs["other"] = "yes", made.obs["donor"] == "donor 1", "a"
+    made.obsm["proteins"] = np.arange(720.0).reshape(240, 3)
+    made.write_h5ad(folder / "made.h5ad")
+    settings = {**PLAN["corpora"]["made"]["settings"], "data": {"donor_key": "donor", "where": "kept == 'yes'"}}
+    corpora = {"made": {"cells": "made", "settings": settings}}
+    targets = {
+        "types": {**PLAN["targets"]["types"], "test_where": "late"},
+        "proteins": {"cells": "made", "task": "cross_modality", "settings": {"target": "proteins"}},
+    }
+    plan = written(folder, encoders={"mae": {}}, corpora=corpora, targets=targets)
+
+    def check():
+        benchmark = Benchmark.open(plan, folder / "out")
+        benchmark.claim(plan, benchmark.check_cells())
+        return benchmark.pretrainings()[0].run_id
+
+    def change(what, value):
+        changed = made.copy()
+        if what == "proteins":
+            changed.obsm[what] = value
+        elif what == "counts":
+            changed.X = changed.X * 2
+        else:
+            changed.obs[what] = value
+        changed.write_h5ad(folder / "made.h5ad")
+
+    run_id = check()
+    for what, value, said in (
+        ("kept", np.where(np.arange(240) > 3, "yes", "no"), r"obs\['kept'\]"),
+        ("late", made.obs["donor"] == "donor 2", r"obs\['late'\]"),
+        ("proteins", np.ones((240, 3)), r"obsm\['proteins'\]"),
+        ("counts", None, "counts"),
+    ):
+        change(what, value)
+        with pytest.raises(InputError, match=rf"What changed, .* is made: {said}\. Put back"):
+            check()
+    change("other", "b")
+    assert check() == run_id
+    # A folder of before has one hash of each set of cells.
+    file = folder / "out" / "cells.json"
+    before = Benchmark.open(plan, folder / "out").cells.fingerprint_of_before("made")
+    file.write_text(json.dumps({"made": before}))
+    change("counts", None)
+    with pytest.raises(InputError, match="made: counts, genes, cell names or a column of label"):
+        check()
+    change("other", "c")
+    check()
+    assert "obs['late']" in json.loads(file.read_text())["made"]
+
+
+def test_a_label_map_is_mended_and_nothing_is_pre_trained_anew(folder, here):
+    cells = {"made": {**PLAN["cells"]["made"], "label_map": "map.csv"}}
+    plan = written(folder, encoders={"mae": {}}, cells=cells)
+    ids = []
+    for name in ("typ 1", "type 1"):
+        (folder / "map.csv").write_text(f"from,to\ntype 0,{name}\n")
+        scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+        ids.append(set(scores["work_id"]))
+    assert len(list((folder / "out" / "runs").iterdir())) == 2 and ids[0].isdisjoint(ids[1])
+
+
 def test_a_query_without_a_type_in_common_is_refused_before_any_training(folder, here):
     other = simulate_cells(n_cells=60, n_genes=60, n_types=3, n_donors=3, seed=1)
     other.obs["kind"] = "other " + other.obs.pop("cell_type").astype(str)

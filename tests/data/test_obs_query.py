@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from selfcell.core.errors import InputError
-from selfcell.data.obs_query import no_cells_message, query_mask
+from selfcell.data.obs_query import named_columns, no_cells_message, query_mask
 
 OBS = pd.DataFrame(
     {
@@ -59,3 +59,10 @@ def test_a_query_that_holds_for_no_cell_is_told_the_values():
     )
     assert no_cells_message("q", [many]).endswith("n10, n11 and others.")
     assert no_cells_message("q", [OBS.iloc[2:3][["type"]]]).endswith("type has no values.")
+
+
+def test_the_columns_that_a_query_names_are_told_from_its_values():
+    columns = ["lung", "tissue", "n genes", "is_primary", "a"]
+    assert named_columns("tissue == 'lung' and `n genes` > 5 and not is_primary", columns) == [
+        "tissue", "n genes", "is_primary"
+    ]  # fmt: skip

@@ -4,8 +4,9 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from selfcell.benchmark.opened import refuse_changed
+from selfcell.benchmark.fingerprints import refuse_changed, together
 from selfcell.benchmark.outcome_store import SUFFIX, OutcomeStore
 from selfcell.benchmark.trials import Outcome
 from selfcell.core.atomic import atomic_path, write_json, write_text
@@ -41,13 +42,13 @@ def merge_benchmarks(out: str | Path, others: Sequence[str | Path]) -> int:
     out, folders = Path(out), [Path(other) for other in others]
     known = [*([out] if (out / "plan.toml").exists() else []), *folders]
     names = {folder: _plan_name(folder) for folder in known}
-    fingerprints: dict[str, str] = {}
+    fingerprints: dict[str, Any] = {}
     for folder in known:
         if names[folder] != names[known[0]]:
             raise InputError(f"{folder} is of the plan {names[folder]!r}, not of {names[known[0]]!r}.")
         of_folder = read_json(folder / "cells.json")
         refuse_changed(fingerprints, of_folder, known[0])
-        fingerprints |= of_folder
+        fingerprints = together(fingerprints, of_folder)
     n_taken = sum(_take_over(folder, out) for folder in folders)
     write_json(out / "cells.json", fingerprints)
     if not (out / "plan.toml").exists():

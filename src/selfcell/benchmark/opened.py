@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfcell.benchmark.fingerprints import Fingerprint, refuse_changed, together
 from selfcell.benchmark.foreseen import foresee_run
 from selfcell.benchmark.given_models import GivenModel, beside, check_models
 from selfcell.benchmark.outcome_store import OutcomeStore
@@ -83,7 +84,7 @@ class Benchmark:
     def _runs_of(self, encoder: PlannedEncoder | GivenEncoder) -> list[Pretraining] | list[GivenModel]:
         if isinstance(encoder, GivenEncoder):
             return [GivenModel(encoder, beside(self.folder, source)) for source in encoder.sources]
-        fingerprint = self.cells.fingerprint(self.plan.corpora[encoder.corpus].cells)
+        fingerprint = self.cells.fingerprint_of_corpus(self.plan.corpora[encoder.corpus].cells, encoder.settings.data)
         return [Pretraining(encoder, seed, fingerprint, self.out / "runs") for seed in self.plan.seeds.pretraining]
 
     def pretrainings(self) -> list[Pretraining]:
@@ -94,12 +95,12 @@ class Benchmark:
         """Give the cells that a corpus is of, or the path of an atlas."""
         return self.cells.corpus(self.plan.corpora[corpus].cells)
 
-    def check_cells(self) -> dict[str, str]:
+    def check_cells(self) -> dict[str, Fingerprint]:
         """Read the cells of what is asked, and refuse what cannot work, before hours are spent.
 
         Returns
         -------
-        The hash of each.
+        The hashes of each.
 
         Raises
         ------
@@ -116,7 +117,10 @@ class Benchmark:
                 self._check_labels(name, target.cells, target.query)
         file = self.out / "cells.json"
         if file.exists():
-            refuse_changed(read_json(file), fingerprints, self.out)
+            before = read_json(file)
+            old = [name for name in fingerprints if isinstance(before.get(name), str)]
+            as_before = {name: self.cells.fingerprint_of_before(name) for name in old}
+            refuse_changed(before, {**fingerprints, **as_before}, self.out)
         return fingerprints
 
     def check_targets(self) -> None:
@@ -194,11 +198,11 @@ class Benchmark:
         query = labelled_cells(self.cells[target.query], query_label_key)
         return cells, with_label_renamed(query, label_key, query_label_key)
 
-    def claim(self, plan: Path, fingerprints: dict[str, str]) -> None:
+    def claim(self, plan: Path, fingerprints: dict[str, Fingerprint]) -> None:
         """Write what the folder is of: the plan, and the hashes of the cells."""
         file = self.out / "cells.json"
         before = read_json(file) if file.exists() else {}
-        write_json(file, before | fingerprints)
+        write_json(file, together(before, fingerprints))
         write_text(self.out / "plan.toml", plan.read_text(encoding="utf-8"))
 
 
@@ -209,27 +213,3 @@ def _refuse_other_plan(plan: Plan, out: Path) -> None:
             raise InputError(f"{out} has the results of the plan {other!r}, not of {plan.name!r}. Name another folder.")
     elif out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
         raise InputError(f"{out} holds something that is no benchmark. Name another folder.")
-
-
-def refuse_changed(before: dict[str, str], now: dict[str, str], out: Path) -> None:
-    """Refuse cells that are not those of a folder's results.
-
-    Parameters
-    ----------
-    before, now
-        Hashes by the name of the cells.
-    out
-        The folder.
-
-    Raises
-    ------
-    InputError
-        With the names of the cells.
-    """
-    changed = [name for name, fingerprint in now.items() if before.get(name, fingerprint) != fingerprint]
-    if changed:
-        raise InputError(
-            f"The cells of {', '.join(changed)} are not those that {out} has results of: counts, cell names or the "
-            "columns that the plan names were changed, or the plan prepares them otherwise. Put back what they were, "
-            "or name another folder."
-        )

@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 
+from selfcell.benchmark.fingerprints import CONTENTS, Fingerprint, columns_of_data, contents, read_beside_counts
 from selfcell.benchmark.plan import CellsSettings, Plan
 from selfcell.benchmark.query import with_labels_mapped
 from selfcell.core.digest import digest_of
@@ -21,6 +22,7 @@ from selfcell.data.dataset_table import DATASETS
 from selfcell.data.label_maps import read_label_map
 from selfcell.data.source import Cells, open_cells, read_adata
 from selfcell.data.stream import open_any
+from selfcell.training.settings import DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +42,12 @@ class PlanCells:
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan = plan
         self._settings = plan.cells
         self._folder = folder
         self._read = functools.lru_cache(maxsize=_HELD)(self._read_anew)
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
+        self._unmapped: dict[str, Fingerprint] = {}
 
     def __getitem__(self, name: str) -> Cells:
         """Read and check the cells of a name.
@@ -74,16 +78,37 @@ class PlanCells:
             )
         return self._folder / settings.source
 
-    def fingerprint(self, name: str) -> str:
-        """Hash counts and all columns of ``obs`` that the plan names; of an atlas, what it was built from."""
-        if name not in self._fingerprints and isinstance(atlas := self.corpus(name), Path):
-            self._fingerprints[name] = open_any(atlas).fingerprint()
+    def fingerprint(self, name: str) -> Fingerprint:
+        """Hash counts and all else that the plan reads of cells; of an atlas, what it was built from.
+
+        Labels are hashed as they are in the file: what a map makes of them is the plan's, and may be mended.
+        """
         if name not in self._fingerprints:
-            cells, settings = self[name], self._settings[name]
-            named = [key for key in (settings.label, settings.donor, settings.batch) if key is not None]
-            hashes = [cells.fingerprint(), *(digest_of(cells.obs[key]) for key in named)]
-            self._fingerprints[name] = digest_of(np.array(hashes))
+            cells = self.corpus(name)
+            if isinstance(cells, Path):
+                self._fingerprints[name] = {"atlas": open_any(cells).fingerprint()}
+            else:
+                parts = contents(cells) | read_beside_counts(self._plan, name, cells)
+                self._fingerprints[name] = parts | self._unmapped.get(name, {})
         return self._fingerprints[name]
+
+    def fingerprint_of_before(self, name: str) -> str:
+        """Give the one hash that ``cells.json`` had of cells before it told what they are made of."""
+        cells, settings = self.corpus(name), self._settings[name]
+        if isinstance(cells, Path):
+            return open_any(cells).fingerprint()
+        named = [key for key in (settings.label, settings.donor, settings.batch) if key is not None]
+        return digest_of(np.array([cells.fingerprint(), *(digest_of(cells.obs[key]) for key in named)]))
+
+    def fingerprint_of_corpus(self, name: str, data: DataSettings) -> str:
+        """Hash what pre-training with some settings reads of cells: no labels, unless they say so."""
+        cells, known = self.corpus(name), self.fingerprint(name)
+        if isinstance(cells, Path):
+            return known["atlas"]
+        columns = sorted(columns_of_data(data, cells))
+        return digest_of(
+            np.array([*(known[part] for part in CONTENTS), *(digest_of(cells.obs[one]) for one in columns)])
+        )
 
     def some(self, name: str, n_cells: int | None) -> Cells:
         """Give cells of a name, drawn at random if fewer are asked for than there are."""
@@ -101,6 +126,11 @@ class PlanCells:
             if settings.where is not None:
                 cells = cells.where(settings.where)
             if settings.label_map is not None:
+                self._unmapped[name] = (
+                    {f"obs[{settings.label!r}]": digest_of(cells.obs[settings.label])}
+                    if settings.label in cells.obs
+                    else {}
+                )
                 cells = with_labels_mapped(cells, settings.label, read_label_map(self._folder / settings.label_map))
             for role in ("label", "donor", "batch"):
                 key = getattr(settings, role)

@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from selfcell.benchmark.fingerprints import Fingerprint
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.planned import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
@@ -199,7 +200,9 @@ def _joined(parts: Sequence[pd.DataFrame], *, columns: Sequence[str] = (*WHICH, 
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
 
 
-def _about(benchmark: Benchmark, fingerprints: dict[str, str], pretrainings: Sequence[Pretraining]) -> dict[str, Any]:
+def _about(
+    benchmark: Benchmark, fingerprints: dict[str, Fingerprint], pretrainings: Sequence[Pretraining]
+) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "name": benchmark.plan.name,

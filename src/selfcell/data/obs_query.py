@@ -14,6 +14,7 @@ _EXAMPLE = "\"tissue == 'lung' and n_genes > 500\""
 _SHOWN_VALUES = 12
 _SINGLE_EQUALS = re.compile(r"(?<![=!<>])=(?!=)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NAMES = re.compile(r"`([^`]+)`|([^\W\d]\w*)")
 _UNDEFINED = re.compile(r"name '(.+?)' is not defined")
 
 
@@ -58,6 +59,12 @@ def query_mask(obs: pd.DataFrame, query: str, *, columns: Sequence[str] = ()) ->
             f"The query {query!r} must be true or false for each cell, but gives {_what(mask)}. Such as: {_EXAMPLE}."
         )
     return mask
+
+
+def named_columns(query: str, columns: Iterable[str]) -> list[str]:
+    """Give those of some columns that a query names."""
+    named = {quoted or bare for quoted, bare in _NAMES.findall(_QUOTED.sub("", query))}
+    return [name for name in columns if name in named]
 
 
 def no_cells_message(query: str, frames: Iterable[pd.DataFrame]) -> str:
