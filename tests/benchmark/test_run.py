@@ -605,6 +605,18 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(folder, here):
     assert (left.table["n_done"] == left.table["n_runs"]).all() and left.hours(1) == 0
 
 
+def test_a_dry_run_counts_the_memory_of_a_query_too(folder):
+    simulate_cells(n_cells=2_400, n_genes=60, n_types=3, n_donors=3, seed=1).write_h5ad(folder / "many.h5ad")
+    cells = {**PLAN["cells"], "many": {**PLAN["cells"]["made"], "source": "many.h5ad"}}
+    target = {**PLAN["targets"]["types"], "regimes": [], "baselines": ["pca_knn"]}
+    alone, beside = (
+        estimate(Benchmark.open(written(folder, cells=cells, encoders={"mae": {}}, targets=one), folder / "out"), QUIET)
+        for one in ({"types": target}, {"types": {**target, "query": "many"}})
+    )
+    n_counts = anndata.read_h5ad(folder / "many.h5ad").X.nnz
+    assert beside.memory_gb - alone.memory_gb == pytest.approx(4 * 8 * n_counts / 1e9, rel=1e-6)
+
+
 def test_a_dry_run_counts_trials_by_what_is_kept_of_them_and_none_of_an_encoder_that_is_new(folder, here):
     plan = written(folder, encoders={"mae": {}})
     run_benchmark(plan, out=folder / "out", workplace=QUIET)

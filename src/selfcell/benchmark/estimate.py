@@ -62,15 +62,21 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     listed: set[Hashable] = set()
     for planned in benchmark.studies():
         rows += _of_study(benchmark, planned, runs[planned.encoder], listed)
-    used = [benchmark.cells[benchmark.plan.targets[name].cells] for name in benchmark.targets]
+    n_counts = [_n_counts_of_target(benchmark, name) for name in benchmark.targets]
     # What is streamed takes next to no memory.
-    used += [cells for encoder in trained_here if isinstance(cells := benchmark.corpus_cells(encoder.corpus), Cells)]
-    largest = max(used, key=lambda cells: cells.counts.nnz)
-    memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * largest.counts.nnz / 1e9
+    corpora = [benchmark.corpus_cells(corpus) for corpus in dict.fromkeys(one.corpus for one in trained_here)]
+    n_counts += [cells.counts.nnz for cells in corpora if isinstance(cells, Cells)]
+    memory = _GB_OF_PROCESS + _COPIES * _BYTES_PER_COUNT * max(n_counts) / 1e9
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
     table = pd.DataFrame(rows)
     table["hours"] *= workplace.n_jobs(len(rows))
     return Forecast(table, memory)
+
+
+def _n_counts_of_target(benchmark: Benchmark, name: str) -> int:
+    """Count what is not zero in the cells of a target, and in those of its query, which are put behind them."""
+    target = benchmark.plan.targets[name]
+    return sum(int(benchmark.cells[one].counts.nnz) for one in (target.cells, target.query) if one is not None)
 
 
 def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: Runs) -> dict[str, object]:
