@@ -1,5 +1,6 @@
 """Integration judged end to end; its scores have no draws of donors."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +93,6 @@ def test_cells_without_a_batch_are_judged_as_a_batch_of_their_own(model, adata, 
 
 def test_a_study_of_integration_needs_labels_and_batches(model, adata):
     with pytest.raises(InputError, match="judged by cell types"):
-        judge(model, adata, label_key=None)
+        judge(model, anndata.AnnData(adata.X, obs=adata.obs.drop(columns="cell_type"), var=adata.var), label_key=None)
     with pytest.raises(InputError, match="needs the column of obs with the batch"):
         judge(model, adata, batch_key=None)

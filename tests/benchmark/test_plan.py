@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 
 from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
+from selfcell.benchmark.plan_cells import PlanCells
 from selfcell.benchmark.starter_plan import starter_plan
 from selfcell.core.errors import InputError
 from selfcell.data.dataset_table import DATASETS
@@ -148,6 +150,30 @@ def test_a_starter_plan_needs_types_and_donors(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             starter_plan(tmp_path / "cells.h5ad", beside=tmp_path, **columns)
+
+
+def test_a_starter_plan_takes_what_counts_and_columns_are_called(tmp_path, caplog):
+    adata = simulate_cells(n_cells=60, n_genes=50, n_types=3, n_donors=4, seed=0)
+    adata.obs["donor_id"] = adata.obs["donor"]
+    adata.var["symbol"], adata.layers["normal"] = adata.var_names, adata.X.copy()
+    scaled = adata.layers["normal"].multiply(1e4 / adata.X.sum(axis=1)).tocsr()
+    adata.layers["normal"] = scaled.log1p().astype(np.float32)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    found = {"layer": "normal", "scale": "log1p", "gene_column": "symbol"}
+    with caplog.at_level("INFO", "selfcell"):
+        text = starter_plan(tmp_path / "cells.h5ad", beside=tmp_path, **found)
+    assert "Types are those of obs['cell_type']" in caplog.text and "Donors are those of obs['donor_id']" in caplog.text
+    (tmp_path / "plan.toml").write_text(text)
+    plan = read_plan(tmp_path / "plan.toml")
+    assert len(PlanCells(plan, tmp_path)["mine"]) == 60 and plan.cells["mine"].model_dump(exclude_defaults=True) == {
+        "source": "cells.h5ad", "label": "cell_type", "donor": "donor_id", **found
+    }  # fmt: skip
+    by_cell = starter_plan(tmp_path / "cells.h5ad", donor_key="", beside=tmp_path, **found)
+    assert "No donors are named" in by_cell and "donor =" not in by_cell
+    adata.obs = adata.obs.drop(columns="cell_type")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=r"--label COLUMN .*no obs\['cell_type'\]. In obs there is .*donor_id"):
+        starter_plan(tmp_path / "cells.h5ad", beside=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ def test_from_a_plan_to_verdicts(run, file, tmp_path):
     assert code == 1 and "is of a benchmark that is not finished" in errors and str(study) in errors
 
 
+def test_the_help_of_benchmark_says_where_its_options_are_told(run):
+    _, said, _ = run("benchmark", "--help")
+    assert "--dry-run" in said and "benchmark run --help" in " ".join(said.replace("│", " ").split())
+
+
 def test_what_a_plan_lacks_is_said_without_a_traceback(run, tmp_path):
     code, _, errors = run("benchmark", tmp_path / "none.toml", "--out", tmp_path / "out")
     assert code == 1 and "There is no settings file" in errors

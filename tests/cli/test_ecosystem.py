@@ -1,6 +1,7 @@
 """A file in CELLxGENE's schema through the commands, without a word about where things are in it."""
 
 import json
+import tomllib
 
 import anndata
 import numpy as np
@@ -40,11 +41,17 @@ def test_pretrain_embed_and_evaluate_need_no_options(run, census, tmp_path):
     code, _, errors = run("embed", tmp_path / "run", census, "--out", tmp_path / "embedded.h5ad")
     assert code == 0 and anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_selfcell"].shape == (300, 8)
     code, _, errors = run(
-        "evaluate", tmp_path / "run", census, "--label", "cell_type", "--out", tmp_path / "judged", "--regime",
+        "evaluate", tmp_path / "run", census, "--out", tmp_path / "judged", "--regime",
         "zero_shot", "--baseline", "pca_knn", "--seeds", "1", "--jobs", "1", *QUICK,
     )  # fmt: skip
     assert code == 0 and "Donors are those of obs['donor_id']" in errors
-    assert json.loads((tmp_path / "judged" / "study.json").read_text())["donor_key"] == "donor_id"
+    assert "Types are those of obs['cell_type'], as no column is named. Another: --label COLUMN" in errors
+    about = json.loads((tmp_path / "judged" / "study.json").read_text())
+    assert about["donor_key"] == "donor_id" and about["label_key"] == "cell_type"
+    code, _, errors = run("benchmark", "init", census, "--out", tmp_path / "plan.toml")
+    assert code == 0 and "Donors are those of obs['donor_id']" in errors and "Types are those of" in errors
+    plan = tomllib.loads((tmp_path / "plan.toml").read_text())
+    assert plan["cells"]["mine"] == {"source": "census.h5ad", "label": "cell_type", "donor": "donor_id"}
 
 
 def test_copies_and_donors_can_be_left_out(run, census, tmp_path):
@@ -55,7 +62,7 @@ def test_copies_and_donors_can_be_left_out(run, census, tmp_path):
     assert code == 0 and "240 of 300 cells are used" in errors and "not primary data" not in errors
     assert "No donor column is named" in errors
     code, _, errors = run(
-        "finetune", tmp_path / "run", census, "--label", "cell_type", "--validation-fraction", "0.2", "--out",
+        "finetune", tmp_path / "run", census, "--validation-fraction", "0.2", "--out",
         tmp_path / "typed", *QUICK,
     )  # fmt: skip
     assert code == 0 and "Donors are those of obs['donor_id']" in errors and "not primary data" in errors

@@ -112,9 +112,17 @@ def test_a_column_with_a_value_for_each_cell_is_no_label(halves, model, tmp_path
         finetune(model, halves[0], label_key="depth", out=tmp_path / "run")
 
 
-def test_reference_and_label_go_together(halves, model):
-    with pytest.raises(InputError, match="A reference and its label column go together"):
+def test_a_label_goes_with_a_reference_that_has_it_or_cell_type(halves, model, tmp_path, caplog):
+    with pytest.raises(InputError, match=r"label_key .* but there is no reference"):
+        annotate(halves[1], model, label_key="cell_type")
+    with caplog.at_level("INFO", "selfcell"):
         annotate(halves[1], model, reference=halves[0])
+    assert "Types are those of obs['cell_type'], as no column is named" in caplog.text
+    halves[0].obs = halves[0].obs.rename(columns={"cell_type": "kind"})
+    with pytest.raises(InputError, match=r"--label COLUMN \(label_key\), as there is no obs\['cell_type'\].*kind"):
+        annotate(halves[1], model, reference=halves[0])
+    with pytest.raises(InputError, match=r"needs the column of obs with the types: --label COLUMN"):
+        finetune(model, halves[0], out=tmp_path / "run")
 
 
 def test_a_reference_of_one_type_is_refused(halves, model):

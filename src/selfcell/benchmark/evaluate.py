@@ -12,14 +12,14 @@ from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed, with_labels_mapped
 from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
-from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
+from selfcell.benchmark.study_plan import JUDGED_BY_TYPES, USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.study_split import set_aside_one_by_one
 from selfcell.benchmark.trials import Workplace
 from selfcell.core.atomic import atomic_folder
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
-from selfcell.data.cellxgene import DONOR_COLUMN, donor_column, warn_of_copies
+from selfcell.data.cellxgene import DONOR_COLUMN, donor_column, label_column, warn_of_copies
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
@@ -72,9 +72,10 @@ def evaluate(
     task
         The downstream task.
     label_key, donor_key, batch_key
-        Columns of ``obs`` with the type, the donor, and the batch. Cells without a type are left out. Donors
-        that are not named are those of ``donor_id``, where it is there; an empty text for none. Without donors cells
-        are split one by one, which overstates scores on new donors.
+        Columns of ``obs`` with the type, the donor, and the batch. Types that are not named are those of ``cell_type``,
+        where it is there and the task is judged by them; cells without a type are left out. Donors that are not named
+        are those of ``donor_id``, where it is there; an empty text for none. Without donors cells are split one by one,
+        which overstates scores on new donors.
     out
         Folder for the tables that :func:`selfcell.report` draws from, written when all is done. Trials that are done
         are kept there until then: an interrupted comparison goes on where it was if it is asked for again.
@@ -167,9 +168,11 @@ def evaluate(
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
+    if task in JUDGED_BY_TYPES:
+        label_key = label_column(opened, label_key)
     opened = with_labels_mapped(labelled_cells(opened, label_key), label_key, label_map)
     warn_of_copies(opened)
-    plan = dataclasses.replace(plan, donor_key=_donor_column(opened, donor_key, models[0]))
+    plan = dataclasses.replace(plan, label_key=label_key, donor_key=_donor_column(opened, donor_key, models[0]))
     split, seen, measured = None, None, None
     if query is not None:
         query_label_key = query_label_key or label_key

@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt
 
 from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.results import GIVEN
-from selfcell.benchmark.study_plan import USUAL, LabelBudget, StudyPlan, check_plan
+from selfcell.benchmark.study_plan import JUDGED_BY_TYPES, USUAL, LabelBudget, StudyPlan, check_plan
 from selfcell.core.config import Settings, build, read_toml, with_overrides
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.counts import Scale
@@ -304,7 +304,7 @@ def _study_plan(plan: Plan, name: str, target: TargetPlan) -> StudyPlan:
         raise InputError(f"{where} budgets: one counts donors, or takes a fraction of the cells, not both.")
     try:
         study = StudyPlan(
-            label_key=cells.label if target.task in {"cell_type", "integration"} else None,
+            label_key=cells.label if target.task in JUDGED_BY_TYPES else None,
             donor_key=cells.donor,
             batch_key=cells.batch,
             task=target.task,

@@ -6,6 +6,8 @@ from pathlib import Path
 from selfcell.benchmark.query import labelled_cells
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
+from selfcell.data.cellxgene import donor_column, needed_label_column
+from selfcell.data.counts import Scale
 from selfcell.data.source import obs_column, open_cells
 
 _FEW_CELLS, _MANY_GENES, _N_TOP_GENES = 20_000, 5_000, 2_000
@@ -15,7 +17,15 @@ _LEAST_EPOCHS, _MOST_EPOCHS = 5, 40
 
 
 def starter_plan(
-    cells: Path, *, label_key: str, donor_key: str | None = None, batch_key: str | None = None, beside: Path
+    cells: Path,
+    *,
+    label_key: str | None = None,
+    donor_key: str | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    scale: Scale = "auto",
+    gene_column: str | None = None,
+    beside: Path,
 ) -> str:
     """Write a plan that asks whether self-supervision helps with the types of some cells.
 
@@ -24,7 +34,10 @@ def starter_plan(
     cells
         A file of cells.
     label_key, donor_key, batch_key
-        Columns of ``obs``.
+        Columns of ``obs``. Types that are not named are those of ``cell_type``, donors those of ``donor_id``, where it
+        is there; an empty text stands for no donors.
+    layer, scale, gene_column
+        As in :func:`selfcell.embed`.
     beside
         The folder that the plan is to lie in.
 
@@ -37,7 +50,8 @@ def starter_plan(
     InputError
         If the cells cannot be worked with, or there are too few types or donors.
     """
-    opened = open_cells(cells)
+    opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
+    label_key, donor_key = needed_label_column(opened, label_key), donor_column(opened, donor_key)
     types = obs_column(labelled_cells(opened, label_key).obs, label_key, role="label")
     if types.nunique() < 2:
         raise InputError(f"obs[{label_key!r}] has a single type, {types.iloc[0]!r}: there is nothing to tell apart.")
@@ -45,10 +59,12 @@ def starter_plan(
     if donor_key is not None and n_donors < 3:
         raise InputError(
             f"obs[{donor_key!r}] has {counted(n_donors, 'donor')}, but three are needed: to learn from, to watch the "
-            "loss on, and to judge on. Leave --donor out to split by cell, which overstates results on new donors."
+            "loss on, and to judge on. With --donor '' cells are split one by one, which overstates results on new "
+            "donors."
         )
     columns = {"label": label_key, "donor": donor_key, "batch": batch_key}
-    named = "\n".join(f"{role} = {json.dumps(key)}" for role, key in columns.items() if key is not None)
+    found = {"layer": layer, "scale": None if scale == "auto" else scale, "gene_column": gene_column}
+    named = "\n".join(f"{name} = {json.dumps(value)}" for name, value in (columns | found).items() if value is not None)
     return _TEMPLATE.format(
         name=json.dumps(cells.stem),
         title=json.dumps(f"Does self-supervision help on {cells.stem}?"),

@@ -10,6 +10,8 @@ from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import Columns, SupervisedSettings
 from selfcell.downstream.supervised import FineTuningSettings
 
+JUDGED_BY_TYPES = frozenset({"cell_type", "integration"})
+"""Tasks that need the types of cells."""
 ALL = "all"
 USUAL = "usual"
 """Stands for the baselines of a task that need no package of an extra and do not take long."""

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from selfcell.cli.options import BatchOption, OverwriteOption, refuse_existing, resumable
+from selfcell.cli.options import (
+    BatchOption,
+    DonorOption,
+    GeneColumnOption,
+    LayerOption,
+    OptionalLabelOption,
+    OverwriteOption,
+    ScaleChoice,
+    ScaleOption,
+    refuse_existing,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from selfcell.benchmark.trials import Workplace
@@ -26,7 +37,8 @@ class _RunsPlans(TyperGroup):
 app = typer.Typer(
     cls=_RunsPlans,
     no_args_is_help=True,
-    help="Run a whole benchmark from a plan: selfcell benchmark PLAN.toml --out DIR. Safe to stop and to start again.",
+    help="Run a whole benchmark from a plan: selfcell benchmark PLAN.toml --out DIR. Safe to stop and to start again. "
+    "Its options, such as --dry-run, --only, --jobs and --dask, are told by selfcell benchmark run --help.",
 )
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.toml", help="What to compare: a plan.")]
@@ -90,18 +102,13 @@ def run(
 @app.command("init")
 def init(
     cells: Annotated[Path, typer.Argument(metavar="CELLS", help="A file of cells with raw counts.")],
-    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")],
     out: Annotated[Path, typer.Option("--out", metavar="PLAN.toml", help="The plan to write.")],
-    donor: Annotated[
-        str | None,
-        typer.Option(
-            "--donor",
-            metavar="COLUMN",
-            help="Column of obs with the donor; no donor is then on two sides of a split. Left out: cells are split "
-            "one by one, even where there is a donor_id.",
-        ),
-    ] = None,
+    label: OptionalLabelOption = None,
+    donor: DonorOption = None,
     batch: BatchOption = None,
+    layer: LayerOption = None,
+    scale: ScaleOption = ScaleChoice.auto,
+    gene_column: GeneColumnOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a plan for cells of your own, with its choices explained.
@@ -112,7 +119,16 @@ def init(
     from selfcell.core.atomic import write_text
 
     refuse_existing(out, overwrite=overwrite, kinds=(".toml",))
-    text = starter_plan(cells, label_key=label, donor_key=donor, batch_key=batch, beside=out.parent)
+    text = starter_plan(
+        cells,
+        label_key=label,
+        donor_key=donor,
+        batch_key=batch,
+        layer=layer,
+        scale=scale.value,
+        gene_column=gene_column,
+        beside=out.parent,
+    )
     write_text(out, text)
     typer.echo(f"Wrote {out}. What it would take: selfcell benchmark {out} --out DIR --dry-run")
 

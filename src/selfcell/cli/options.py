@@ -54,7 +54,11 @@ FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="Fi
 LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]
 OptionalLabelOption = Annotated[
     str | None,
-    typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type, for tasks that need it."),
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="Column of obs with the cell type, for tasks that need it. Left out: cell_type, if there.",
+    ),
 ]
 TaskOption = Annotated[str, typer.Option("--task", help="Downstream task: selfcell list tasks.")]
 TargetOption = Annotated[

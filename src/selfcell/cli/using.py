@@ -81,7 +81,12 @@ def annotate(
         typer.Option("--reference", metavar="CELLS", help="Labelled cells; not needed with a fine-tuned model."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="COLUMN", help="Column of the reference's obs with the cell type.")
+        str | None,
+        typer.Option(
+            "--label",
+            metavar="COLUMN",
+            help="Column of the reference's obs with the cell type. Left out: cell_type, if there.",
+        ),
     ] = None,
     donor: Annotated[
         str | None,

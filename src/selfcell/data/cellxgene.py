@@ -1,10 +1,11 @@
-"""What the CELLxGENE schema says of cells in columns of its own: their donors, and whether they are elsewhere too."""
+"""What the CELLxGENE schema says of cells in columns of its own: types, donors, whether they are elsewhere too."""
 
 import logging
 from typing import Any
 
 import numpy as np
 
+from selfcell.core.errors import InputError
 from selfcell.data.atlas.census import PRIMARY_COLUMN
 from selfcell.data.source import Cells
 from selfcell.data.streamed import StreamedCells
@@ -12,9 +13,46 @@ from selfcell.data.streamed import StreamedCells
 logger = logging.getLogger(__name__)
 
 DONOR_COLUMN = "donor_id"
+LABEL_COLUMN = "cell_type"
 _FEWEST_DONORS = 3
 """To learn from, to watch the loss on, to judge on."""
 _MOST_OF_FEW = 50
+
+
+def label_column(cells: Cells, label_key: str | None) -> str | None:
+    """Give the column of types: the one that is named, else ``cell_type`` where it is there; None if it is not.
+
+    That it is taken without being named is logged.
+
+    Parameters
+    ----------
+    cells
+        Cells of which a task needs the types.
+    label_key
+        What the user has named.
+    """
+    if label_key is not None or LABEL_COLUMN not in cells.obs:
+        return label_key
+    logger.info("Types are those of obs[%r], as no column is named. Another: --label COLUMN (label_key).", LABEL_COLUMN)
+    return LABEL_COLUMN
+
+
+def needed_label_column(cells: Cells, label_key: str | None) -> str:
+    """Give the column of types as :func:`label_column`, where nothing can be done without.
+
+    Raises
+    ------
+    InputError
+        If none is named, and there is no ``cell_type``.
+    """
+    found = label_column(cells, label_key)
+    if found is None:
+        there = ", ".join(map(str, cells.obs.columns)) or "nothing"
+        raise InputError(
+            f"The column of obs with the types of {cells.origin} must be named, --label COLUMN (label_key), as there "
+            f"is no obs[{LABEL_COLUMN!r}]. In obs there is {there}."
+        )
+    return found
 
 
 def donor_column(cells: Cells | StreamedCells, donor_key: str | None) -> str | None:

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.cell_hashes import CellHashes
-from selfcell.data.cellxgene import donor_column
+from selfcell.data.cellxgene import donor_column, needed_label_column
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
 from selfcell.downstream.cell_type import N_TO_CALIBRATE, label_classes
@@ -72,9 +72,9 @@ def annotate(
     reference
         Labelled cells: an AnnData, or the path of an .h5ad file or .zarr folder.
     label_key, donor_key
-        Columns of the reference's ``obs`` with the types and the donors; donors that are not named are those of
-        ``donor_id``, where it is there, and an empty text stands for none. Without donors, confidence is that on new
-        cells of the same donors, which is too high for others.
+        Columns of the reference's ``obs`` with the types and the donors. Types that are not named are those of
+        ``cell_type``, donors those of ``donor_id``, where it is there; an empty text stands for no donors. Without
+        donors, confidence is that on new cells of the same donors, which is too high for others.
     key_added
         Column to write.
     n_neighbors, weights
@@ -91,7 +91,7 @@ def annotate(
     Raises
     ------
     InputError
-        If reference and label do not go together, or the cells cannot be worked with.
+        If there is a label but no reference, or no column of types, or the cells cannot be worked with.
 
     Examples
     --------
@@ -100,8 +100,8 @@ def annotate(
     >>> sure = query[query.obs["predicted_type_confidence"] > 0.9]
     """
     model = as_model(model)
-    if (reference is None) != (label_key is None):
-        raise InputError("A reference and its label column go together: give both reference and label_key, or neither.")
+    if reference is None and label_key is not None:
+        raise InputError("label_key (--label) is the reference's column of types, but there is no reference.")
     if reference is None and donor_key is not None:
         raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
     if reference is None and (n_neighbors, weights) != (N_NEIGHBORS, "uniform"):
@@ -112,7 +112,7 @@ def annotate(
     refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
     asked: _ByReference | _ByClassifier
-    if reference is not None and label_key is not None:
+    if reference is not None:
         asked = _ByReference.of(reference, label_key, donor_key, model, n_neighbors, weights, alpha)
     else:
         asked = _ByClassifier.of(model, alpha)
@@ -164,7 +164,7 @@ class _ByReference(NamedTuple):
     def of(
         cls,
         source: CellSource,
-        label_key: str,
+        label_key: str | None,
         donor_key: str | None,
         model: TrainedModel,
         n_neighbors: int,
@@ -173,6 +173,7 @@ class _ByReference(NamedTuple):
     ) -> "_ByReference":
         _warn_of_trained_on(model)
         cells = open_cells(source)
+        label_key = needed_label_column(cells, label_key)
         with speaking_of(cells.origin):
             cells = cells.with_value_in(label_key, role="label").aligned_to(model.genes)
         labels = obs_column(cells.obs, label_key, role="label")

@@ -98,7 +98,10 @@ class CellTypeTask(DownstreamTask):
             If no column of labels is named, or it cannot be used.
         """
         if columns.label is None:
-            raise InputError("The task cell_type needs the column of obs with the types: --label COLUMN (label_key).")
+            raise InputError(
+                "The task cell_type needs the column of obs with the types: --label COLUMN (label_key). There is no "
+                "obs['cell_type'] that could be taken by itself."
+            )
         labels = obs_column(cells.obs, columns.label, role="label")
         classes = label_classes(labels.to_list(), key=columns.label)
         knows = load_cell_ontology().knows

@@ -13,7 +13,7 @@ from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.cell_hashes import CellHashes
-from selfcell.data.cellxgene import donor_column, warn_of_copies
+from selfcell.data.cellxgene import donor_column, label_column, warn_of_copies
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
 from selfcell.data.splits import Split, sets_aside, split_cells
@@ -78,7 +78,8 @@ def finetune(
     out
         The run folder to make.
     label_key, batch_key
-        Columns of ``obs`` with the type and the batch, for tasks that need them.
+        Columns of ``obs`` with the type and the batch, for tasks that need them. A type that is not named is that of
+        ``cell_type``, where it is there and the task needs it.
     donor_key
         Column of ``obs`` with the donor, ``donor_id`` if left out and there; an empty text for none. Validation cells
         are then of other donors. What pre-training set aside
@@ -122,7 +123,7 @@ def finetune(
         raise InputError(f"validation_fraction must lie between 0 and 1, but is {validation_fraction}.")
     check_folder(out, resume=resume, overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
-    if task == "cell_type" and label_key is not None:
+    if task == "cell_type" and (label_key := label_column(opened, label_key)) is not None:
         opened = opened.with_value_in(label_key, role="label")
     aligned = opened.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
     rows = _not_held_out(aligned, model)

@@ -145,7 +145,8 @@ class IntegrationTask(DownstreamTask):
         """
         if self.label_code is None:
             raise InputError(
-                "Integration is judged by cell types, so it needs their column in obs: --label COLUMN (label_key)."
+                "Integration is judged by cell types, so it needs their column in obs: --label COLUMN (label_key). "
+                "There is no obs['cell_type'] that could be taken by itself."
             )
         tested, trained = (np.unique(self.batch_code[part]) for part in (rows, reference))
         if len(trained) < 2:
