@@ -149,7 +149,7 @@ def read_results(folder: Path) -> StudyResults:
         If it is none, is of a newer format, or a table is missing or damaged.
     """
     file = folder / "study.json"
-    if not file.exists() and (studies := sorted(folder.glob("studies/*/*/study.json"))):
+    if not file.exists() and (studies := sorted(folder.glob("studies/[!.]*/[!.]*/study.json"))):
         listed = ", ".join(str(study.parent) for study in studies[:3]) + (", ..." if len(studies) > 3 else "")
         raise InputError(
             f"{folder} is of a benchmark that is not finished: go on with it. A page can be made of what is: {listed}."

@@ -27,13 +27,14 @@ import pandas as pd
 
 from selfcell.benchmark.fingerprints import Fingerprint
 from selfcell.benchmark.opened import Benchmark
+from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.planned import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, estimates
-from selfcell.benchmark.trials import Failure, Workplace
+from selfcell.benchmark.trials import Failure, Outcome, Workplace
 from selfcell.benchmark.verdicts import verdicts
-from selfcell.core.atomic import atomic_path, write_json
+from selfcell.core.atomic import atomic_folder, atomic_path, write_json
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
@@ -171,16 +172,30 @@ def _results_of(
     folder = _folder(benchmark, planned)
     study = benchmark.study(planned, models)
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials], test_cells=study.test_cells)
-    if (folder / "study.json").exists() and not study.missing(benchmark.store):
-        results = read_results(folder)
-        if results.about.get("identity") == identity:
-            return results
+    if not study.missing(benchmark.store) and (kept := _kept_results(folder, identity, benchmark.store)) is not None:
+        return kept
     results = study.run(workplace, store=benchmark.store)
     title = benchmark.plan.targets[planned.target].title or planned.target
     results.about.update(title=title, planned_target=planned.target, corpus=planned.encoder.corpus, identity=identity)
     results.about.update(encoder=planned.encoder.encoder)
-    results.write(folder)
+    with atomic_folder(folder) as temporary:
+        results.write(temporary)
     return results
+
+
+def _kept_results(folder: Path, identity: str, store: OutcomeStore) -> StudyResults | None:
+    """Give the results in a folder; None if they are not whole, of other trials, or older than an outcome."""
+    if not (folder / "study.json").exists():
+        return None
+    try:
+        results = read_results(folder)
+    except InputError as error:
+        logger.warning("The tables of %s are made anew from the trials that are kept: %s", folder, error)
+        return None
+    failed = results.scores.loc[results.scores["error"].notna(), "work_id"].unique()
+    # What failed here may have gone well on another machine, and been merged.
+    is_old = any(isinstance(store.read(work_id), Outcome) for work_id in failed)
+    return None if is_old or results.about.get("identity") != identity else results
 
 
 def _folder(benchmark: Benchmark, planned: PlannedStudy) -> Path:
