@@ -9,7 +9,7 @@ from typing import Any
 from selfcell.benchmark.fingerprints import refuse_changed, together
 from selfcell.benchmark.outcome_store import SUFFIX, OutcomeStore
 from selfcell.benchmark.trials import Outcome
-from selfcell.core.atomic import atomic_path, write_json, write_text
+from selfcell.core.atomic import atomic_folder, atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 def merge_benchmarks(out: str | Path, others: Sequence[str | Path]) -> int:
     """Take over the finished pre-trainings and the trials of other folders of the same plan.
 
-    Tables and page are made when the benchmark is run again on ``out``, which then runs what none of them has.
+    What failed, or is not finished, in ``out`` gives way to what came to something elsewhere. Tables and page are made
+    when the benchmark is run again on ``out``, which then runs what none of them has.
 
     Parameters
     ----------
@@ -46,14 +47,14 @@ def merge_benchmarks(out: str | Path, others: Sequence[str | Path]) -> int:
     for folder in known:
         if names[folder] != names[known[0]]:
             raise InputError(f"{folder} is of the plan {names[folder]!r}, not of {names[known[0]]!r}.")
-        of_folder = read_json(folder / "cells.json")
+        # The plan is written first: killed before its cells were, a folder has no results of any.
+        of_folder = read_json(folder / "cells.json") if (folder / "cells.json").exists() else {}
         refuse_changed(fingerprints, of_folder, known[0])
         fingerprints = together(fingerprints, of_folder)
-    n_taken = sum(_take_over(folder, out) for folder in folders)
-    write_json(out / "cells.json", fingerprints)
     if not (out / "plan.toml").exists():
         write_text(out / "plan.toml", (folders[0] / "plan.toml").read_text(encoding="utf-8"))
-    return n_taken
+    write_json(out / "cells.json", fingerprints)
+    return sum(_take_over(folder, out) for folder in folders)
 
 
 def _plan_name(folder: Path) -> str:
@@ -65,12 +66,9 @@ def _plan_name(folder: Path) -> str:
 def _take_over(folder: Path, out: Path) -> int:
     for run in sorted(path.parent for path in (folder / "runs").glob("[!.]*/manifest.json")):
         target = out / "runs" / run.name
-        if target.exists() or read_manifest(run)["status"] != "finished":
-            continue
-        temporary = target.with_name(f".{run.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(run, temporary)
-        temporary.replace(target)
+        if _is_finished(run) and not _is_finished(target):
+            with atomic_folder(target) as temporary:
+                shutil.copytree(run, temporary, dirs_exist_ok=True)
     theirs, ours = OutcomeStore(folder / "trials"), OutcomeStore(out / "trials")
     new = [work_id for work_id in theirs if work_id not in ours or _is_better(work_id, theirs, ours)]
     for work_id in new:
@@ -79,6 +77,10 @@ def _take_over(folder: Path, out: Path) -> int:
             shutil.copyfile(theirs.folder / name, temporary)
     logger.info("%s: %d trials that %s did not have.", folder, len(new), out)
     return len(new)
+
+
+def _is_finished(run: Path) -> bool:
+    return (run / "manifest.json").exists() and read_manifest(run)["status"] == "finished"
 
 
 def _is_better(work_id: str, theirs: OutcomeStore, ours: OutcomeStore) -> bool:

@@ -202,8 +202,9 @@ class Benchmark:
         """Write what the folder is of: the plan, and the hashes of the cells."""
         file = self.out / "cells.json"
         before = read_json(file) if file.exists() else {}
-        write_json(file, together(before, fingerprints))
+        # First, as by it the folder is known for a benchmark.
         write_text(self.out / "plan.toml", plan.read_text(encoding="utf-8"))
+        write_json(file, together(before, fingerprints))
 
 
 def _refuse_other_plan(plan: Plan, out: Path) -> None:

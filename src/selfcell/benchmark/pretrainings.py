@@ -73,8 +73,8 @@ class Pretraining:
 
     @property
     def failure(self) -> FailedPretraining | None:
-        """What went wrong, if anything did."""
-        if not self._failed.exists():
+        """What went wrong, if anything did; a run that was finished elsewhere, and merged, has not failed."""
+        if not self._failed.exists() or self.is_finished:
             return None
         return FailedPretraining(self.seed, read_json(self._failed)["error"])
 
