@@ -1,5 +1,6 @@
 """Benchmarks that were stopped, hindered or merged: the same command comes to what an undisturbed run says."""
 
+import errno
 import json
 import runpy
 from pathlib import Path
@@ -11,9 +12,14 @@ from selfcell.benchmark import opened, pretrainings, results
 from selfcell.benchmark.merge import merge_benchmarks
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.results import read_results
-from selfcell.benchmark.run import run_benchmark
+from selfcell.benchmark.run import run_benchmark, write_tables
+from selfcell.benchmark.summaries import count_failed
 from selfcell.benchmark.trials import Contest
 from selfcell.core.errors import InputError
+from selfcell.core.write_errors import CannotWriteError
+from selfcell.reporting.benchmark_page import write_benchmark_page
+from selfcell.training.faults import explained
+from selfcell.training.settings import TrainingSettings
 
 small = runpy.run_path(str(Path(__file__).with_name("test_run.py")))
 written, QUIET, PLAN = small["written"], small["QUIET"], small["PLAN"]
@@ -98,7 +104,7 @@ def test_what_other_machines_have_done_is_in_the_tables_after_a_merge(folder, he
         with pytest.raises(KeyboardInterrupt):
             run_benchmark(plan, out=folder / "out", workplace=QUIET)
         failed = run_benchmark(plan, out=folder / "out", workplace=QUIET)
-    assert failed["error"].notna().sum() == 3
+    assert failed["error"].notna().sum() == 3 and count_failed(failed) == 3
     here.clear()
     assert merge_benchmarks(folder / "out", [folder / "there"]) > 0
     assert not list((folder / "out" / "runs").glob("*/begun here"))
@@ -125,6 +131,53 @@ def test_a_trial_that_failed_here_alone_is_in_the_tables_after_a_merge(folder, h
     assert_same(run_benchmark(plan, out=folder / "out", workplace=QUIET), expected)
 
 
+SHORT = {
+    "a full disk in training": OSError(errno.ENOSPC, "No space left on device"),
+    "no memory in training": MemoryError("Unable to allocate 9 TiB"),
+    "no right to write": CannotWriteError("run cannot be written: Permission denied.", errno.EACCES),
+}
+
+
+def test_a_want_of_disk_or_memory_ends_a_benchmark_and_is_not_remembered(folder, here, monkeypatch):
+    plan = written(folder, **ONE)
+    run = Contest.run
+    for fault in SHORT.values():
+
+        def short(*_, fault=fault, **__):
+            with explained(TrainingSettings(), checkpoint=folder / "run" / "checkpoints" / "last.safetensors"):
+                raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrainings, "pretrain", short)
+            with pytest.raises(
+                InputError, match=r"Pre-training made-mae-seed_0.* was stopped\. .* same command"
+            ) as told:
+                run_benchmark(plan, out=folder / "out", workplace=QUIET)
+        assert str(fault) in str(told.value) and "--resume" not in str(told.value)
+        assert "--overwrite" not in str(told.value) and not list((folder / "out").rglob("*.failed.json"))
+    full = CannotWriteError("net.safetensors cannot be written: No space left on device. Make room.", errno.ENOSPC)
+
+    def no_room(self, trial):
+        if trial.method == "pca_knn":
+            raise full
+        return run(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "run", no_room)
+        with pytest.raises(CannotWriteError, match=r"pca_knn, all donors, seed 0 was stopped\. net.safetensors"):
+            run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    with monkeypatch.context() as patch:
+
+        def no_room_for_tables(*_):
+            raise full
+
+        patch.setattr(results, "write_json", no_room_for_tables)
+        with pytest.raises(CannotWriteError, match=r"net.safetensors cannot be written"):
+            run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert run_benchmark(plan, out=folder / "out", workplace=QUIET)["error"].isna().all()
+    assert len(here) == 4
+
+
 def test_killed_between_the_first_files_of_a_folder_it_goes_on(folder, here, monkeypatch):
     plan = written(folder, **ONE)
     for name in ("write_text", "write_json"):
@@ -141,3 +194,39 @@ def test_killed_between_the_first_files_of_a_folder_it_goes_on(folder, here, mon
     benchmark = Benchmark.open(plan, folder / "out")
     benchmark.claim(plan, benchmark.check_cells())
     assert {file.name for file in (folder / "out").iterdir()} == {"plan.toml", "cells.json"}
+
+
+def test_what_several_share_fails_once(folder, here, monkeypatch):
+    """One baseline of two encoders and of four pairs of seeds, and a pre-training of two targets."""
+    targets = {name: {**PLAN["targets"]["types"], "regimes": ["zero_shot"]} for name in ("types", "again")}
+    targets["again"]["baselines"] = []
+    plan = written(folder, targets=targets)
+    run, pretrain = Contest.run, pretrainings.pretrain
+
+    def failing(self, trial):
+        if trial.method == "pca_knn":
+            raise RuntimeError("out of luck")
+        return run(self, trial)
+
+    def hindered(cells, settings, **options):
+        if settings.training.seed == 1 and settings.pretext.name == "byol":
+            raise InputError("The loss is not a number.")
+        return pretrain(cells, settings, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "run", failing)
+        patch.setattr(pretrainings, "pretrain", hindered)
+        scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert scores["error"].notna().sum() > 6 and count_failed(scores) == 2
+    write_benchmark_page(folder / "out", folder / "report.html")
+    assert "2 trials failed, and nothing here is said of them" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_csv_that_is_there_is_kept_up_to_date(folder):
+    tables = {name: pd.DataFrame({"value": [1.0, 2.0]}) for name in ("scores", "verdicts")}
+    write_tables(tables, folder, csv=False)
+    assert not list(folder.glob("*.csv"))
+    write_tables({"scores": tables["scores"]}, folder, csv=True)
+    write_tables({name: table.head(1) for name, table in tables.items()}, folder, csv=False)
+    assert [file.name for file in folder.glob("*.csv")] == ["scores.csv"]
+    assert len(pd.read_csv(folder / "scores.csv")) == 1

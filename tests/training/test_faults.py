@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError
 from selfcell.pretext import PRETEXT_TASKS
-from selfcell.training.faults import explained, is_disk_full, is_out_of_memory
+from selfcell.training.faults import explained, is_disk_full, is_out_of_memory, without_mend
 from selfcell.training.finite import FiniteWatch, NotFiniteError
 from selfcell.training.module import ObjectiveModule
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
@@ -246,3 +247,15 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tm
     assert calls == ["replace"]
     SafetensorsCheckpointIO().save_checkpoint({"x": torch.ones(2)}, tmp_path / "c.safetensors")
     assert calls == ["replace", "flush", "replace", "flush"]
+
+
+def test_what_stopped_a_training_goes_through_to_another_process_whole(tmp_path):
+    for error, tells in ((MemoryError("no"), is_out_of_memory), (OSError(errno.ENOSPC, "full"), is_disk_full)):
+        with (
+            pytest.raises(InputError) as caught,
+            explained(TrainingSettings(), checkpoint=tmp_path / "checkpoints" / "last.safetensors"),
+        ):
+            raise error
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert tells(again) and str(again) == str(caught.value) and without_mend(again) in str(again)
+        assert "--overwrite" in str(again) and "--overwrite" not in without_mend(again)

@@ -12,7 +12,16 @@ from tqdm import tqdm
 
 from selfcell.benchmark.planned import PlannedEncoder
 from selfcell.benchmark.results import trial_id
-from selfcell.benchmark.trials import KILLED, Workplace, in_turn, keep_this_worker, lost_worker, working_in
+from selfcell.benchmark.trials import (
+    AGAIN,
+    KILLED,
+    Workplace,
+    in_turn,
+    keep_this_worker,
+    lost_worker,
+    refuse_full_disk,
+    working_in,
+)
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
 from selfcell.core.errors import InputError
@@ -20,6 +29,7 @@ from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.data.source import Cells
 from selfcell.pretext import PRETEXT_TASKS
+from selfcell.training.faults import is_out_of_memory, without_mend
 from selfcell.training.pretrain import pretrain
 from selfcell.training.run_folder import TrainedModel, load, read_manifest
 from selfcell.training.settings import PretrainSettings
@@ -87,15 +97,27 @@ class Pretraining:
         self._failed.unlink(missing_ok=True)
 
     def run(self, cells: Cells | Path) -> None:
-        """Pre-train, from the last checkpoint if there is one; what goes wrong is taken down."""
+        """Pre-train, from the last checkpoint if there is one; what goes wrong is taken down.
+
+        Raises
+        ------
+        InputError
+            If disk or memory are short, of which another time there may be more.
+        """
         begun = (self.path / "manifest.json").exists()
         # A plan names its donors, here as for what is judged: none are taken that it does not name.
         data = self.settings.data.model_copy(update={"donor_key": self.settings.data.donor_key or ""})
         settings = self.settings.model_copy(update={"data": data})
         try:
             pretrain(cells, settings, out=self.path, resume=begun, overwrite=not begun, show_progress=False)
-        except Exception as error:  # noqa: BLE001 - one run that fails must not end the others
-            write_json(self._failed, {"error": f"{type(error).__name__}: {error}"})
+        except Exception as error:
+            # One run that fails must not end the others.
+            work = f"Pre-training {self.path.name}"
+            refuse_full_disk(error, work)
+            if is_out_of_memory(error):
+                mend = "Take fewer --jobs, or smaller minibatches in the plan (training.minibatch_size)."
+                raise InputError(f"{work} was stopped. {without_mend(error)} {mend} {AGAIN}") from error
+            write_json(self._failed, {"error": f"{type(error).__name__}: {without_mend(error)}"})
 
     def result(self) -> TrainedModel | FailedPretraining:
         """Load the encoder, or give what went wrong."""

@@ -38,6 +38,7 @@ from selfcell.core.atomic import atomic_folder, atomic_path, write_json
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
+from selfcell.core.write_errors import CannotWriteError
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel, describe_environment, read_manifest
 
@@ -77,7 +78,7 @@ def run_benchmark(
     retry_failed
         Run what failed once more.
     csv
-        Write the tables as CSV too.
+        Write the tables as CSV too, as is done anyway where they were once.
 
     Returns
     -------
@@ -120,11 +121,11 @@ def run_benchmark(
 
 
 def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> None:
-    """Write tables as Parquet, each atomically, and as CSV if asked to."""
+    """Write tables as Parquet, each atomically, and as CSV if asked to; a CSV that is there is never left behind."""
     for name, table in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
-        if csv:
+        if csv or (out / f"{name}.csv").exists():
             with atomic_path(out / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
 
@@ -147,7 +148,13 @@ def _tables_of(
     models = [one for one in trained if isinstance(one, TrainedModel)]
     tables = {name: pd.DataFrame() for name in TABLES}
     failed = [
-        {"method": PRETRAINING, "pretrain_seed": one.seed, "error": one.error}
+        {
+            "method": PRETRAINING,
+            "pretrain_seed": one.seed,
+            "error": one.error,
+            # One for all targets.
+            "work_id": trial_id(corpus=which["corpus"], encoder=which["encoder"], seed=one.seed),
+        }
         for one in trained
         if isinstance(one, FailedPretraining)
     ]
@@ -155,9 +162,13 @@ def _tables_of(
         try:
             results = _results_of(benchmark, planned, models, workplace)
             tables = {name: getattr(results, name) for name in TABLES}
+        except CannotWriteError:
+            raise
         except InputError as error:
             logger.warning("%s, %s cannot be asked: %s", planned.target, planned.encoder.title, error)
-            failed.append({"method": STUDY, "pretrain_seed": None, "error": str(error)})
+            failed.append(
+                {"method": STUDY, "pretrain_seed": None, "error": str(error), "work_id": trial_id(**which, seed=None)}
+            )
     for row in failed:
         row |= {"task": planned.plan.task, "trial_id": trial_id(**which, seed=row["pretrain_seed"])}
     if failed:

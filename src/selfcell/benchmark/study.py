@@ -25,7 +25,7 @@ from selfcell.benchmark.results import StudyResults, trial_id
 from selfcell.benchmark.seen import Seen, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.study_split import choose_split, draw_labelled, id_of_test_cells, warn_of_few_labelled
-from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, run_trials
+from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, refuse_full_disk, run_trials
 from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
@@ -190,6 +190,7 @@ class Study:
             task = self.task.with_settings(self._settings(max(self.plan.budgets, key=LabelBudget.is_all)))
             return task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
         except Exception as error:
+            refuse_full_disk(error, "A closer look at the answers")
             # The trials are done: what is known is written without it.
             if not (keep_going or isinstance(error, InputError)):
                 raise

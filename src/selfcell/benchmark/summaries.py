@@ -133,6 +133,12 @@ def between(
     return table
 
 
+def count_failed(scores: pd.DataFrame) -> int:
+    """Count what failed: once, however many rows, of pairs of seeds and encoders, share it."""
+    failed = scores[scores["error"].notna()]
+    return int(failed["work_id"].astype(object).fillna(failed["trial_id"]).nunique())
+
+
 def _with_method(scores: pd.DataFrame, resamples: pd.DataFrame, varied: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put what varies in the place of the method; trials of two sides may bear one id."""
 

@@ -24,10 +24,12 @@ from selfcell.baselines.find import find_baseline
 from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
 from selfcell.core.memory import give_back_unused
+from selfcell.core.write_errors import CannotWriteError, error_number
 from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
 from selfcell.downstream.base import DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
 from selfcell.downstream.resampling import TestUnits
+from selfcell.training.faults import is_disk_full, without_mend
 
 if sys.platform != "win32":
     import resource
@@ -99,6 +101,29 @@ _LONG = 2.0
 KILLED = "The process was killed, perhaps for want of memory."
 
 
+AGAIN = "Once that is mended, the same command goes on with what is missing."
+
+
+def refuse_full_disk(error: Exception, work: str) -> None:
+    """Refuse to take an error for a failure of the work where something could not be written.
+
+    Parameters
+    ----------
+    error
+        What went wrong.
+    work
+        What was at hand.
+
+    Raises
+    ------
+    CannotWriteError
+        If it says that the disk is full, or that files may not be written.
+    """
+    if isinstance(error, CannotWriteError) or is_disk_full(error):
+        said = f"{work} was stopped. {without_mend(error)} {AGAIN}"
+        raise CannotWriteError(said, error_number(error)) from error
+
+
 @dataclass(frozen=True)
 class Contest:
     """What all trials share; it is sent to other processes, so it holds no more than they need."""
@@ -131,8 +156,8 @@ class Contest:
         try:
             return self.run(trial)
         except Exception as error:  # noqa: BLE001 - one trial that fails must not end the others
-            said = str(error).strip() or "no message"
-            return Failure(f"{type(error).__name__}: {said}", round(time.perf_counter() - started, 3))
+            refuse_full_disk(error, f"{trial.method}, {trial.budget}, seed {trial.seed}")
+            return Failure(f"{type(error).__name__}: {without_mend(error)}", round(time.perf_counter() - started, 3))
 
 
 @dataclass(frozen=True)

@@ -87,15 +87,15 @@ def run(
 
     with resumable("What is done is kept: give the same command again to go on."):
         scores = run_benchmark(plan, out=out, only=only or (), workplace=workplace, retry_failed=retry_failed, csv=csv)
+    from selfcell.benchmark.summaries import count_failed
     from selfcell.reporting.html import write_report
     from selfcell.reporting.verdicts import print_verdicts
 
     print_verdicts(out)
     typer.echo(f"The report is {write_report(out)}")
-    n_failed = int(scores["error"].notna().sum())
     n_trials = scores.loc[scores["error"].isna(), "trial_id"].nunique()
     typer.echo(f"{n_trials:,} trials are in {out / 'scores.parquet'}; what several share was run once.")
-    if n_failed:
+    if n_failed := count_failed(scores):
         typer.echo(f"{n_failed:,} failed: column error. Mend the cause, and try them again with --retry-failed.")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from selfcell.benchmark.statistics import OVER_DONORS, VERDICT_RULE
-from selfcell.benchmark.summaries import FORMAT_VERSION
+from selfcell.benchmark.summaries import FORMAT_VERSION, count_failed
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_object, read_text, reading
@@ -64,7 +64,8 @@ def read_tables(folder: Path) -> BenchmarkTables:
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
     with reading(folder / "scores.parquet"):
         failures = scores.loc[scores["error"].notna(), columns].drop_duplicates()
-    return BenchmarkTables(about=about, failures=failures, **read)
+        n_failed = count_failed(scores)
+    return BenchmarkTables(about=about, failures=failures, n_failed=n_failed, **read)
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -105,8 +106,8 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
     for note, studies in groupby(sorted(tables.about.get("seen", []), key=_NOTE), key=_NOTE):
         of = ", ".join(f"{encoder_name(one['encoder'], one['corpus'])} at {one['target']}" for one in studies)
         found.append(f"{of}: {note}")
-    if len(tables.failures):
-        found.append(f"{counted(len(tables.failures), 'trial')} failed, and nothing here is said of them; see below.")
+    if tables.n_failed:
+        found.append(f"{counted(tables.n_failed, 'trial')} failed, and nothing here is said of them; see below.")
     return found
 
 

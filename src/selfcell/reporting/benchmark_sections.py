@@ -49,6 +49,8 @@ class BenchmarkTables:
     estimates: pd.DataFrame
     pairs: pd.DataFrame
     failures: pd.DataFrame
+    """One row a pair of seeds and encoder, that may share what failed."""
+    n_failed: int
 
     @property
     def plan(self) -> dict[str, Any]:
