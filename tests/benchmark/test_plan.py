@@ -113,6 +113,10 @@ CELLS = PLAN["cells"]["made"]
         ),
         ({"cells": {"made": {"source": "made.h5ad"}}}, r"must name the column of types: label"),
         (
+            {"cells": {"made": {"source": "made.h5ad"}}, "targets": {"a": {"cells": "made", "task": "integration"}}},
+            r"must name the column of types: label",
+        ),
+        (
             {"corpora": {"a": {"cells": "made", "settings": {"training": {"seed": 7}}}}},
             r"on a: training\.seed has no place .*\[seeds\] pretraining",
         ),

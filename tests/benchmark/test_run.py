@@ -598,8 +598,12 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(folder, here):
     assert rows.loc["pre-train mae on made", ["n_runs", "n_done"]].tolist() == [2, 0]
     assert not any("from_scratch (" in what or "pca_knn (" in what for what in rows.index)
     assert found.hours(1) > 0 and 0.5 < found.memory_gb < 2
-    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
     is_trial = ~found.table["what"].str.startswith("pre-train")
+    assert len(found.trials) == found.table.loc[is_trial, "n_runs"].sum() and not found.trials.duplicated().any()
+    tuned = found.trials[found.trials["what"] == "types: fine_tuned (mae on made)"]
+    assert tuned[["pretrain_seed", "finetune_seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert set(found.trials.loc[found.trials["what"] == "types: from_scratch", "pretrain_seed"]) == {-1}
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
     assert found.table.loc[is_trial, "n_runs"].sum() == scores["work_id"].nunique()
     left = estimate(Benchmark.open(plan, folder / "out"), QUIET)
     assert (left.table["n_done"] == left.table["n_runs"]).all() and left.hours(1) == 0

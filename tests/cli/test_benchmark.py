@@ -15,6 +15,10 @@ def test_from_a_plan_to_verdicts(run, file, tmp_path):
     code, said, _ = run("benchmark", plan, "--out", out, "--dry-run", "--jobs", "2")
     assert code == 0 and "pre-train masked on mine" in said and "with 2 processes" in said and not out.exists()
 
+    assert "2 pre-trainings and " in said and "0 of them done; one by one: --list-trials." in said
+    code, said, _ = run("benchmark", plan, "--out", out, "--dry-run", "--list-trials")
+    assert code == 0 and "types: fine_tuned (masked on mine), all donors, pre-training seed 1, seed 0: " in said
+
     code, said, _ = run("benchmark", plan, "--out", out, "--jobs", "1", "--csv")
     assert code == 0 and "visible from" in said and "fine-tuned minus from scratch: Macro F1" in said
     assert f"trials are in {out / 'scores.parquet'}" in said
@@ -49,4 +53,6 @@ def test_what_a_plan_lacks_is_said_without_a_traceback(run, tmp_path):
     (tmp_path / "plan.toml").write_text('name = "x"\n[sedes]\n')
     code, _, errors = run("benchmark", "run", tmp_path / "plan.toml", "--out", tmp_path / "out")
     assert code == 1 and "Unknown section 'sedes'. Did you mean 'seeds'?" in errors and "Traceback" not in errors
+    code, _, errors = run("benchmark", tmp_path / "plan.toml", "--out", tmp_path / "out", "--list-trials")
+    assert code == 1 and "--list-trials goes with --dry-run" in errors
     assert not (tmp_path / "out").exists()

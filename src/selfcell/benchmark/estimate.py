@@ -1,6 +1,7 @@
 """What a benchmark will take: trials, hours, memory, before it is run."""
 
 import functools
+import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -33,6 +34,8 @@ _BYTES_PER_COUNT = 8
 _SECONDS_TO_MEASURE = 0.5
 
 
+_OF_TRIAL = ("what", "budget", "pretrain_seed", "finetune_seed", "seconds")
+
 Runs: TypeAlias = list[Pretraining] | list[GivenModel]
 
 
@@ -42,6 +45,9 @@ class Forecast:
 
     table: pd.DataFrame
     """One row a pre-training, or a method of a target: ``what``, ``n_runs``, ``n_done``, ``hours`` of one process."""
+    trials: pd.DataFrame
+    """One row a trial, done or not: ``what``, ``budget``, ``pretrain_seed`` and ``finetune_seed`` (-1 where the answer
+    does not depend on it), ``seconds``. Their ids are hashes of weights too, and so are known when these are."""
     memory_gb: float
     """Of one process, at most."""
 
@@ -60,8 +66,9 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     trained_here = [encoder for encoder in runs if isinstance(encoder, PlannedEncoder)]
     rows = [_of_pretrainings(benchmark, encoder, runs[encoder]) for encoder in trained_here]
     listed: set[Hashable] = set()
+    trials: list[dict[str, object]] = []
     for planned in benchmark.studies():
-        rows += _of_study(benchmark, planned, runs[planned.encoder], listed)
+        rows += _of_study(benchmark, planned, runs[planned.encoder], listed, trials)
     n_counts = [_n_counts_of_target(benchmark, name) for name in benchmark.targets]
     # What is streamed takes next to no memory.
     corpora = [benchmark.corpus_cells(corpus) for corpus in dict.fromkeys(one.corpus for one in trained_here)]
@@ -70,7 +77,7 @@ def estimate(benchmark: Benchmark, workplace: Workplace) -> Forecast:
     # As many processes share the cores as there are, so each has its share of the speed that was measured on all.
     table = pd.DataFrame(rows)
     table["hours"] *= workplace.n_jobs(len(rows))
-    return Forecast(table, memory)
+    return Forecast(table, pd.DataFrame(trials, columns=list(_OF_TRIAL)), memory)
 
 
 def _n_counts_of_target(benchmark: Benchmark, name: str) -> int:
@@ -90,7 +97,11 @@ def _of_pretrainings(benchmark: Benchmark, encoder: PlannedEncoder, runs: Runs) 
 
 
 def _of_study(
-    benchmark: Benchmark, planned: PlannedStudy, runs: Runs, listed: set[Hashable]
+    benchmark: Benchmark,
+    planned: PlannedStudy,
+    runs: Runs,
+    listed: set[Hashable],
+    trials: list[dict[str, object]],
 ) -> list[dict[str, object]]:
     rows = []
     seconds_before = _seconds_of_done(benchmark, planned, runs)
@@ -99,14 +110,22 @@ def _of_study(
         if work in listed:
             continue
         listed.add(work)
-        n_runs = [_n_distinct(planned.plan, method, budget, len(runs)) for budget in planned.plan.budgets]
+        budgets = planned.plan.budgets
+        seeds = [_distinct_seeds(planned.plan, method, budget, runs) for budget in budgets]
+        n_runs = list(map(len, seeds))
         before = seconds_before.get(method, [])
-        seconds = [_seconds(benchmark, planned, method, budget, runs) for budget in planned.plan.budgets]
+        seconds = [_seconds(benchmark, planned, method, budget, runs) for budget in budgets]
         guess = sum(n * each for n, each in zip(n_runs, seconds, strict=True)) / sum(n_runs)
         n_done = min(len(before), sum(n_runs))
         # A process that was killed has left no time behind.
         timed = [one for one in before if not np.isnan(one)]
-        hours = (sum(n_runs) - n_done) * (float(np.mean(timed)) if timed else guess) / 3600
+        usual = float(np.mean(timed)) if timed else None
+        hours = (sum(n_runs) - n_done) * (guess if usual is None else usual) / 3600
+        unit = "cells" if planned.plan.donor_key is None else "donors"
+        for budget, pairs, each in zip(budgets, seeds, seconds, strict=True):
+            told = [what, budget.name(unit=unit)]
+            took = each if usual is None else usual
+            trials += [dict(zip(_OF_TRIAL, [*told, *pair, took], strict=True)) for pair in pairs]
         rows.append({"what": what, "n_runs": sum(n_runs), "n_done": n_done, "hours": hours})
     return rows
 
@@ -141,12 +160,20 @@ def _seconds_of_done(benchmark: Benchmark, planned: PlannedStudy, runs: Runs) ->
     return found
 
 
-def _n_distinct(plan: StudyPlan, method: str, budget: LabelBudget, n_models: int) -> int:
-    """Give how often a method is run: what does not depend on a model, or on a seed, is run once for all of them."""
+def _distinct_seeds(plan: StudyPlan, method: str, budget: LabelBudget, runs: Runs) -> list[tuple[int, int]]:
+    """Give the seeds that a method is run with: one, -1, for all models or seeds that it does not depend on."""
     draws_labels = budget.n_donors is not None or budget.fraction is not None
     has_seed = draws_labels or method not in SEEDLESS | DOWNSTREAM_TASKS[plan.task].seedless
-    of_models = n_models if method in REGIMES and method != "from_scratch" else 1
-    return of_models * (len(plan.seeds) if has_seed else 1)
+    needs_model = method in REGIMES and method != "from_scratch"
+    of_models = [_seed_of(run) for run in runs] if needs_model else [-1]
+    return list(itertools.product(of_models, plan.seeds if has_seed else [-1]))
+
+
+def _seed_of(run: Pretraining | GivenModel) -> int:
+    if isinstance(run, Pretraining):
+        return run.seed
+    model = run.result()
+    return int(model.manifest["seed"])
 
 
 def _seconds(benchmark: Benchmark, planned: PlannedStudy, method: str, budget: LabelBudget, runs: Runs) -> float:

@@ -320,7 +320,7 @@ def _study_plan(plan: Plan, name: str, target: TargetPlan) -> StudyPlan:
         check_plan(study)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if study.label_key is None and target.task == "cell_type":
+    if study.label_key is None and target.task in JUDGED_BY_TYPES:
         raise InputError(f"{where}: [cells.{target.cells}] must name the column of types: label.")
     return study
 

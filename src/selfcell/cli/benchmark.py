@@ -55,6 +55,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what is to be run, with hours and memory, and run nothing.")
     ] = False,
+    list_trials: Annotated[
+        bool, typer.Option("--list-trials", help="With --dry-run: list every trial, with its seeds, too.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run what failed once more.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write the tables as CSV too, beside Parquet.")] = False,
     jobs: Annotated[
@@ -78,10 +81,13 @@ def run(
     Example: selfcell benchmark plans/demo.toml --out demo-benchmark
     """
     from selfcell.benchmark.trials import Workplace
+    from selfcell.core.errors import InputError
 
+    if list_trials and not dry_run:
+        raise InputError("--list-trials goes with --dry-run.")
     workplace = Workplace(jobs=jobs, dask=dask, keep_going=True)
     if dry_run:
-        _show_estimate(plan, out, only or (), workplace)
+        _show_estimate(plan, out, only or (), workplace, list_trials=list_trials)
         return
     from selfcell.benchmark.run import run_benchmark
 
@@ -148,13 +154,13 @@ def merge(
     typer.echo(f"{n_taken:,} trials taken over. For the tables: selfcell benchmark PLAN.toml --out {out}")
 
 
-def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workplace") -> None:
+def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workplace", *, list_trials: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from selfcell.benchmark.estimate import estimate
     from selfcell.benchmark.opened import Benchmark
-    from selfcell.core.words import in_words
+    from selfcell.core.words import counted, in_words
 
     benchmark = Benchmark.open(plan, out, only=only)
     benchmark.check_cells()
@@ -164,7 +170,17 @@ def _show_estimate(plan: Path, out: Path, only: Sequence[str], workplace: "Workp
     table = Table("what", "runs", "done", "takes", title=benchmark.plan.title or benchmark.plan.name)
     for row in found.table.itertuples():
         table.add_row(str(row.what), str(row.n_runs), str(row.n_done), in_words(3600 * float(str(row.hours))))
+    if list_trials:
+        for trial in found.trials.itertuples():
+            seeds = {"pre-training seed": trial.pretrain_seed, "seed": trial.finetune_seed}
+            told = "".join(f", {name} {seed}" for name, seed in seeds.items() if seed != -1)
+            typer.echo(f"{trial.what}, {trial.budget}{told}: {in_words(float(str(trial.seconds)))}")
     Console().print(table)
+    n_done, n_pretrainings = int(found.table["n_done"].sum()), len(benchmark.pretrainings())
+    typer.echo(
+        f"{counted(n_pretrainings, 'pre-training')} and {counted(len(found.trials), 'trial')}, {n_done:,} of them done"
+        f"{'' if list_trials else '; one by one: --list-trials'}."
+    )
     jobs = workplace.n_jobs(len(found.table))
     typer.echo(
         f"About {in_words(3600 * found.hours(jobs))} on this machine with {jobs} processes of up to "
