@@ -543,6 +543,10 @@ def test_the_page_says_what_a_model_has_seen_of_the_cells_it_is_judged_on(folder
     page = _page_of(folder / "out")
     assert "all at types: Pre-training was given at least " in page and "Set donors aside when pre-training" in page
     assert "mae on made at types" not in page
+    told = {
+        one["encoder"]: one["relation"] for one in json.loads((folder / "out" / "benchmark.json").read_text())["seen"]
+    }
+    assert told == {"mae": "own", "all": "seen"}
     file = folder / "out" / "benchmark.json"
     saved = json.loads(file.read_text())
     del saved["seen"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfcell import evaluate, pretrain
-from selfcell.benchmark.seen import what_was_seen
+from selfcell.benchmark.seen import learned_from, relation_of, what_was_seen
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.source import open_cells
 from selfcell.training.known_cells import FILE
@@ -48,6 +48,33 @@ def test_donors_are_known_by_the_column_of_the_run(whole, model):
     assert f"cells of {len(learned_from)} test donors" in seen.sentence() and "obs['donor']" in seen.sentence()
     aside = others[others.obs["donor"].isin(model.split["donors"]["test"])].copy()
     assert seen_of(model, aside).any is False and seen_of(model, aside).sentence() is None
+
+
+def relation(models, cells, rows, *, judged, **kinds):
+    told = {"is_query": False, "is_named": False, **kinds}
+    seen = what_was_seen(models, cells, judged)
+    return relation_of(seen, has_learned=learned_from(models, cells, rows), **told)
+
+
+def test_the_relation_of_corpus_and_target_follows_from_cells_and_donors_not_from_names_of_files(
+    whole, split_by_cell, model, tmp_path
+):
+    cells = open_cells(whole).aligned_to(split_by_cell.genes)
+    parts = split_by_cell.split["positions"]
+    learned, aside = np.array(parts["train"]), np.array(parts["test"])
+    assert relation([split_by_cell], cells, learned, judged=aside) == "own"
+    assert relation([split_by_cell], cells, aside[:20], judged=learned) == "seen"
+    assert relation([split_by_cell], cells, aside[:20], judged=aside[20:]) == "transfer"
+    assert relation([split_by_cell], cells, learned, judged=aside, is_named=True) == "named"
+    assert relation([split_by_cell], cells, learned, judged=aside, is_query=True) == "query"
+    # A streamed run has no list of its cells, and donors tell; where these are not known either, nothing does.
+    streamed = dataclasses.replace(model, path=tmp_path)
+    donors = whole.obs["donor"].to_numpy()
+    is_aside = np.isin(donors, model.split["donors"]["test"])
+    rows = {"rows": np.flatnonzero(~is_aside), "judged": np.flatnonzero(is_aside)}
+    assert relation([streamed], cells, **rows) == "own"
+    unnamed = dataclasses.replace(cells, obs=cells.obs.drop(columns="donor"))
+    assert relation([streamed], unnamed, **rows) == "unknown"
 
 
 def test_without_list_and_column_nothing_is_claimed(whole, model, tmp_path):

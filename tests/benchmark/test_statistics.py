@@ -123,10 +123,11 @@ def test_methods_are_compared_on_the_same_draws():
 @pytest.mark.parametrize(
     ("low", "high", "by_seed", "verdict"),
     [
-        (0.01, 0.05, (0.02, 0.03), "helps"),
-        (0.01, 0.05, (-0.01, 0.07), "no evidence"),
-        (-0.05, -0.01, (-0.02, -0.03), "hurts"),
-        (-0.01, 0.05, (0.02, 0.03), "no evidence"),
+        (0.01, 0.05, (0.02, 0.03, 0.04), "helps"),
+        (0.01, 0.05, (-0.01, 0.05, 0.05), "helps"),
+        (-0.05, -0.01, (-0.02, -0.03, -0.04), "hurts"),
+        (-0.01, 0.05, (0.02, 0.03, 0.01), "no evidence"),
+        (0.01, 0.05, (0.02, 0.03), "no evidence"),
         (0.01, 0.05, (0.03,), "no evidence"),
     ],
 )
@@ -135,8 +136,16 @@ def test_the_verdict_follows_its_rule(low, high, by_seed, verdict):
     assert comparison.verdict == verdict
 
 
+def test_pairs_of_seeds_that_agree_are_counted_and_are_no_part_of_the_verdict():
+    estimate = Estimate(0.03, 0.01, 0.05, (0.05, 0.05, -0.01))
+    comparison = Comparison("fine_tuned", "from_scratch", "b", estimate)
+    assert comparison.n_agree == 2 and comparison.verdict == "helps"
+    two = Comparison("fine_tuned", "from_scratch", "b", estimate._replace(by_seed=(0.02, 0.04)))
+    assert two.finding == "no verdict: three or more seeds would allow one"
+
+
 def test_words_fit_the_question():
-    estimate = Estimate(0.03, 0.01, 0.05, (0.02, 0.04))
+    estimate = Estimate(0.03, 0.01, 0.05, (0.02, 0.03, 0.04))
     assert Comparison("fine_tuned", "from_scratch", "b", estimate).finding == "helps"
     assert Comparison("zero_shot", "pca_knn", "b", estimate).finding == "better"
 

@@ -13,6 +13,7 @@ import pytest
 from selfcell.benchmark.summaries import between, estimates
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.errors import InputError
+from selfcell.reporting.benchmark_overall import ranked
 from selfcell.reporting.html import write_report
 
 TYPES = "<script>alert(1)</script>"
@@ -25,6 +26,7 @@ PLAN = {
         "unseen": {"title": None, "cells": "blood", "query": "other"},
     },
 }  # fmt: skip
+SIZES = {"blood": 5_000, "other": 50_000}
 SWITCHES = (
     "headless=new",
     "no-sandbox",
@@ -53,7 +55,8 @@ def made_scores(rng):
                         rows.append({
                             **which, "method": method, "budget": budget, "metric": "macro_f1", "value": value,
                             "pretrain_seed": first, "finetune_seed": second, "n_labelled_cells": n_labelled,
-                            "n_cells": 500, "n_units": 8, "seconds": 2.0, "peak_memory_mb": 700.0, "error": None,
+                            "n_labelled_donors": None if target == "unseen" else 6, "n_cells": 500, "n_units": 8,
+                            "seconds": 2.0, "peak_memory_mb": 700.0, "error": None,
                         })  # fmt: skip
                         sample = value + rng.normal(size=200) * 0.004
                         draws.append({**which, "metric": "macro_f1", **dict(enumerate(sample))})
@@ -67,18 +70,25 @@ def folder(tmp_path_factory):
     path.mkdir()
     scores, resamples = made_scores(np.random.default_rng(0))
     of_all = scores, resamples, {"types": "macro_f1", "unseen": "macro_f1"}
-    pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all)], ignore_index=True)
+    pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all, sizes=SIZES)], ignore_index=True)
     tables = {"scores": scores, "verdicts": verdicts(*of_all), "estimates": estimates(*of_all), "pairs": pairs}
     for name, table in tables.items():
         table.to_parquet(path / f"{name}.parquet", index=False)
     runs = [
         {"corpus": corpus, "encoder": encoder, "seed": seed, "n_train": n_train, "seconds": 30.0}
-        for corpus, n_train in (("blood", 5_000), ("other", 50_000))
+        for corpus, n_train in SIZES.items()
         for encoder in ("masked", "byol")
         for seed in range(3)
     ]
     about = {
-        "format_version": 1, "title": "Blood & <others>", "plan": PLAN, "pretrainings": runs,
+        "seen": [
+            {"target": target, "corpus": corpus, "encoder": encoder, "relation": relation, "note": None}
+            for target, corpus, relation in (
+                ("types", "blood", "own"), ("types", "other", "transfer"), ("unseen", "blood", "query")
+            )
+            for encoder in ("masked", "byol")
+        ],
+        "format_version": 2, "title": "Blood & <others>", "plan": PLAN, "pretrainings": runs,
         "versions": {"selfcell": "1", "torch": "2"}, "machine": {"threads": 2, "gpu": None}, "command": "selfcell x",
     }  # fmt: skip
     (path / "benchmark.json").write_text(json.dumps(about))
@@ -97,12 +107,55 @@ def test_the_verdict_comes_first_and_every_question_has_its_answer(page):
     assert text.index(verdict) < text.index("<nav") < text.index("<main")
     for question in ("Masked or contrastive", "How many cells to pre-train on", "How many labels", "What does it cost"):
         assert question in text
-    assert "Pre-trained on other data sets alone: helps at 2, no evidence at 2 of 4." in text
-    assert "Judged on a data set never seen: helps at 1, no evidence at 1 of 2." in text
+    assert "Pre-trained on other cells alone, none of the target&#39;s: helps at 2, no evidence at 2 of 4." in text
+    assert "none of whose cells pre-training was given: helps at 1, no evidence at 1 of 2." in text
     assert "from 900 labelled cells on, pre-training is worth less than 0.01 (95 %)" in text
-    assert "masked, probe, all donors: from 50,000 cells on, blood gains less than 0.01" in text
-    assert "masked, zero-shot, 2 donors: blood may gain more than 0.01" in text
-    assert "fine-tuned: byol ranks first on average over" in text
+    assert "masked, fine-tuned, all donors: from 5,000 cells on, other (50,000 cells) gains less than 0.01" in text
+    assert "masked, zero-shot, all donors: other (50,000 cells) may gain more than 0.01" in text
+    assert "Corpora of different cells differ in more than their size" in text
+    assert "fine-tuned: no ranks of encoders, which take 6 targets at which the same ones were run" in text
+    assert "Macro F1: no ranks of methods" in text and "there are 2 targets." in text
+    assert "Of the verdicts 4 stand where p is corrected for so many comparisons" in text and "in Macro F1." in text
+    assert "At types: Intervals take in the spread over seeds and over test donors" in text
+    assert "At unseen: Intervals take in the spread over seeds and over 50 random blocks" in text
+
+
+def test_nothing_follows_for_more_cells_where_corpora_are_not_against_the_largest(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    scores, resamples = made_scores(np.random.default_rng(0))
+    of_all = scores, resamples, {"types": "macro_f1", "unseen": "macro_f1"}
+    between("corpus", *of_all).to_parquet(copy / "pairs.parquet", index=False)
+    text = write_report(copy).read_text()
+    assert "blood is not the largest corpus, so that nothing follows for more cells." in text
+    assert "gains less than" not in text
+
+
+def test_methods_and_encoders_are_ranked_over_targets_each_counting_once():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"target": f"t{target}", "corpus": "c", "encoder": encoder, "method": method, "budget": budget,
+         "metric": "macro_f1", "mean": 0.5 + shift + 0.1 * (encoder == "byol") + 0.01 * rng.random()}
+        for target in range(7)
+        for budget in ("few", "all")[: 1 + target % 2]
+        for encoder in ("masked", "byol")
+        for method, shift in (("probe", 0.3), ("pca_knn", 0.0), ("scvi", 0.2))
+        if method != "scvi" or target
+    ]  # fmt: skip
+    sentence, (drawing,) = ranked(pd.DataFrame(rows), "method", "Macro F1")
+    # Of the three methods, one was not run at one of the seven targets.
+    assert sentence.startswith("Macro F1: probe ranks first on average over 6 targets; mean ranks must differ by 1.35")
+    assert list(drawing.table["method"]) == ["probe", "scVI", "PCA + neighbors"]
+    assert list(drawing.table["mean rank"]) == [1, 2, 3]
+    assert ranked(pd.DataFrame(rows), "encoder", "probe")[0].startswith("probe: byol ranks first on average over 7")
+    sentence, drawn = ranked(pd.DataFrame(rows[:12]), "method", "Macro F1")
+    assert "no ranks of methods" in sentence and drawn == []
+
+
+def test_what_holds_over_all_targets_is_a_table(page):
+    text = page.read_text()
+    section = text[text.index(">What holds over all targets?</h2>") :]
+    section = section[: section.index("</section>")]
+    assert "p (Wilcoxon)" in section and 'download="over-all-targets.csv"' in section
 
 
 def test_what_comes_from_data_is_text_and_nothing_from_outside(page):
@@ -135,6 +188,9 @@ def test_a_damaged_or_newer_benchmark_is_refused(folder, tmp_path):
     about = json.loads((copy / "benchmark.json").read_text())
     (copy / "benchmark.json").write_text(json.dumps({**about, "format_version": 99}))
     with pytest.raises(InputError, match="newer selfcell"):
+        write_report(copy)
+    (copy / "benchmark.json").write_text(json.dumps({**about, "format_version": 1}))
+    with pytest.raises(InputError, match=r"of an older format. Run the benchmark again"):
         write_report(copy)
 
 

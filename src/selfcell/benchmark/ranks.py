@@ -20,6 +20,37 @@ class Ranking(NamedTuple):
     """That all methods are alike, by Friedman's test; NaN with fewer than three methods."""
 
 
+def scores_by_target(estimates: pd.DataFrame, ranked: str, *, least: int) -> pd.DataFrame:
+    """Give the scores of what is to be ranked at each target, which counts once, whatever was varied there.
+
+    Where some were not run at all targets, as many are kept as have ``least`` targets in common, with these targets.
+    Each target's score is the mean over corpora, encoders, methods and label budgets, of those at which all that are
+    kept were run.
+
+    Parameters
+    ----------
+    estimates
+        What :func:`selfcell.benchmark.summaries.estimates` gives, of one score a target.
+    ranked
+        What is ranked: ``method`` or ``encoder``.
+    least
+        Targets.
+
+    Returns
+    -------
+    Targets x methods (or encoders); empty where no two have so many targets in common.
+    """
+    varied = [name for name in ("target", "corpus", "encoder", "method", "budget") if name != ranked]
+    table = estimates.pivot_table(index=varied, columns=ranked, values="mean")
+    was_run = table.notna().groupby(level="target").any()
+    choices = []
+    for names in sorted({tuple(was_run.columns[row]) for row in was_run.to_numpy()}):
+        complete = table[list(names)].dropna().groupby(level="target").mean()
+        if len(names) > 1 and len(complete) >= least:
+            choices.append(complete)
+    return max(choices, key=lambda one: one.shape[::-1], default=pd.DataFrame())
+
+
 def rank_methods(scores: pd.DataFrame) -> Ranking:
     """Rank methods at each target, ties sharing their ranks, and average.
 

@@ -11,8 +11,9 @@ scores.parquet       every score of every trial, one row each
 resamples.parquet    each score on every draw of test donors
 confusion.parquet    cells by donor, true and predicted type
 estimates.parquet    mean and interval of every method, seconds and memory
-pairs.parquet        each encoder (corpus) against the first that a target was asked of
+pairs.parquet        each encoder against the first that a target was asked of, each corpus against the largest
 verdicts.parquet     each question at each target and label budget: difference, interval, p, and what it says
+over_targets.parquet each question and score over all targets: how many are above zero, and Wilcoxon's p
 benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
 """
@@ -33,7 +34,7 @@ from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, estimates
 from selfcell.benchmark.trials import Failure, Outcome, Workplace
-from selfcell.benchmark.verdicts import verdicts
+from selfcell.benchmark.verdicts import over_targets, verdicts
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
@@ -111,10 +112,13 @@ def run_benchmark(
     headlines = {name: DOWNSTREAM_TASKS[one.task].headline for name, one in benchmark.plan.targets.items()}
     of_all = joined["scores"], joined["resamples"], headlines
     joined["verdicts"] = verdicts(*of_all)
+    joined["over_targets"] = over_targets(joined["verdicts"])
     joined["estimates"] = estimates(*of_all)
-    joined["pairs"] = _joined([between("encoder", *of_all), between("corpus", *of_all)], columns=PAIR_COLUMNS)
-    write_tables(joined, benchmark.out, csv=csv)
     about = _about(benchmark, fingerprints, every)
+    sizes = {row["corpus"]: row["n_train"] for row in about["pretrainings"]}
+    of_pairs = [between("encoder", *of_all), between("corpus", *of_all, sizes=sizes)]
+    joined["pairs"] = _joined(of_pairs, columns=PAIR_COLUMNS)
+    write_tables(joined, benchmark.out, csv=csv)
     about["seconds_of_this_session"] = round(time.perf_counter() - started, 1)
     write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
@@ -206,7 +210,8 @@ def _kept_results(folder: Path, identity: str, store: OutcomeStore) -> StudyResu
     failed = results.scores.loc[results.scores["error"].notna(), "work_id"].unique()
     # What failed here may have gone well on another machine, and been merged.
     is_old = any(isinstance(store.read(work_id), Outcome) for work_id in failed)
-    return None if is_old or results.about.get("identity") != identity else results
+    is_whole = results.about.get("identity") == identity and "relation" in results.about
+    return results if is_whole and not is_old else None
 
 
 def _folder(benchmark: Benchmark, planned: PlannedStudy) -> Path:
@@ -241,8 +246,8 @@ def _about(
     }
 
 
-def _what_was_seen(benchmark: Benchmark) -> list[dict[str, str]]:
-    """Give, of all studies of the plan, what pre-training may have been given of the test cells."""
+def _what_was_seen(benchmark: Benchmark) -> list[dict[str, str | None]]:
+    """Give, of all studies of the plan, what pre-training was given of their cells, or may have been."""
     files = [_folder(benchmark, study) / "study.json" for study in benchmark.every_study()]
     found = [read_json(file) for file in files if file.exists()]
     return [
@@ -250,10 +255,10 @@ def _what_was_seen(benchmark: Benchmark) -> list[dict[str, str]]:
             "target": about["planned_target"],
             "corpus": about["corpus"],
             "encoder": about["encoder"],
+            "relation": about.get("relation", "unknown"),
             "note": about["seen_note"],
         }
         for about in found
-        if about["seen_note"]
     ]
 
 

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from selfcell.benchmark.study_split import CHANCE
 from selfcell.core.words import counted
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
+
+Relation: TypeAlias = Literal["own", "transfer", "named", "query", "seen", "unknown"]
+"""What pre-training was given: ``seen``, of the cells that are judged on; of these none, but of those that are learned
+from (``own``) or not (``transfer``); none of a part that the plan names (``named``) or of another data set
+(``query``)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,46 @@ def what_was_seen(models: Sequence[TrainedModel], cells: Cells, rows: np.ndarray
     hashes = CellHashes.of(cells.subset(rows))
     seen = max((_seen_by(model, cells, rows, hashes) for model in models), key=_how_much)
     return replace(seen, donors=None, namesakes=seen.donors) if other_set and seen.donors and not seen.n_cells else seen
+
+
+def learned_from(models: Sequence[TrainedModel], cells: Cells, rows: np.ndarray) -> bool | None:
+    """Tell whether pre-training was given cells that a target learns from; None where nothing tells.
+
+    Parameters
+    ----------
+    models, cells, rows
+        As in :func:`what_was_seen`; of cells that are not known by themselves, donors tell.
+    """
+    hashes = CellHashes.of(cells.subset(rows))
+    told = [_has_learned(_seen_by(model, cells, rows, hashes)) for model in models]
+    return True if any(told) else None if None in told else False
+
+
+def _has_learned(seen: Seen) -> bool | None:
+    if seen.n_cells is not None:
+        return seen.n_cells > CHANCE * seen.n_test
+    return None if seen.donors is None else bool(seen.donors)
+
+
+def relation_of(seen: Seen, *, is_query: bool, is_named: bool, has_learned: bool | None) -> Relation:
+    """Tell what the cells of pre-training are to those of a target.
+
+    Parameters
+    ----------
+    seen
+        What pre-training was given of the cells that are judged on.
+    is_query, is_named
+        Whether these are another data set, or cells that the plan names.
+    has_learned
+        Whether it was given cells that the target learns from; see :func:`learned_from`.
+    """
+    if seen.any is not False:
+        return "seen" if seen.any else "unknown"
+    if is_query or is_named:
+        return "query" if is_query else "named"
+    if has_learned is None:
+        return "unknown"
+    return "own" if has_learned else "transfer"
 
 
 def _how_much(seen: Seen) -> tuple[bool, int, int]:

@@ -18,15 +18,32 @@ Seeds: TypeAlias = tuple[tuple[int, int], ...]
 """Pairs of a seed of pre-training and one of fine-tuning."""
 Verdict = Literal["helps", "no evidence", "hurts"]
 
+LEAST_PAIRS = 3
+"""Pairs of seeds that a verdict needs: from two that agree by chance, twice as many would be wrong as are promised."""
 VERDICT_RULE = (
-    "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero and "
-    "every seed agrees in sign. No evidence, no clear difference: anything else. "
+    "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero, from three pairs "
+    "of seeds on. No evidence, no clear difference: anything else. Each comparison is judged alone: where many are "
+    "made and nothing has an effect, about one in twenty is called clear all the same. "
 )
-OVER_DONORS = "Intervals take in the spread over seeds and over test donors, paired: both sides have the same of both."
-OVER_SEEDS = (
-    "Intervals take in the spread over seeds alone, paired: they say nothing of other donors, over whom this score "
-    "cannot be resampled."
-)
+SPREADS = {
+    "donors": "Intervals take in the spread over seeds and over test donors, paired: both sides have the same of both.",
+    "blocks": (
+        "Intervals take in the spread over seeds and over 50 random blocks of the test cells, paired. No donors are "
+        "named, so they say nothing of other donors, over whom they would be wider."
+    ),
+    "seeds": (
+        "Intervals take in the spread over seeds alone, paired: they say nothing of other donors, over whom this score "
+        "cannot be resampled, or of whom there is one."
+    ),
+}
+"""What intervals take in, by what is resampled beside seeds."""
+
+
+def spread_of(draws: Draws, *, has_donors: bool) -> str:
+    """Give what an interval of a score takes in, one of :data:`SPREADS`; ``has_donors``: whether donors are named."""
+    if draws.n_units < 2 or not np.isfinite(draws.resampled).any():
+        return "seeds"
+    return "donors" if has_donors else "blocks"
 
 
 @dataclass(frozen=True)
@@ -41,22 +58,28 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """The verdict by :data:`VERDICT_RULE`."""
-        if len(self.difference.by_seed) < 2:
+        if len(self.difference.by_seed) < LEAST_PAIRS:
             return "no evidence"
-        if self.difference.low > 0 and min(self.difference.by_seed) > 0:
+        if self.difference.low > 0:
             return "helps"
-        if self.difference.high < 0 and max(self.difference.by_seed) < 0:
+        if self.difference.high < 0:
             return "hurts"
         return "no evidence"
+
+    @property
+    def n_agree(self) -> int:
+        """Pairs of seeds of which the difference has the sign of the mean: beside a verdict, no part of it."""
+        return int(np.count_nonzero(np.sign(self.difference.by_seed) == np.sign(self.difference.mean)))
 
     @property
     def finding(self) -> str:
         """The verdict in the words that fit: pre-training helps or hurts, a method is better or worse than another."""
         if len(self.difference.by_seed) < 2:
             return "no verdict from a single seed"
-        if np.isnan(self.difference.low):
-            same = len(set(self.difference.by_seed)) == 1
-            return "no verdict: seeds do not vary it" if same else "no verdict: three or more seeds would allow one"
+        if np.isnan(self.difference.low) and len(set(self.difference.by_seed)) == 1:
+            return "no verdict: seeds do not vary it"
+        if len(self.difference.by_seed) < LEAST_PAIRS:
+            return "no verdict: three or more seeds would allow one"
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]

@@ -22,7 +22,7 @@ from selfcell.benchmark.maps import MAP_COLUMNS, map_cells
 from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.records import Record, feature_means, in_tables
 from selfcell.benchmark.results import StudyResults, trial_id
-from selfcell.benchmark.seen import Seen, what_was_seen
+from selfcell.benchmark.seen import Relation, Seen, learned_from, relation_of, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
 from selfcell.benchmark.study_split import choose_split, draw_labelled, id_of_test_cells, warn_of_few_labelled
 from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, refuse_full_disk, run_trials
@@ -314,6 +314,11 @@ class Study:
                 return {"fine-tuned embedding": outcome.tables["shown"].to_numpy(dtype=np.float32)}
         return {}
 
+    def _relation(self) -> Relation:
+        is_query, is_named = self.split.unit == "data set", self.plan.test_where is not None
+        has_learned = None if is_query or is_named else learned_from(self.models, self.cells, self.trainable)
+        return relation_of(self.seen, is_query=is_query, is_named=is_named, has_learned=has_learned)
+
     def _about(self, *, seconds: float) -> dict[str, Any]:
         parts = {part: getattr(self.split, part) for part in PARTS}
         return {
@@ -330,6 +335,7 @@ class Study:
             "has_seen": self.seen.any,
             "seen": dataclasses.asdict(self.seen),
             "seen_note": self.seen.sentence(),
+            "relation": self._relation(),
             "left_out": self._types_left_out(),
             "batch_key": self.plan.batch_key,
             **{name: told for name, told in self.task.about().items() if isinstance(told, str)},

@@ -11,7 +11,7 @@ from selfcell.benchmark.verdicts import ONE, holm
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of a benchmark's tables, in ``benchmark.json``."""
 ESTIMATE_COLUMNS = (
     *ONE,
@@ -79,9 +79,14 @@ def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[
 
 
 def between(
-    varied: Literal["encoder", "corpus"], scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]
+    varied: Literal["encoder", "corpus"],
+    scores: pd.DataFrame,
+    resamples: pd.DataFrame,
+    headlines: Mapping[str, str],
+    *,
+    sizes: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Compare the encoders (or corpora) that a target was asked of with the first of them, in each regime.
+    """Compare the encoders (or corpora) that a target was asked of with one of them, in each regime.
 
     Differences are taken within each pair of seeds and draw of test donors, as those between methods are. What was
     judged on different cells is not compared, which is logged.
@@ -92,6 +97,8 @@ def between(
         What differs between the two sides; all else is the same.
     scores, resamples, headlines
         As in :func:`estimates`.
+    sizes
+        By name: the largest is compared with; the first where none is given.
 
     Returns
     -------
@@ -102,7 +109,7 @@ def between(
     asked = scores[scores["method"].isin(OF_ENCODER)]
     rows = []
     for which, part in _by(asked, same):
-        names = list(dict.fromkeys(part[varied]))
+        names = sorted(dict.fromkeys(part[varied]), key=lambda name: -(sizes or {}).get(name, 0))
         if len(names) < 2:
             continue
         metric, apart = headlines[which[0]], set[str]()

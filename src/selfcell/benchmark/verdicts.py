@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from selfcell.benchmark.statistics import QUESTIONS, ScoreStack
+from selfcell.benchmark.statistics import QUESTIONS, ScoreStack, spread_of
 
 ONE = ("target", "corpus", "encoder")
 """What a study is of."""
@@ -25,12 +25,19 @@ COLUMNS = (
     "effect_size",
     "detectable",
     "n_pairs",
+    "n_agree",
     "n_units",
+    "spread",
     "verdict",
     "finding",
 )
-_FEW_TARGETS = 6
+OVER_TARGETS_COLUMNS = ("question", "metric", "n_targets", "n_above", "median_difference", "p_value", "p_holm")
+FEW_TARGETS = 6
 """With fewer that differ from 0, no signed-rank test can come below 0.05."""
+HOLM_RULE = (
+    "p (Holm) beside a verdict is corrected for all comparisons of its question, which the verdict is not: where it is "
+    "above 0.05, the verdict may be chance among many. "
+)
 
 
 def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[str, str]) -> pd.DataFrame:
@@ -47,17 +54,21 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
     -------
     One row a question, target, corpus, encoder and label budget, with the columns of :data:`COLUMNS`. ``p_holm`` is
     corrected by Holm's method for all rows of a question. ``effect_size`` is the difference over its standard deviation
-    between pairs of seeds; ``detectable`` the difference that would have been found with a probability of 0.8.
+    between pairs of seeds; ``detectable`` the difference of which there would have been a verdict with a probability
+    of 0.8; ``n_agree`` the pairs of seeds that agree with the mean in sign; ``spread`` what the interval takes in
+    beside seeds, one of :data:`~selfcell.benchmark.statistics.SPREADS`.
     """
     rows = []
     for which, of_study in scores[scores["value"].notna()].groupby(list(ONE), sort=False):
         metric = headlines[which[0]]
         stack = ScoreStack(of_study, resamples[_is_of(resamples, which)].drop(columns=list(ONE)), metric)
+        has_donors = bool(of_study["n_labelled_donors"].notna().any())
         for method, against, question in QUESTIONS:
             for budget in stack.budgets:
                 if stack.can_compare(method, against, budget):
                     told = {"budget": budget, "metric": metric, "question": question}
-                    rows.append({**dict(zip(ONE, which, strict=True)), **told, **_row(stack, method, against, budget)})
+                    found = _row(stack, method, against, budget, has_donors=has_donors)
+                    rows.append({**dict(zip(ONE, which, strict=True)), **told, **found})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, of_question in table.groupby("question"):
         table.loc[of_question.index, "p_holm"] = holm(of_question["p_value"].to_numpy(dtype=float))
@@ -67,8 +78,9 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
 def over_targets(table: pd.DataFrame) -> pd.DataFrame:
     """Ask each question of all targets at once, by Wilcoxon's signed-rank test, as :cite:t:`demsar2006` advises.
 
-    Each target counts once, with the mean of its differences over corpora, encoders and budgets. Targets of one data
-    set are no independent ones, so read the result as a summary.
+    Each target counts once, with the mean of its differences over corpora, encoders and budgets; those that are judged
+    by other scores are asked apart, since their differences are not of one size. Targets of one data set are no
+    independent ones, so read the result as a summary.
 
     Parameters
     ----------
@@ -77,24 +89,25 @@ def over_targets(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row a question: number of targets, on how many the difference is above 0, its median, and p (NaN with fewer than
-    six targets that differ from 0, of which no test could make anything), corrected by Holm's method for all questions
-    in ``p_holm``.
+    One row a question and score: number of targets, on how many the difference is above 0, its median, and p (NaN with
+    fewer than six targets that differ from 0, of which no test could make anything), corrected by Holm's method for all
+    rows in ``p_holm``.
     """
     rows = []
-    for question, of_question in table.groupby("question", sort=False):
+    for (question, metric), of_question in table.groupby(["question", "metric"], sort=False):
         by_target = of_question.groupby("target")["difference"].mean().to_numpy(dtype=float)
-        enough = np.count_nonzero(by_target) >= _FEW_TARGETS
+        enough = np.count_nonzero(by_target) >= FEW_TARGETS
         rows.append(
             {
                 "question": question,
+                "metric": metric,
                 "n_targets": len(by_target),
                 "n_above": int((by_target > 0).sum()),
                 "median_difference": float(np.median(by_target)),
                 "p_value": float(scipy.stats.wilcoxon(by_target).pvalue) if enough else float("nan"),
             }
         )
-    summary = pd.DataFrame(rows, columns=["question", "n_targets", "n_above", "median_difference", "p_value"])
+    summary = pd.DataFrame(rows, columns=list(OVER_TARGETS_COLUMNS[:-1]))
     return summary.assign(p_holm=holm(summary["p_value"].to_numpy(dtype=float)))
 
 
@@ -108,8 +121,8 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _row(stack: ScoreStack, method: str, against: str, budget: str) -> dict[str, object]:
-    comparison = stack.compare(method, against, budget)
+def _row(stack: ScoreStack, method: str, against: str, budget: str, *, has_donors: bool) -> dict[str, object]:
+    comparison, draws = stack.compare(method, against, budget), stack.draws(method, budget)
     difference = comparison.difference
     spread = float(np.std(difference.by_seed, ddof=1)) if len(difference.by_seed) > 1 else 0.0
     return {
@@ -122,7 +135,9 @@ def _row(stack: ScoreStack, method: str, against: str, budget: str) -> dict[str,
         "effect_size": difference.mean / spread if spread > 0 else float("nan"),
         "detectable": difference.detectable,
         "n_pairs": len(difference.by_seed),
-        "n_units": stack.draws(method, budget).n_units,
+        "n_agree": comparison.n_agree,
+        "n_units": draws.n_units,
+        "spread": spread_of(draws, has_donors=has_donors),
         "verdict": comparison.verdict,
         "finding": comparison.finding,
     }

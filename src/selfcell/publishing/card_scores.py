@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from selfcell.benchmark.results import StudyResults, read_results
-from selfcell.benchmark.statistics import OVER_DONORS, OVER_SEEDS, VERDICT_RULE, answer_questions, summarize
+from selfcell.benchmark.statistics import SPREADS, VERDICT_RULE, answer_questions, summarize
 from selfcell.core.errors import InputError
 from selfcell.core.words import counted
-from selfcell.reporting.html import caveats, headline, second_opinion, stack_of, verdict_sentences
+from selfcell.reporting.html import caveats, headline, second_opinion, spread_over, stack_of, verdict_sentences
 from selfcell.reporting.names import budget_word, method_name, metric_name
 from selfcell.training.run_folder import TrainedModel
 
@@ -77,12 +77,11 @@ def _what(results: StudyResults, known: str) -> str:
         True: ", of which pre-training has seen some without labels",
         False: ", never seen before",
     }
-    has_donors = not (results.resamples.empty and results.confusion.empty)
     return (
         f"{metric_name(str(about['headline_metric']))} on {test['n_cells']:,} test cells{of_donors} of "
         f"{about['dataset']}{seen.get(about.get('has_seen'), '')}, by what is {known}: mean "
         f"over {counted(about['n_seeds'], 'seed')} [95 % interval]. {VERDICT_RULE}"
-        f"{OVER_DONORS if has_donors else OVER_SEEDS}"
+        f"{SPREADS[spread_over(results)]}"
     )
 
 

@@ -11,13 +11,15 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from selfcell.benchmark.statistics import OVER_DONORS, VERDICT_RULE
+from selfcell.benchmark.statistics import SPREADS, VERDICT_RULE
 from selfcell.benchmark.summaries import FORMAT_VERSION, count_failed
+from selfcell.benchmark.verdicts import HOLM_RULE
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_object, read_text, reading
 from selfcell.core.words import counted, file_name
-from selfcell.reporting.benchmark_sections import BenchmarkTables, Drawing, Section, sections, worth_sentence
+from selfcell.reporting.benchmark_sections import sections, worth_sentence
+from selfcell.reporting.benchmark_tables import BenchmarkTables, Drawing, Section
 from selfcell.reporting.figures import as_svg
 from selfcell.reporting.names import encoder_name, method_name
 
@@ -59,6 +61,8 @@ def read_tables(folder: Path) -> BenchmarkTables:
     )
     if about["format_version"] > FORMAT_VERSION:
         raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
+    if about["format_version"] < FORMAT_VERSION:
+        raise InputError(f"{folder} is of an older format. Run the benchmark again: trials that are done are kept.")
     read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "scores")}
     scores = read.pop("scores")
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
@@ -83,7 +87,7 @@ def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:
         "headline": worth_sentence(tables.verdicts),
         "caveats": _caveats(tables),
         "sections": [_shown(section, place) for place, section in enumerate(sections(tables))],
-        "rule": VERDICT_RULE + OVER_DONORS,
+        "rule": VERDICT_RULE + HOLM_RULE + _spreads(tables),
         "methods": _methods(tables),
         "plan": plan,
         "facts": [
@@ -94,16 +98,27 @@ def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:
     }
 
 
+def _spreads(tables: BenchmarkTables) -> str:
+    """Say what the intervals take in, target by target where they differ."""
+    targets = tables.verdicts.drop_duplicates(["spread", "target"]).groupby("spread", sort=False)["target"].agg(list)
+    if len(targets) == 1:
+        return SPREADS[targets.index[0]]
+    return " ".join(f"At {', '.join(names)}: {SPREADS[spread]}" for spread, names in targets.items())
+
+
 def _caveats(tables: BenchmarkTables) -> list[str]:
     found, seeds = [], tables.plan["seeds"]
     for which, numbers in seeds.items():
-        if len(numbers) < 3:
-            kind = {"pretraining": "pre-training", "finetuning": "fine-tuning"}[which]
-            found.append(f"Only {counted(len(numbers), 'seed')} of {kind}: intervals are wide, and verdicts few.")
+        kind = {"pretraining": "pre-training", "finetuning": "fine-tuning"}[which]
+        if len(numbers) == 2:
+            found.append(f"Only 2 seeds of {kind}: intervals are wide, and verdicts few.")
+        if len(numbers) == 1:
+            found.append(f"A single seed of {kind}: no interval takes in what another would change.")
     alone = [name for name, model in tables.plan.get("models", {}).items() if isinstance(model["source"], str)]
     if alone:
         found.append(f"Of {', '.join(alone)} there is one pre-training: what is said of it holds for that encoder.")
-    for note, studies in groupby(sorted(tables.about.get("seen", []), key=_NOTE), key=_NOTE):
+    noted = [one for one in tables.about.get("seen", []) if one["note"]]
+    for note, studies in groupby(sorted(noted, key=_NOTE), key=_NOTE):
         of = ", ".join(f"{encoder_name(one['encoder'], one['corpus'])} at {one['target']}" for one in studies)
         found.append(f"{of}: {note}")
     if tables.n_failed:
@@ -130,8 +145,8 @@ def _methods(tables: BenchmarkTables) -> list[str]:
         f"{trained if len(runs) else ''}{given if plan.get('models') else ''}All were judged at "
         f"{counted(n_targets, 'target')} with {counted(len(seeds['finetuning']), 'seed')} of fine-tuning for every "
         f"pre-training: {methods}. Networks from pre-trained and from random weights differ in nothing but these. "
-        f"p is corrected by Holm's method for all comparisons of a question; visible from: the difference that would "
-        f"have been found with a probability of 0.8.",
+        f"Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
+        f"spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean.",
         f"Made with selfcell {tables.about['versions']['selfcell']}.",
     ]
 

@@ -1,122 +1,83 @@
 """What a benchmark's page says, question by question: words, figures, tables."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from selfcell.benchmark.ranks import rank_methods
+from selfcell.benchmark.results import GIVEN
 from selfcell.benchmark.saturation import MARGIN, enough_from
 from selfcell.core.words import counted
-from selfcell.reporting.benchmark_figures import draw_cost, draw_differences, draw_ranks, draw_sizes
+from selfcell.reporting.benchmark_figures import draw_cost, draw_differences, draw_sizes
+from selfcell.reporting.benchmark_overall import over_all_targets, ranked
+from selfcell.reporting.benchmark_tables import (
+    RELATIONS,
+    BenchmarkTables,
+    Drawing,
+    Section,
+    headline_scores,
+    of_question,
+)
 from selfcell.reporting.names import encoder_name, method_name, metric_name
 
 PRETRAINED, SCRATCH = "fine_tuned", "from_scratch"
+ALPHA = 0.05
 _FEW_TARGETS = 2
 _CURVE = ["line", "size", "mean", "low", "high"]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, and the numbers in it."""
-
-    name: str
-    """Of its files."""
-    caption: str
-    figure: Figure
-    table: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Section:
-    """The answer to one question."""
-
-    title: str
-    sentences: list[str]
-    drawings: list[Drawing] = field(default_factory=list)
-    tables: list[tuple[str, pd.DataFrame]] = field(default_factory=list)
-    """Further tables, by name."""
-
-
-@dataclass(frozen=True)
-class BenchmarkTables:
-    """What is on disk of a benchmark."""
-
-    about: dict[str, Any]
-    verdicts: pd.DataFrame
-    estimates: pd.DataFrame
-    pairs: pd.DataFrame
-    failures: pd.DataFrame
-    """One row a pair of seeds and encoder, that may share what failed."""
-    n_failed: int
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """The plan."""
-        return dict(self.about["plan"])
-
-    def relation(self, target: str, corpus: str) -> str:
-        """Tell what pre-training cells are to a target's: of the same data set, of others alone, or not known."""
-        asked, cells = self.plan["targets"][target], self.plan["cells"]
-        if corpus not in self.plan["corpora"]:
-            return GIVEN
-        if asked.get("query") is not None:
-            return UNSEEN
-        of_target, of_corpus = (
-            _sources(cells[name]["source"]) for name in (asked["cells"], self.plan["corpora"][corpus]["cells"])
-        )
-        return OWN if of_target & of_corpus else TRANSFER
-
-    def title(self, target: str) -> str:
-        """Give what people read for a target."""
-        return str(self.plan["targets"][target].get("title") or target)
-
-
-OWN = "pre-trained and judged on cells of one data set"
-TRANSFER = "pre-trained on other data sets alone"
-UNSEEN = "judged on a data set never seen"
-GIVEN = "models that the plan names, whatever they were pre-trained on"
-
-
 def sections(tables: BenchmarkTables) -> list[Section]:
     """Give the answers that the tables allow."""
-    answers = (_worth, _zero_shot, _baselines, _encoders, _corpora, _labels, _cost, _everything, _failures)
+    answers = (
+        _worth,
+        _zero_shot,
+        _baselines,
+        over_all_targets,
+        _encoders,
+        _corpora,
+        _labels,
+        _cost,
+        _everything,
+        _failures,
+    )
     return [section for answer in answers for section in answer(tables)]
 
 
 def worth_sentence(verdicts: pd.DataFrame) -> str:
     """Say in one sentence at how many targets pre-training helps."""
-    rows = _of(verdicts, PRETRAINED, SCRATCH)
+    rows = of_question(verdicts, PRETRAINED, SCRATCH)
     if rows.empty:
         return "Networks from pre-trained and from random weights were not compared."
-    n_of = rows["finding"].value_counts()
-    n_targets = rows["target"].nunique()
+    n_of, n_targets = rows["finding"].value_counts(), rows["target"].nunique()
+    clear = rows[rows["finding"].isin(["helps", "hurts"])]
+    medians = ", ".join(
+        f"{part['difference'].median():+.3f} in {metric_name(str(metric))}"
+        for metric, part in rows.groupby("metric", sort=False)
+    )
+    stand = int((clear["p_holm"] < ALPHA).sum())
     return (
         f"From pre-trained weights instead of random ones, a network is better at {n_of.get('helps', 0)} of "
         f"{len(rows)} comparisons ({counted(n_targets, 'target')}), worse at {n_of.get('hurts', 0)}, and at "
-        f"{len(rows) - n_of.get('helps', 0) - n_of.get('hurts', 0)} there is no evidence of either; median difference "
-        f"{rows['difference'].median():+.3f}."
+        f"{len(rows) - len(clear)} there is no evidence of either. Of the verdicts {stand} stand where p is "
+        f"corrected for so many comparisons (below {ALPHA} by Holm's method). Median difference: {medians}."
     )
 
 
 def _worth(tables: BenchmarkTables) -> Iterator[Section]:
-    rows = _of(tables.verdicts, PRETRAINED, SCRATCH)
+    rows = of_question(tables.verdicts, PRETRAINED, SCRATCH)
     if rows.empty:
         return
-    relation = rows.apply(lambda row: tables.relation(row["target"], row["corpus"]), axis=1)
+    relation = rows.apply(lambda row: tables.relation(row["target"], row["corpus"], row["encoder"]), axis=1)
     drawings: list[Drawing] = []
     sentences: list[str] = []
-    for name in (OWN, TRANSFER, UNSEEN, GIVEN):
+    for name, words in RELATIONS.items():
         part = rows[relation == name]
         if len(part):
-            sentences.append(f"{name[0].upper()}{name[1:]}: {_tally(part)}.")
-            drawings.append(_differences(tables, part, f"fine-tuned-or-scratch-{len(drawings)}", name))
+            sentences.append(f"{words[0].upper()}{words[1:]}: {_tally(part)}.")
+            drawings.append(_differences(tables, part, f"fine-tuned-or-scratch-{name}", words))
     if (n_blind := int((rows["detectable"] > MARGIN).sum())) and len(rows) > 1:
         sentences.append(
-            f"At {n_blind} of {len(rows)} a difference of {MARGIN} could not have been seen with a probability of 0.8 "
-            "(visible from): there, no evidence is no evidence of absence."
+            f"At {n_blind} of {len(rows)} a difference of {MARGIN} would have had less than a chance of 0.8 of a "
+            "verdict (visible from): there, no evidence is no evidence of absence."
         )
     yield Section("Does pre-training help a network that is then trained for the task?", sentences, drawings)
 
@@ -124,7 +85,7 @@ def _worth(tables: BenchmarkTables) -> Iterator[Section]:
 def _zero_shot(tables: BenchmarkTables) -> Iterator[Section]:
     drawings = []
     for against in ("pca_knn", "pca", "untrained_encoder"):
-        rows = _of(tables.verdicts, "zero_shot", against)
+        rows = of_question(tables.verdicts, "zero_shot", against)
         if len(rows):
             words = f"zero-shot minus {method_name(against)}"
             drawings.append(_differences(tables, rows, f"zero-shot-or-{against}", words))
@@ -153,26 +114,15 @@ def _encoders(tables: BenchmarkTables) -> Iterator[Section]:
         figure = draw_differences(part, labels, xlabel=f"difference ({words})")
         drawings.append(Drawing(f"encoders-{method}", words, figure, part.drop(columns="varied")))
     sentences = []
-    for method, ranking, drawing in _encoder_ranks(tables):
-        sentences.append(
-            f"{method_name(method)}: {ranking.mean_rank.index[0]} ranks first on average over {ranking.n_targets} "
-            f"targets and budgets; mean ranks must differ by {ranking.critical_difference:.2f} to be told apart."
-        )
-        drawings.append(drawing)
+    estimates = headline_scores(tables.estimates)
+    of_encoders = estimates[estimates["method"].isin(["zero_shot", "probe", "fine_tuned"])]
+    for (method, is_given), part in of_encoders.groupby(["method", of_encoders["corpus"] == GIVEN], sort=False):
+        if part["encoder"].nunique() > 1:
+            words = method_name(str(method)) + (", models that were trained before" if is_given else "")
+            sentence, drawn = ranked(part, "encoder", words)
+            sentences.append(sentence)
+            drawings += drawn
     yield Section("Masked or contrastive, and which of them?", sentences, drawings)
-
-
-def _encoder_ranks(tables: BenchmarkTables) -> Iterator[tuple[str, Any, Drawing]]:
-    of_encoders = _headline(tables.estimates)
-    for method in ("zero_shot", "probe", "fine_tuned"):
-        part = of_encoders[of_encoders["method"] == method]
-        place = part["target"] + ", " + part["corpus"] + ", " + part["budget"]
-        scores = part.assign(place=place).pivot_table(index="place", columns="encoder", values="mean").dropna()
-        if scores.shape[0] >= _FEW_TARGETS and scores.shape[1] > 1:
-            ranking = rank_methods(scores)
-            name = f"ranks-{method}"
-            table = ranking.mean_rank.rename("mean rank").rename_axis("encoder").reset_index()
-            yield method, ranking, Drawing(name, f"Ranks, {method_name(method)}", draw_ranks(ranking, {}), table)
 
 
 def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
@@ -181,8 +131,10 @@ def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
         return
     n_train = pd.DataFrame(tables.about["pretrainings"]).groupby("corpus")["n_train"].first()
     drawings, sentences = [], []
+    if len({tables.plan["corpora"][name]["cells"] for name in {*rows["corpus"], *rows["against"]}}) > 1:
+        sentences.append("Corpora of different cells differ in more than their size, and so may what they gain.")
     for (target, encoder), part in rows.groupby(["target", "encoder"], sort=False):
-        of_target = _headline(tables.estimates).query("target == @target and encoder == @encoder")
+        of_target = headline_scores(tables.estimates).query("target == @target and encoder == @encoder")
         of_target = of_target[of_target["method"].isin(["zero_shot", "probe", "fine_tuned"])]
         line = of_target["method"].map(method_name) + ", " + of_target["budget"]
         curves = of_target.assign(line=line, size=of_target["corpus"].map(n_train))[_CURVE]
@@ -191,20 +143,25 @@ def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
         caption = f"{tables.title(target)}, {encoder}"
         drawings.append(Drawing(f"corpus-size-{target}-{encoder}", caption, figure, curves))
         for (method, budget), of_line in part.groupby(["method", "budget"], sort=False):
-            sizes = of_line["corpus"].map(n_train).to_list()
             words = f"{tables.title(target)}, {encoder}, {method_name(str(method))}, {budget}"
-            enough = enough_from(sizes, (-of_line["low"]).to_list())
-            sentences.append(
-                f"{words}: from {enough:,.0f} cells on, {of_line['against'].iloc[0]} gains less than {MARGIN} (95 %)."
-                if enough is not None
-                else f"{words}: {of_line['against'].iloc[0]} may gain more than {MARGIN} over every smaller corpus."
-            )
+            sentences.append(f"{words}: {_saturation(of_line, n_train)}")
     yield Section("How many cells to pre-train on until it stops mattering?", sentences, drawings)
+
+
+def _saturation(pairs: pd.DataFrame, n_train: pd.Series) -> str:
+    """Say from which corpus on the largest gains too little to matter, if it is the largest that others are against."""
+    largest, sizes = str(pairs["against"].iloc[0]), pairs["corpus"].map(n_train)
+    if not (sizes < n_train[largest]).all():
+        return f"{largest} is not the largest corpus, so that nothing follows for more cells."
+    enough = enough_from(sizes.to_list(), (-pairs["low"]).to_list())
+    if enough is None:
+        return f"{largest} ({n_train[largest]:,} cells) may gain more than {MARGIN} over every smaller corpus."
+    return f"from {enough:,.0f} cells on, {largest} ({n_train[largest]:,} cells) gains less than {MARGIN} (95 %)."
 
 
 def _labels(tables: BenchmarkTables) -> Iterator[Section]:
     shown = ("fine_tuned", "from_scratch", "probe", "zero_shot", "logistic_regression", "pca_knn")
-    of_methods = _headline(tables.estimates)
+    of_methods = headline_scores(tables.estimates)
     of_methods = of_methods[of_methods["method"].isin(shown)]
     drawings, sentences = [], []
     for (target, corpus, encoder), part in of_methods.groupby(["target", "corpus", "encoder"], sort=False):
@@ -215,7 +172,7 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
         curves = curves[_CURVE]
         figure = draw_sizes(curves, xlabel="labelled cells", ylabel=metric_name(str(part["metric"].iloc[0])))
         drawings.append(Drawing(f"labels-{target}-{encoder}-{corpus}", words, figure, curves))
-        rows = _of(tables.verdicts, PRETRAINED, SCRATCH).query(
+        rows = of_question(tables.verdicts, PRETRAINED, SCRATCH).query(
             "target == @target and corpus == @corpus and encoder == @encoder"
         )
         if rows.empty:
@@ -302,6 +259,8 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
             "high": rows["high"],
             "p (Holm)": rows["p_holm"],
             "effect size": rows["effect_size"],
+            "pairs": rows["n_pairs"],
+            "pairs that agree": rows["n_agree"],
             "visible from": rows["detectable"],
             "verdict": rows["finding"],
         }
@@ -311,17 +270,3 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
 def _tally(rows: pd.DataFrame) -> str:
     counts = rows["finding"].value_counts()
     return ", ".join(f"{name} at {number}" for name, number in counts.items()) + f" of {len(rows)}"
-
-
-def _of(verdicts: pd.DataFrame, method: str, against: str) -> pd.DataFrame:
-    return verdicts[(verdicts["method"] == method) & (verdicts["against"] == against)]
-
-
-def _headline(estimates: pd.DataFrame) -> pd.DataFrame:
-    """Keep the score that each target is judged by, which comes first."""
-    first = estimates.groupby("target")["metric"].transform("first")
-    return estimates[estimates["metric"] == first]
-
-
-def _sources(source: Any) -> set[str]:
-    return {source} if isinstance(source, str) else set(source)

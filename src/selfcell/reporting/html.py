@@ -10,14 +10,14 @@ import pandas as pd
 from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import (
-    OVER_DONORS,
-    OVER_SEEDS,
+    SPREADS,
     VERDICT_RULE,
     Comparison,
     ConfusionStack,
     ScoreStack,
     Stack,
     answer_questions,
+    spread_of,
     summarize,
 )
 from selfcell.core.atomic import write_text
@@ -102,6 +102,13 @@ def stack_of(results: StudyResults) -> ScoreStack:
     return ScoreStack(results.scores, results.resamples, str(results.about["headline_metric"]))
 
 
+def spread_over(results: StudyResults) -> str:
+    """Give what the intervals of a study take in, one of :data:`selfcell.benchmark.statistics.SPREADS`."""
+    stack = stack_of(results)
+    method, budget = next(iter(summarize(stack)))
+    return spread_of(stack.draws(method, budget), has_donors=results.about["donor_key"] is not None)
+
+
 def verdict_sentences(answers: Iterable[tuple[str, list[Comparison]]], *, task: str) -> list[str]:
     """Say in plain words what the comparisons found."""
     sentences = []
@@ -160,17 +167,17 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
     estimates = summarize(stack)
     answers = answer_questions(stack)
     about = results.about
-    has_donors = not (results.resamples.empty and results.confusion.empty)
+    spread = spread_over(results)
     return {
         "title": f"Does self-supervision help on {about['dataset']}?",
         "headline": headline(answers, task=about["task"], n_pretrainings=len(set(about["pretrain_seeds"]))),
         "caveats": caveats(results),
         "sentences": [*verdict_sentences(answers, task=about["task"]), *second_opinion(results)],
-        "rule": VERDICT_RULE + (OVER_DONORS if has_donors else OVER_SEEDS),
+        "rule": VERDICT_RULE + SPREADS[spread],
         "metric_help": METRIC_HELP.get(str(about["headline_metric"]), f"{metric}."),
         "facts": _study_facts(about),
         "score_table": _score_table(stack, estimates),
-        "interval_of": "seeds and test donors" if has_donors else "seeds",
+        "interval_of": _SPREAD_WORDS[spread],
         "beside": _beside(results),
         "budgets": list(stack.budgets),
         "budget_word": budget_word(about["task"]),
@@ -275,7 +282,7 @@ def caveats(results: StudyResults) -> list[str]:
     if about["n_seeds"] < 2:
         found.append("A single seed allows no verdict; give more with --seeds.")
     if about["n_seeds"] == 2:
-        found.append("Two seeds say little of how much seeds matter: give more with --seeds.")
+        found.append("Two seeds say little of how much seeds matter, and allow no verdict: give more with --seeds.")
     if about.get("seen_note"):
         found.append(about["seen_note"])
     # Cells of another data set are of other donors, named or not.
@@ -287,6 +294,11 @@ def caveats(results: StudyResults) -> list[str]:
     return found
 
 
+_SPREAD_WORDS = {
+    "donors": "seeds and test donors",
+    "blocks": "seeds and random blocks of test cells",
+    "seeds": "seeds",
+}
 _SEEN = {True: ", seen without labels in pre-training", False: ", never seen before", None: ""}
 """By whether pre-training has seen test cells; None where nothing tells."""
 
