@@ -254,3 +254,12 @@ def test_the_facts_of_a_run_are_plain(model, tmp_path):
     _, text = checked(write_report(model.path, out=tmp_path / "run.html"))
     facts = text.split("What was done")[1].split("Learning curves")[0]
     assert "{" not in facts and "None" not in facts and "Cells 300" in facts
+
+
+def test_no_file_but_a_page_is_overwritten(folder, tmp_path):
+    cells = tmp_path / "cells.h5ad"
+    cells.write_bytes(b"counts")
+    with pytest.raises(InputError, match=r"cells\.h5ad is no name of a page, which ends in \.html"):
+        write_report(folder, out=cells)
+    assert cells.read_bytes() == b"counts"
+    assert write_report(folder, out=tmp_path / "page.HTM").exists()

@@ -32,6 +32,8 @@ from selfcell.reporting.feature_section import feature_content
 from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
 from selfcell.reporting.run_page import run_content
 
+PAGE_SUFFIXES = (".html", ".htm")
+"""What pages end in: nothing else is overwritten by one."""
 _NAMED = (
     ("Label", "label_key"),
     ("Target", "target"),
@@ -51,7 +53,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     folder
         What ``selfcell demo``, ``evaluate`` or ``benchmark`` wrote, or a run folder of ``pretrain`` or ``finetune``.
     out
-        The file; ``report.html`` in the folder if left out.
+        The file, which ends in .html or .htm; ``report.html`` in the folder if left out.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     Raises
     ------
     InputError
-        If the folder is neither, or something in it is missing.
+        If the folder is neither, something in it is missing, or the file does not end in .html or .htm.
 
     Examples
     --------
@@ -70,6 +72,8 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     folder = Path(folder)
     path = Path(out) if out is not None else folder / "report.html"
     _refuse_no_folder(folder)
+    if path.suffix.lower() not in PAGE_SUFFIXES:
+        raise InputError(f"{path} is no name of a page, which ends in .html or .htm: --out {path}.html (out).")
     if (folder / "benchmark.json").exists():
         return write_benchmark_page(folder, path)
     is_run = (folder / "manifest.json").exists() and not (folder / "study.json").exists()
