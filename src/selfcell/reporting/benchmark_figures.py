@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from selfcell.benchmark.ranks import Ranking
-from selfcell.reporting.figures import COLORS, MARKERS, new_figure
+from selfcell.reporting.figures import COLORS, MARKERS, make_logarithmic, new_figure
 from selfcell.reporting.names import method_name
 
 _WIDE = 7.2
@@ -85,7 +85,7 @@ def draw_sizes(curves: pd.DataFrame, *, xlabel: str, ylabel: str) -> Figure:
             size, ordered["mean"], yerr=np.nan_to_num(spread), label=str(line), color=COLORS[place % len(COLORS)],
             marker=MARKERS[place % len(MARKERS)], linewidth=1.3, capsize=2,
         )  # fmt: skip
-    axes.set_xscale("log")
+    make_logarithmic(axes, "x")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -100,6 +100,6 @@ def draw_cost(seconds: pd.Series) -> Figure:
     for place, value in enumerate(ordered):
         axes.annotate(f" {value:,.1f}", (1.0, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(ordered)), [method_name(str(method)) for method in ordered.index])
-    axes.set_xscale("log")
+    make_logarithmic(axes, "x")
     axes.set_xlabel("seconds of a trial, median over targets, budgets and seeds")
     return figure

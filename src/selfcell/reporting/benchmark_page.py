@@ -1,7 +1,6 @@
 """The page of a whole benchmark: the verdict first, then question by question."""
 
 import base64
-import io
 import operator
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
 from selfcell.benchmark.statistics import SPREADS, VERDICT_RULE
 from selfcell.benchmark.summaries import FORMAT_VERSION, count_failed
@@ -20,7 +18,7 @@ from selfcell.core.reading import read_object, read_text, reading
 from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_sections import sections, worth_sentence
 from selfcell.reporting.benchmark_tables import BenchmarkTables, Drawing, Section
-from selfcell.reporting.figures import as_svg
+from selfcell.reporting.figures import as_pdf, as_svg
 from selfcell.reporting.names import encoder_name, method_name
 
 _NOTE = operator.itemgetter("note")
@@ -163,15 +161,9 @@ def _drawn(drawing: Drawing, place: str) -> dict[str, Any]:
         "caption": drawing.caption[0].upper() + drawing.caption[1:],
         "svg": svg,
         "svg_link": _link(f"{name}.svg", "image/svg+xml", svg.encode()),
-        "pdf_link": _link(f"{name}.pdf", "application/pdf", _pdf(drawing.figure)),
+        "pdf_link": _link(f"{name}.pdf", "application/pdf", as_pdf(drawing.figure)),
         "table": _sheet(drawing.table, drawing.name, place),
     }
-
-
-def _pdf(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
-    return stream.getvalue()
 
 
 def _sheet(table: pd.DataFrame, name: str, place: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from selfcell.reporting.figures import COLORS, MARKERS, WIDTH, as_svg, new_figure
+from selfcell.reporting.figures import COLORS, MARKERS, WIDTH, as_svg, make_logarithmic, new_figure
 
 _N_SHOWN = 400
 """Points of a curve: a file shall not grow with the cells."""
@@ -38,7 +38,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> str:
     axes.tick_params(labelbottom=False)
     below.set_xlabel("mean confidence")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    below.set_yscale("log")
+    make_logarithmic(below, "y")
     below.set_ylabel("cells")
     return as_svg(figure, f"Accuracy against confidence: {_named(tables)}")
 

@@ -3,7 +3,7 @@
 import html
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.statistics import Comparison
@@ -34,6 +35,8 @@ _STYLE: Any = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    # Names come from data, and a $ in them is no sign of mathematics.
+    "text.parse_math": False,
 }
 
 
@@ -170,11 +173,39 @@ def new_figure(*, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
+class _PlainNumbers(LogFormatter):
+    """Numbers of a logarithmic axis as they are, without mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Write a number, if there is room for it."""
+        shown = bool(super().__call__(x, pos))
+        return (f"{x:,.0f}" if x >= 1 else f"{x:g}") if shown else ""
+
+
+def make_logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Put the axis x or y on a logarithmic scale, its numbers written out."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(_PlainNumbers())
+    axis.set_minor_formatter(_PlainNumbers())
+
+
 def as_svg(figure: Figure, description: str) -> str:
     """Give a figure as an ``svg`` element that scales with the page and says what it shows."""
-    stream = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(stream, format="svg", dpi=150, metadata={"Date": None})
-    drawing = stream.getvalue()
+    drawing = _saved(figure, format="svg", dpi=150, metadata={"Date": None}).decode()
     element = drawing[drawing.index("<svg") :]
     return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+
+
+def as_pdf(figure: Figure) -> bytes:
+    """Give a figure as a PDF."""
+    return _saved(figure, format="pdf", metadata={"CreationDate": None})
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with mpl.rc_context(_STYLE):
+        figure.savefig(stream, **options)
+    return stream.getvalue()
