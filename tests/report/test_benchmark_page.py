@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfcell.benchmark.summaries import between, estimates
+from selfcell.benchmark.summaries import between, classes, estimates
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.errors import InputError
 from selfcell.reporting.benchmark_overall import ranked
@@ -58,10 +58,23 @@ def made_scores(rng):
                             "n_labelled_donors": None if target == "unseen" else 6, "n_cells": 500, "n_units": 8,
                             "seconds": 2.0, "peak_memory_mb": 700.0, "error": None,
                         })  # fmt: skip
+                        rows.append({**rows[-1], "metric": "macro_f1_frequent", "value": value + 0.1})
                         sample = value + rng.normal(size=200) * 0.004
                         draws.append({**which, "metric": "macro_f1", **dict(enumerate(sample))})
+                        draws.append({**which, "metric": "macro_f1_frequent", **dict(enumerate(sample + 0.1))})
     failed = {**rows[0], "method": "scvi", "value": np.nan, "error": "MemoryError: no <room>", "trial_id": "t-1"}
     return pd.DataFrame([*rows, failed]), pd.DataFrame(draws)
+
+
+def made_confusion(scores):
+    """Of 40 cells of a usual type and 12 of a rare one, which is missed half of the time."""
+    which = ["target", "corpus", "encoder", "method", "budget", "trial_id"]
+    trials = scores.loc[scores["value"].notna() & (scores["metric"] == "macro_f1"), which]
+    parts = [
+        trials.assign(donor="d", truth=truth, predicted=predicted, n_cells=n_cells)
+        for truth, predicted, n_cells in ((TYPES, TYPES, 40), ("rare & few", "rare & few", 6), ("rare & few", TYPES, 6))
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +85,7 @@ def folder(tmp_path_factory):
     of_all = scores, resamples, {"types": "macro_f1", "unseen": "macro_f1"}
     pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all, sizes=SIZES)], ignore_index=True)
     tables = {"scores": scores, "verdicts": verdicts(*of_all), "estimates": estimates(*of_all), "pairs": pairs}
+    tables["classes"] = classes(made_confusion(scores))
     for name, table in tables.items():
         table.to_parquet(path / f"{name}.parquet", index=False)
     runs = [
@@ -149,6 +163,18 @@ def test_methods_and_encoders_are_ranked_over_targets_each_counting_once():
     assert ranked(pd.DataFrame(rows), "encoder", "probe")[0].startswith("probe: byol ranks first on average over 7")
     sentence, drawn = ranked(pd.DataFrame(rows[:12]), "method", "Macro F1")
     assert "no ranks of methods" in sentence and drawn == []
+
+
+def test_types_of_few_test_cells_are_marked_and_macro_figures_are_given_without_them(folder, page):
+    text = page.read_text()
+    assert "unseen: 1 of 2 types have fewer than 30 test cells: rare &amp; few." in text
+    section = text[text.index(">Which types have few test cells?</h2>") :]
+    row = section[section.index("rare &amp; few</td>") :].split("</tr>")[0]
+    assert ">12</td>" in row and ">fewer than 30</td>" in row and ">0.667</td>" in row
+    assert ">Macro F1 without types of few test cells</td>" in text and ">without rare types</button>" in text
+    verdict = pd.read_parquet(folder / "verdicts.parquet").query("question.str.contains('pre-training help')").iloc[0]
+    shown = f"{verdict['frequent_difference']:+.3f} [{verdict['frequent_low']:+.3f}, {verdict['frequent_high']:+.3f}]"
+    assert verdict["frequent_difference"] == pytest.approx(verdict["difference"]) and shown in text
 
 
 def test_what_holds_over_all_targets_is_a_table(page):
@@ -250,8 +276,8 @@ def test_rows_are_filtered_by_words_and_counted(opened):
     table, box = section.find_element("css selector", "table"), section.find_element("css selector", "input")
     n_rows = len(shown_rows(table))
     box.send_keys("unseen zero-SHOT")
-    assert len(shown_rows(table)) == 2 and set(column(table, 3)) == {"zero-shot"}
-    assert section.find_element("css selector", "output").text == f"2 of {n_rows} rows"
+    assert len(shown_rows(table)) == 4 and set(column(table, 3)) == {"zero-shot"}
+    assert section.find_element("css selector", "output").text == f"4 of {n_rows} rows"
 
 
 def test_the_page_is_quiet_and_fits_a_phone(opened):

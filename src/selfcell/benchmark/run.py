@@ -13,6 +13,7 @@ confusion.parquet    cells by donor, true and predicted type
 estimates.parquet    mean and interval of every method, seconds and memory
 pairs.parquet        each encoder against the first that a target was asked of, each corpus against the largest
 verdicts.parquet     each question at each target and label budget: difference, interval, p, and what it says
+classes.parquet      F1 of each type by method, and which types have few test cells
 over_targets.parquet each question and score over all targets: how many are above zero, and Wilcoxon's p
 benchmark.json       what it is, and by what it was made; written last
 ==================== ================================================================================================
@@ -32,7 +33,7 @@ from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.planned import PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
-from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, estimates
+from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, classes, estimates
 from selfcell.benchmark.trials import Failure, Outcome, Workplace
 from selfcell.benchmark.verdicts import over_targets, verdicts
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json
@@ -114,6 +115,7 @@ def run_benchmark(
     joined["verdicts"] = verdicts(*of_all)
     joined["over_targets"] = over_targets(joined["verdicts"])
     joined["estimates"] = estimates(*of_all)
+    joined["classes"] = classes(joined["confusion"])
     about = _about(benchmark, fingerprints, every)
     sizes = {row["corpus"]: row["n_train"] for row in about["pretrainings"]}
     of_pairs = [between("encoder", *of_all), between("corpus", *of_all, sizes=sizes)]

@@ -7,7 +7,8 @@ from typing import Literal
 import pandas as pd
 
 from selfcell.benchmark.statistics import ScoreStack
-from selfcell.benchmark.verdicts import ONE, holm
+from selfcell.benchmark.verdicts import BESIDE, ONE, holm
+from selfcell.downstream.metrics import FEW_CELLS
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ PAIR_COLUMNS = (
     "p_holm",
     "finding",
 )
-BESIDE = {"macro_f1": "macro_f1_frequent"}
-"""Scores that are given beside a first one: the mean over types with enough test cells to be sure of."""
+CLASS_COLUMNS = (*ONE, "method", "budget", "class", "n_cells", "has_few_cells", "f1")
 OF_ENCODER = ("zero_shot", "probe", "fine_tuned")
 
 
@@ -144,6 +144,33 @@ def count_failed(scores: pd.DataFrame) -> int:
     """Count what failed: once, however many rows, of pairs of seeds and encoders, share it."""
     failed = scores[scores["error"].notna()]
     return int(failed["work_id"].astype(object).fillna(failed["trial_id"]).nunique())
+
+
+def classes(confusion: pd.DataFrame) -> pd.DataFrame:
+    """Give the F1 of each type that test cells are of, and mark types of few test cells, whose F1 hangs on a few cells.
+
+    Parameters
+    ----------
+    confusion
+        The table of a benchmark.
+
+    Returns
+    -------
+    One row a target, corpus, encoder, method, label budget and type, with the columns of :data:`CLASS_COLUMNS`; means
+    over seeds.
+    """
+    if confusion.empty:
+        return pd.DataFrame(columns=list(CLASS_COLUMNS))
+    which = [*ONE, "method", "budget"]
+    hits = confusion["n_cells"].where(confusion["truth"] == confusion["predicted"], 0)
+    counts = confusion.assign(hits=hits)
+    true = counts.groupby([*which, "trial_id", "truth"], sort=False)[["n_cells", "hits"]].sum()
+    predicted = counts.groupby([*which, "trial_id", "predicted"], sort=False)["n_cells"].sum()
+    n_predicted = predicted.rename_axis(true.index.names).reindex(true.index, fill_value=0)
+    by_trial = true.assign(f1=2 * true["hits"] / (true["n_cells"] + n_predicted))
+    means = by_trial.groupby([*which, "truth"], sort=False)[["n_cells", "f1"]].mean().reset_index()
+    table = means.assign(has_few_cells=means["n_cells"] < FEW_CELLS).rename(columns={"truth": "class"})
+    return table[list(CLASS_COLUMNS)]
 
 
 def _with_method(scores: pd.DataFrame, resamples: pd.DataFrame, varied: str) -> tuple[pd.DataFrame, pd.DataFrame]:

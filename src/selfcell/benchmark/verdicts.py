@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.statistics import QUESTIONS, ScoreStack, spread_of
 
 ONE = ("target", "corpus", "encoder")
@@ -20,6 +21,9 @@ COLUMNS = (
     "difference",
     "low",
     "high",
+    "frequent_difference",
+    "frequent_low",
+    "frequent_high",
     "p_value",
     "p_holm",
     "effect_size",
@@ -31,6 +35,8 @@ COLUMNS = (
     "verdict",
     "finding",
 )
+BESIDE = {"macro_f1": "macro_f1_frequent"}
+"""Scores that are given beside a first one: the mean over types with enough test cells to be sure of."""
 OVER_TARGETS_COLUMNS = ("question", "metric", "n_targets", "n_above", "median_difference", "p_value", "p_holm")
 FEW_TARGETS = 6
 """With fewer that differ from 0, no signed-rank test can come below 0.05."""
@@ -52,22 +58,27 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
 
     Returns
     -------
-    One row a question, target, corpus, encoder and label budget, with the columns of :data:`COLUMNS`. ``p_holm`` is
-    corrected by Holm's method for all rows of a question. ``effect_size`` is the difference over its standard deviation
-    between pairs of seeds; ``detectable`` the difference of which there would have been a verdict with a probability
-    of 0.8; ``n_agree`` the pairs of seeds that agree with the mean in sign; ``spread`` what the interval takes in
-    beside seeds, one of :data:`~selfcell.benchmark.statistics.SPREADS`.
+    One row a question, target, corpus, encoder and label budget, with the columns of :data:`COLUMNS`; those that begin
+    with ``frequent`` are the difference without types of few test cells, where the score is a mean over types.
+    ``p_holm`` is corrected by Holm's method for all rows of a question. ``effect_size`` is the difference over its
+    standard deviation between pairs of seeds; ``detectable`` the difference of which there would have been a verdict
+    with a probability of 0.8; ``n_agree`` the pairs of seeds that agree with the mean in sign; ``spread`` what the
+    interval takes in beside seeds, one of :data:`~selfcell.benchmark.statistics.SPREADS`.
     """
     rows = []
     for which, of_study in scores[scores["value"].notna()].groupby(list(ONE), sort=False):
         metric = headlines[which[0]]
-        stack = ScoreStack(of_study, resamples[_is_of(resamples, which)].drop(columns=list(ONE)), metric)
+        draws = resamples[_is_of(resamples, which)].drop(columns=list(ONE))
+        stack, beside = ScoreStack(of_study, draws, metric), BESIDE.get(metric, "")
+        frequent = ScoreStack(of_study, draws, beside) if beside in set(of_study["metric"]) else None
         has_donors = bool(of_study["n_labelled_donors"].notna().any())
         for method, against, question in QUESTIONS:
             for budget in stack.budgets:
                 if stack.can_compare(method, against, budget):
                     told = {"budget": budget, "metric": metric, "question": question}
                     found = _row(stack, method, against, budget, has_donors=has_donors)
+                    if frequent is not None and frequent.can_compare(method, against, budget):
+                        found |= _without_rare(frequent.compare(method, against, budget).difference)
                     rows.append({**dict(zip(ONE, which, strict=True)), **told, **found})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, of_question in table.groupby("question"):
@@ -140,6 +151,14 @@ def _row(stack: ScoreStack, method: str, against: str, budget: str, *, has_donor
         "spread": spread_of(draws, has_donors=has_donors),
         "verdict": comparison.verdict,
         "finding": comparison.finding,
+    }
+
+
+def _without_rare(difference: Estimate) -> dict[str, object]:
+    return {
+        "frequent_difference": difference.mean,
+        "frequent_low": difference.low,
+        "frequent_high": difference.high,
     }
 
 

@@ -61,7 +61,7 @@ def read_tables(folder: Path) -> BenchmarkTables:
         raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
     if about["format_version"] < FORMAT_VERSION:
         raise InputError(f"{folder} is of an older format. Run the benchmark again: trials that are done are kept.")
-    read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "scores")}
+    read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "classes", "scores")}
     scores = read.pop("scores")
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
     with reading(folder / "scores.parquet"):

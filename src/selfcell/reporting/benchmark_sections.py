@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.results import GIVEN
 from selfcell.benchmark.saturation import MARGIN, enough_from
 from selfcell.core.words import counted
+from selfcell.downstream.metrics import FEW_CELLS
 from selfcell.reporting.benchmark_figures import draw_cost, draw_differences, draw_sizes
 from selfcell.reporting.benchmark_overall import over_all_targets, ranked
 from selfcell.reporting.benchmark_tables import (
@@ -17,11 +19,12 @@ from selfcell.reporting.benchmark_tables import (
     headline_scores,
     of_question,
 )
-from selfcell.reporting.names import encoder_name, method_name, metric_name
+from selfcell.reporting.names import encoder_name, fullest, method_name, metric_name
 
 PRETRAINED, SCRATCH = "fine_tuned", "from_scratch"
 ALPHA = 0.05
 _FEW_TARGETS = 2
+_OF_TYPES = ("zero_shot", "probe", "fine_tuned", "from_scratch", "logistic_regression")
 _CURVE = ["line", "size", "mean", "low", "high"]
 
 
@@ -35,6 +38,7 @@ def sections(tables: BenchmarkTables) -> list[Section]:
         _encoders,
         _corpora,
         _labels,
+        _types,
         _cost,
         _everything,
         _failures,
@@ -188,6 +192,32 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
         yield Section("How many labels until it stops mattering?", sentences, drawings)
 
 
+def _types(tables: BenchmarkTables) -> Iterator[Section]:
+    if tables.classes.empty:
+        return
+    parts, sentences = [], []
+    for target, part in tables.classes.groupby("target", sort=False):
+        budget = fullest(list(dict.fromkeys(part["budget"])))
+        of_types = part[part["budget"] == budget].groupby("class")[["n_cells", "has_few_cells"]].first()
+        few = [str(name) for name in of_types.index[of_types["has_few_cells"].astype(bool)]]
+        sentences.append(
+            f"{tables.title(str(target))}: {len(few)} of {counted(len(of_types), 'type')} have fewer than {FEW_CELLS} "
+            f"test cells{': ' + ', '.join(few) if few else ''}."
+        )
+        shown = part[(part["budget"] == budget) & part["method"].isin(_OF_TYPES)]
+        f1 = shown.pivot_table(index="class", columns="method", values="f1")
+        f1 = f1.rename(columns=lambda method: f"F1, {method_name(method)}")
+        marks = of_types["has_few_cells"].map({True: f"fewer than {FEW_CELLS}", False: ""})
+        told = {"target": tables.title(str(target)), "type": of_types.index, "test cells": of_types["n_cells"]}
+        parts.append(pd.DataFrame({**told, "few": marks, "labelled": budget}, index=of_types.index).join(f1))
+    sentences.append(
+        "The F1 of such a type hangs on a few cells. Every difference in macro F1 is given without them too, in the "
+        "tables of differences, and every macro F1 among all scores."
+    )
+    table = pd.concat(parts, ignore_index=True)
+    yield Section("Which types have few test cells?", sentences, tables=[("types", table)])
+
+
 def _cost(tables: BenchmarkTables) -> Iterator[Section]:
     seconds = tables.estimates.groupby("method")["seconds"].median()
     memory = tables.estimates.groupby("method")["peak_memory_mb"].max()
@@ -257,6 +287,7 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
             "difference": rows["difference"],
             "low": rows["low"],
             "high": rows["high"],
+            "without rare types": _without_rare(rows),
             "p (Holm)": rows["p_holm"],
             "effect size": rows["effect_size"],
             "pairs": rows["n_pairs"],
@@ -265,6 +296,12 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
             "verdict": rows["finding"],
         }
     )
+
+
+def _without_rare(rows: pd.DataFrame) -> list[str]:
+    columns = (rows[f"frequent_{name}"] for name in ("difference", "low", "high"))
+    found = (Estimate(mean, low, high, ()) for mean, low, high in zip(*columns, strict=True))
+    return ["" if pd.isna(one.mean) else one.with_sign() for one in found]
 
 
 def _tally(rows: pd.DataFrame) -> str:

@@ -48,6 +48,7 @@ class BenchmarkTables:
     verdicts: pd.DataFrame
     estimates: pd.DataFrame
     pairs: pd.DataFrame
+    classes: pd.DataFrame
     failures: pd.DataFrame
     """One row a pair of seeds and encoder, that may share what failed."""
     n_failed: int

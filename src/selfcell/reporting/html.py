@@ -42,7 +42,7 @@ _NAMED = (
     ("Donor", "donor_key"),
     ("Batch", "batch_key"),
 )
-"""Classes with fewer test cells are marked."""
+"""What the page calls entries of ``study.json``."""
 
 
 def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:

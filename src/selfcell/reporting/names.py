@@ -30,6 +30,7 @@ METHOD_NAMES = {
 }
 METRIC_NAMES = {
     "macro_f1": "Macro F1",
+    "macro_f1_frequent": "Macro F1 without types of few test cells",
     "pearson_per_cell": "Pearson correlation of each cell",
     "explained_variance_weighted": "Explained variance",
     "pearson_per_feature": "Pearson correlation of each target",
