@@ -13,8 +13,10 @@ import pytest
 from selfcell.benchmark.summaries import between, classes, estimates
 from selfcell.benchmark.verdicts import verdicts
 from selfcell.core.errors import InputError
+from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.reporting.benchmark_overall import ranked
 from selfcell.reporting.html import write_report
+from selfcell.training.settings import PretrainSettings
 
 TYPES = "<script>alert(1)</script>"
 PLAN = {
@@ -22,8 +24,11 @@ PLAN = {
     "cells": {"blood": {"source": "blood.h5ad"}, "other": {"source": ["a.h5ad", "b.h5ad"]}},
     "corpora": {"blood": {"cells": "blood"}, "other": {"cells": "other"}},
     "targets": {
-        "types": {"title": f"Types {TYPES}", "cells": "blood", "query": None},
-        "unseen": {"title": None, "cells": "blood", "query": "other"},
+        "types": {
+            "title": f"Types {TYPES}", "cells": "blood", "query": None,
+            "budgets": [{"donors": 2, "max_epochs": 40}, {}],
+        },
+        "unseen": {"title": None, "cells": "blood", "query": "other", "budgets": [{"donors": 2}, {}]},
     },
 }  # fmt: skip
 SIZES = {"blood": 5_000, "other": 50_000}
@@ -66,6 +71,12 @@ def made_scores(rng):
     return pd.DataFrame([*rows, failed]), pd.DataFrame(draws)
 
 
+def settings_of(encoder, epochs):
+    pretext = {"name": "byol"} if encoder == "byol" else {"mask_fraction": 0.4}
+    chosen = {"pretext": pretext, "training": {"max_epochs": epochs, "patience": 0}, "data": {"donor_key": "donor"}}
+    return PretrainSettings.model_validate(chosen).model_dump(mode="json")
+
+
 def made_confusion(scores):
     """Of 40 cells of a usual type and 12 of a rare one, which is missed half of the time."""
     which = ["target", "corpus", "encoder", "method", "budget", "trial_id"]
@@ -102,6 +113,16 @@ def folder(tmp_path_factory):
             )
             for encoder in ("masked", "byol")
         ],
+        "settings": {
+            "encoders": [
+                {"corpus": corpus, "encoder": encoder, "settings": settings_of(encoder, epochs)}
+                for corpus, epochs in (("blood", 20), ("other", 40))
+                for encoder in ("masked", "byol")
+            ],
+            "targets": dict.fromkeys(
+                PLAN["targets"], DOWNSTREAM_TASKS["cell_type"].Settings().model_dump(mode="json")
+            ),
+        },
         "format_version": 2, "title": "Blood & <others>", "plan": PLAN, "pretrainings": runs,
         "versions": {"selfcell": "1", "torch": "2"}, "machine": {"threads": 2, "gpu": None}, "command": "selfcell x",
     }  # fmt: skip
@@ -175,6 +196,26 @@ def test_types_of_few_test_cells_are_marked_and_macro_figures_are_given_without_
     verdict = pd.read_parquet(folder / "verdicts.parquet").query("question.str.contains('pre-training help')").iloc[0]
     shown = f"{verdict['frequent_difference']:+.3f} [{verdict['frequent_low']:+.3f}, {verdict['frequent_high']:+.3f}]"
     assert verdict["frequent_difference"] == pytest.approx(verdict["difference"]) and shown in text
+
+
+def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scores(page):
+    text = page.read_text()
+    how = text[text.index('id="t-how"') :]
+    for told in (
+        "on blood (5,000 training cells of blood); other (50,000 training cells of other), each with 3 seeds (12 runs",
+        "Network: 512 hidden units and 64 dimensions (selu, dropout 0.1).",
+        "masked: masked autoencoder (",
+        "mask random, mask fraction 0.4,",
+        "byol: byol (",
+        "Cells: 10% to watch the loss, split by donor.",
+        "Training: blood: 20 epochs",
+        "; other: 40 epochs",
+        "Score: Macro F1.",
+        "types: blood, judged on what pre-training set aside, else on 30% of it; unseen: all of blood and all of other",
+        "Labelled: types: 2 donors (40 epochs) or all; unseen: 2 donors or all.",
+        "Training for the task, of fine-tuned networks and of those from scratch: 20 epochs, minibatches of 256 cells",
+    ):
+        assert told in how, told
 
 
 def test_what_holds_over_all_targets_is_a_table(page):

@@ -30,7 +30,7 @@ import pandas as pd
 from selfcell.benchmark.fingerprints import Fingerprint
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.planned import PlannedStudy
+from selfcell.benchmark.planned import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, classes, estimates
@@ -244,7 +244,25 @@ def _about(
         "cells": fingerprints,
         "pretrainings": _facts_of_runs(benchmark, pretrainings),
         "seen": _what_was_seen(benchmark),
+        "settings": _settings(benchmark),
         **describe_environment(),
+    }
+
+
+def _settings(benchmark: Benchmark) -> dict[str, Any]:
+    """Give the settings of every encoder that is trained here, and of every target's task, defaults too."""
+    studies = benchmark.every_study()
+    settings = {
+        (one.encoder.corpus, one.encoder.encoder): one.encoder.settings.model_dump(mode="json")
+        for one in studies
+        if isinstance(one.encoder, PlannedEncoder)
+    }
+    return {
+        "encoders": [
+            {"corpus": corpus, "encoder": encoder, "settings": of_encoder}
+            for (corpus, encoder), of_encoder in settings.items()
+        ],
+        "targets": {one.target: one.plan.task_settings.model_dump(mode="json") for one in studies},
     }
 
 

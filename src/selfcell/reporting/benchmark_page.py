@@ -16,10 +16,11 @@ from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_object, read_text, reading
 from selfcell.core.words import counted, file_name
+from selfcell.reporting.benchmark_methods import methods_paragraphs
 from selfcell.reporting.benchmark_sections import sections, worth_sentence
 from selfcell.reporting.benchmark_tables import BenchmarkTables, Drawing, Section
 from selfcell.reporting.figures import as_pdf, as_svg
-from selfcell.reporting.names import encoder_name, method_name
+from selfcell.reporting.names import encoder_name
 
 _NOTE = operator.itemgetter("note")
 
@@ -86,7 +87,7 @@ def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:
         "caveats": _caveats(tables),
         "sections": [_shown(section, place) for place, section in enumerate(sections(tables))],
         "rule": VERDICT_RULE + HOLM_RULE + _spreads(tables),
-        "methods": _methods(tables),
+        "methods": methods_paragraphs(tables),
         "plan": plan,
         "facts": [
             *((f"Version of {name}", value) for name, value in about["versions"].items()),
@@ -122,31 +123,6 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
     if tables.n_failed:
         found.append(f"{counted(tables.n_failed, 'trial')} failed, and nothing here is said of them; see below.")
     return found
-
-
-def _methods(tables: BenchmarkTables) -> list[str]:
-    """Write the methods paragraph from the plan."""
-    plan, seeds = tables.plan, tables.plan["seeds"]
-    runs = pd.DataFrame(tables.about["pretrainings"], columns=["corpus", "encoder", "seed", "n_train", "seconds"])
-    corpora = "; ".join(
-        f"{name} ({part['n_train'].iloc[0]:,} training cells of {plan['corpora'][name]['cells']})"
-        for name, part in runs.groupby("corpus", sort=False)
-    )
-    trained = (
-        f"Encoders ({', '.join(dict.fromkeys(runs['encoder']))}) were pre-trained without labels on {corpora}, each "
-        f"with {counted(len(seeds['pretraining']), 'seed')} ({len(runs)} runs). "
-    )
-    given = f"Models that were trained before ({', '.join(plan.get('models', {}))}) were taken as they are. "
-    methods = ", ".join(method_name(method) for method in dict.fromkeys(tables.estimates["method"]))
-    n_targets = tables.estimates["target"].nunique()
-    return [
-        f"{trained if len(runs) else ''}{given if plan.get('models') else ''}All were judged at "
-        f"{counted(n_targets, 'target')} with {counted(len(seeds['finetuning']), 'seed')} of fine-tuning for every "
-        f"pre-training: {methods}. Networks from pre-trained and from random weights differ in nothing but these. "
-        f"Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
-        f"spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean.",
-        f"Made with selfcell {tables.about['versions']['selfcell']}.",
-    ]
 
 
 def _shown(section: Section, place: int) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""The methods paragraphs of a benchmark's page, written from the settings that were used."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from selfcell.core.words import counted
+from selfcell.reporting.benchmark_tables import BenchmarkTables, headline_scores
+from selfcell.reporting.names import encoder_name, method_name, metric_name
+
+
+def methods_paragraphs(tables: BenchmarkTables) -> list[str]:
+    """Say what was trained on what and how, what it was asked, and by which scores it was judged."""
+    return [
+        *_of_pretraining(tables),
+        *_of_targets(tables),
+        "Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
+        "spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean.",
+        f"Made with selfcell {tables.about['versions']['selfcell']}.",
+    ]
+
+
+def _of_pretraining(tables: BenchmarkTables) -> list[str]:
+    plan = tables.plan
+    runs = pd.DataFrame(tables.about["pretrainings"], columns=["corpus", "encoder", "seed", "n_train", "seconds"])
+    given = f"Models that were trained before ({', '.join(plan.get('models', {}))}) were taken as they are."
+    if runs.empty:
+        return [given] if plan.get("models") else []
+    corpora = "; ".join(
+        f"{name} ({part['n_train'].iloc[0]:,} training cells of {plan['corpora'][name]['cells']})"
+        for name, part in runs.groupby("corpus", sort=False)
+    )
+    trained = set(zip(runs["corpus"], runs["encoder"], strict=True))
+    encoders = [one for one in tables.about["settings"]["encoders"] if (one["corpus"], one["encoder"]) in trained]
+    sentences = [
+        f"Encoders ({', '.join(dict.fromkeys(runs['encoder']))}) were pre-trained without labels on {corpora}, each "
+        f"with {counted(len(plan['seeds']['pretraining']), 'seed')} ({len(runs)} runs).",
+        *(
+            f"{what}: {_by_encoder(encoders, section, words)}."
+            for what, section, words in (
+                ("Network", "network", _network),
+                ("Pretext task", "pretext", _pretext),
+                ("Cells", "data", _split),
+                ("Training", "training", _training),
+            )
+        ),
+    ]
+    return [" ".join([*sentences, given] if plan.get("models") else sentences)]
+
+
+def _of_targets(tables: BenchmarkTables) -> list[str]:
+    plan, settings = tables.plan, tables.about["settings"]["targets"]
+    estimates = headline_scores(tables.estimates)
+    methods = ", ".join(method_name(method) for method in dict.fromkeys(estimates["method"]))
+    scores = estimates.drop_duplicates("target").set_index("target")["metric"].to_dict()
+    asked = {name: plan["targets"][name] for name in scores}
+    trainings = {name: _training(settings[name]["training"]) for name in asked}
+    seeds = counted(len(plan["seeds"]["finetuning"]), "seed")
+    return [
+        f"All were judged at {counted(len(asked), 'target')} with {seeds} of fine-tuning for every pre-training: "
+        f"{methods}. Networks from pre-trained and from random weights differ in nothing but these. Score: "
+        f"{_grouped({name: metric_name(metric) for name, metric in scores.items()})}. Cells to learn from and to judge "
+        f"on: {_grouped({name: _judged(target) for name, target in asked.items()})}. Labelled: "
+        f"{_grouped({name: _budgets(target) for name, target in asked.items()})}. Training for the task, of fine-tuned "
+        f"networks and of those from scratch: {_grouped(trainings)}."
+    ]
+
+
+def _by_encoder(encoders: Sequence[Mapping[str, Any]], section: str, words: Callable[[Mapping[str, Any]], str]) -> str:
+    """Say what the settings are, by encoder or by corpus alone where they depend on no more."""
+    for naming in (
+        lambda one: one["encoder"],
+        lambda one: one["corpus"],
+        lambda one: encoder_name(one["encoder"], one["corpus"]),
+    ):
+        told: dict[str, set[str]] = {}
+        for one in encoders:
+            told.setdefault(naming(one), set()).add(words(one["settings"][section]))
+        if all(len(said) == 1 for said in told.values()):
+            break
+    return _grouped({name: said.pop() for name, said in told.items()})
+
+
+def _grouped(words: Mapping[str, str]) -> str:
+    """Say what holds of all once, and else of which it holds."""
+    names: dict[str, list[str]] = {}
+    for name, said in words.items():
+        names.setdefault(said, []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{', '.join(of)}: {said}" for said, of in names.items())
+
+
+def _network(settings: Mapping[str, Any]) -> str:
+    hidden = " and ".join(f"{size:,}" for size in settings["hidden_sizes"]) or "no"
+    return (
+        f"{hidden} hidden units and {settings['n_latent']} dimensions ({settings['activation']}, dropout "
+        f"{settings['dropout']:g})"
+    )
+
+
+def _pretext(settings: Mapping[str, Any]) -> str:
+    told = ", ".join(
+        name.replace("_", " ") + ("" if value is True else f" {_value(value)}")
+        for name, value in settings.items()
+        if name != "name" and value is not None and value is not False and value not in ([], {}, "")
+    )
+    return f"{settings['name'].replace('_', ' ')}{f' ({told})' if told else ''}"
+
+
+def _value(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _split(settings: Mapping[str, Any]) -> str:
+    unit = f"by {settings['donor_key']}" if settings.get("donor_key") else "by cell"
+    parts = [
+        f"{settings['test_fraction']:.0%} set aside {unit} to be judged on" if settings["test_fraction"] else "",
+        f"{settings['validation_fraction']:.0%} to watch the loss, split {unit}",
+        f"{settings['train_donor_fraction']:.3g} of the training donors"
+        if settings["train_donor_fraction"] < 1
+        else "",
+        f"only those with {settings['where']}" if settings.get("where") else "",
+        f"the {settings['n_top_genes']:,} most variable genes" if settings.get("n_top_genes") else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _training(settings: Mapping[str, Any]) -> str:
+    stop = f", until {counted(settings['patience'], 'epoch')} bring no gain" if settings.get("patience") else ""
+    cells = settings["minibatch_size"]
+    size = "a size by the number of cells" if cells == "auto" else f"{cells:,} cells"
+    return (
+        f"{counted(settings['max_epochs'], 'epoch')}{' at most' if stop else ''}{stop}, minibatches of {size}, "
+        f"{settings['optimizer']} with a learning rate of {settings['learning_rate']:g} and a weight decay of "
+        f"{settings['weight_decay']:g}"
+    )
+
+
+def _judged(target: Mapping[str, Any]) -> str:
+    if target.get("query"):
+        return f"all of {target['cells']} and all of {target['query']}"
+    if target.get("test_where"):
+        return f"{target['cells']}, judged on those with {target['test_where']}"
+    share = f"{target['test_fraction']:.0%}" if target.get("test_fraction") else "30%"
+    return f"{target['cells']}, judged on what pre-training set aside, else on {share} of it"
+
+
+def _budgets(target: Mapping[str, Any]) -> str:
+    told = []
+    for budget in target.get("budgets", [{}]):
+        words = "all"
+        if budget.get("donors"):
+            words = counted(budget["donors"], "donor")
+        if budget.get("fraction"):
+            words = f"{budget['fraction']:.3g} of the cells"
+        told.append(words + (f" ({counted(budget['max_epochs'], 'epoch')})" if budget.get("max_epochs") else ""))
+    return " or ".join(told)
