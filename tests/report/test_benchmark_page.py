@@ -206,7 +206,7 @@ def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scor
         "Network: 512 hidden units and 64 dimensions (selu, dropout 0.1).",
         "masked: masked autoencoder (",
         "mask random, mask fraction 0.4,",
-        "byol: byol (",
+        "byol: byol (views thin counts (probability 1, keep fraction 0.5 and 1) and mask genes (probability 1, ",
         "Cells: 10% to watch the loss, split by donor.",
         "Training: blood: 20 epochs",
         "; other: 40 epochs",

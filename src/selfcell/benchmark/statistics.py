@@ -29,7 +29,7 @@ SPREADS = {
     "donors": "Intervals take in the spread over seeds and over test donors, paired: both sides have the same of both.",
     "blocks": (
         "Intervals take in the spread over seeds and over 50 random blocks of the test cells, paired. No donors are "
-        "named, so they say nothing of other donors, over whom they would be wider."
+        "named, so they say nothing of other donors, over whom scores vary more as a rule."
     ),
     "seeds": (
         "Intervals take in the spread over seeds alone, paired: they say nothing of other donors, over whom this score "

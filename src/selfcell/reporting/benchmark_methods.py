@@ -104,13 +104,22 @@ def _pretext(settings: Mapping[str, Any]) -> str:
     told = ", ".join(
         name.replace("_", " ") + ("" if value is True else f" {_value(value)}")
         for name, value in settings.items()
-        if name != "name" and value is not None and value is not False and value not in ([], {}, "")
+        if name != "name"
+        and value is not None
+        and value is not False
+        and value not in ([], {}, "")
+        # Where there are no programmes, what they would be is of no matter.
+        and not (name.startswith("program") and settings.get("programs") is None)
     )
     return f"{settings['name'].replace('_', ' ')}{f' ({told})' if told else ''}"
 
 
 def _value(value: Any) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " and ".join(map(_value, value))
+    if isinstance(value, dict):
+        return _pretext(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _split(settings: Mapping[str, Any]) -> str:

@@ -113,7 +113,10 @@ def _encoders(tables: BenchmarkTables) -> Iterator[Section]:
         return
     drawings = []
     for method, part in rows.groupby("method", sort=False):
-        labels = [f"{row['encoder']}: {row['target']}, {row['budget']}" for row in part.to_dict("records")]
+        labels = [
+            f"{encoder_name(row['encoder'], row['corpus'])}: {row['target']}, {row['budget']}"
+            for row in part.to_dict("records")
+        ]
         words = f"{method_name(str(method))}, minus {', '.join(dict.fromkeys(part['against']))}"
         figure = draw_differences(part, labels, xlabel=f"difference ({words})")
         drawings.append(Drawing(f"encoders-{method}", words, figure, part.drop(columns="varied")))
@@ -211,8 +214,8 @@ def _types(tables: BenchmarkTables) -> Iterator[Section]:
         told = {"target": tables.title(str(target)), "type": of_types.index, "test cells": of_types["n_cells"]}
         parts.append(pd.DataFrame({**told, "few": marks, "labelled": budget}, index=of_types.index).join(f1))
     sentences.append(
-        "The F1 of such a type hangs on a few cells. Every difference in macro F1 is given without them too, in the "
-        "tables of differences, and every macro F1 among all scores."
+        "The F1 of such a type hangs on a few cells. Every difference between methods in macro F1 is given without "
+        "them too, in the tables of differences, and every macro F1 among all scores."
     )
     table = pd.concat(parts, ignore_index=True)
     yield Section("Which types have few test cells?", sentences, tables=[("types", table)])
