@@ -321,6 +321,7 @@ class Study:
 
     def _about(self, *, seconds: float) -> dict[str, Any]:
         parts = {part: getattr(self.split, part) for part in PARTS}
+        settings = self.models[0].path / "config.toml"
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "task": self.plan.task,
@@ -353,7 +354,7 @@ class Study:
             "weights": [model.weights_digest for model in self.models],
             "networks": [model.encoder.settings.model_dump(mode="json") for model in self.models],
             "settings": {
-                "pretraining (the first run's config.toml)": _text_of(self.models[0].path / "config.toml"),
+                "pretraining (the first run's config.toml)": settings.read_text("utf-8") if settings.exists() else "",
                 self.plan.task: to_toml(self.plan.task_settings),
             },
             "seconds": {"comparison": round(seconds, 1)},
@@ -367,7 +368,3 @@ def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series
         return cells, None
     batch_names = obs_column(cells.obs, batch_key, role="batch", missing="own category")
     return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batch_names})), batch_names
-
-
-def _text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
