@@ -159,6 +159,7 @@ def test_a_branch_is_made_and_found(hub, model, published):
         selfcell.push(model, address, license_id="mit")
 
 
+@pytest.mark.skipif(huggingface_hub.__version__.startswith(("0.", "1.")), reason="version 1 of the client ends at once")
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub, published, model, adata, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 256)
     hub.cuts["encoder.safetensors"] = 1
