@@ -46,9 +46,9 @@ class Server:
         )
         assert self.process.stdout.readline() == "ready\n"
 
-    def run(self, arguments, watch, *, at=None, environment=None):
-        order = {"arguments": list(map(str, arguments)), "watch": str(watch), "at": at, "errors": str(self.errors)}
-        order["environment"] = environment or {}
+    def run(self, arguments, watch, *, at=None, among="", environment=None):
+        order = {"arguments": list(map(str, arguments)), "watch": str(watch), "at": at, "among": among}
+        order |= {"errors": str(self.errors), "environment": environment or {}}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         told = json.loads(self.process.stdout.readline())

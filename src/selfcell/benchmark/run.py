@@ -197,7 +197,8 @@ def _results_of(
     results.about.update(encoder=planned.encoder.encoder)
     with atomic_folder(folder) as temporary:
         results.write(temporary)
-    return results
+    # As any later start reads them: tables round, and the same numbers must come of both.
+    return read_results(folder)
 
 
 def _kept_results(folder: Path, identity: str, store: OutcomeStore) -> StudyResults | None:
