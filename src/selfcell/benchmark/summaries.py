@@ -143,7 +143,9 @@ def between(
 def count_failed(scores: pd.DataFrame) -> int:
     """Count what failed: once, however many rows, of pairs of seeds and encoders, share it."""
     failed = scores[scores["error"].notna()]
-    return int(failed["work_id"].astype(object).fillna(failed["trial_id"]).nunique())
+    # Tables of an older version do not tell which trials are one computation, or not of all that failed.
+    works = failed.get("work_id", failed["trial_id"])
+    return int(works.astype(object).fillna(failed["trial_id"]).nunique())
 
 
 def classes(confusion: pd.DataFrame) -> pd.DataFrame:
