@@ -149,6 +149,9 @@ def test_bad_requests_are_refused_before_work_begins(adata, model, tmp_path):
         evaluate(model, adata, batch_key="batches", **arguments)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match=r"'file' is in it, and no \.selfcell\. Nothing in it is touched"):
+        evaluate(model, adata, out=tmp_path / "full", **arguments)
+    (tmp_path / "full" / ".selfcell").touch()
     with pytest.raises(InputError, match="exists already"):
         evaluate(model, adata, out=tmp_path / "full", **arguments)
 
@@ -287,7 +290,7 @@ def test_a_map_of_labels_must_fit(adata, model):
     with pytest.raises(InputError, match="The map of labels names none of the types"):
         evaluate(model, adata, label_key="cell_type", label_map={"x": "y"}, **CHEAP)
     with pytest.raises(InputError, match="A map of labels needs the column of labels"):
-        evaluate(model, adata, label_map={"x": "y"}, **CHEAP)
+        evaluate(model, adata, label_map={"x": "y"}, task="reconstruction", **{**CHEAP, "baselines": ()})
 
 
 def test_why_the_cell_ontology_is_left_out_is_said(adata, model, caplog):
@@ -360,8 +363,12 @@ def test_a_query_may_name_its_types_in_another_column(adata, model):
         evaluate(model, adata, query=query, query_label_key="Louvain", **arguments)
     with pytest.raises(InputError, match="names a column of the cells of --query, which are not given"):
         evaluate(model, adata, query_label_key="louvain", **arguments)
+    unlabelled = {**arguments, "label_key": None}
+    by_default = evaluate(model, adata, query=query, query_label_key="louvain", **unlabelled)
+    assert by_default["value"].tolist() == scores["value"].tolist()
     with pytest.raises(InputError, match="needs the reference's column of labels too"):
-        evaluate(model, adata, query=query, query_label_key="louvain", **{**arguments, "label_key": None})
+        evaluate(model, adata, query=query, query_label_key="louvain", task="reconstruction",
+                 **{**unlabelled, "baselines": ()})  # fmt: skip
 
 
 def test_a_query_must_be_other_cells_that_have_what_is_predicted(adata, model, tmp_path):

@@ -55,5 +55,8 @@ def test_what_integration_lacks_is_said(run, file, tmp_path):
     run("pretrain", file, "--out", base, "--set", "training.max_epochs=1", *SMALL)
     code, _, errors = run("finetune", base, file, "--task", "integration", "--out", tmp_path / "r")
     assert code == 1 and "--batch COLUMN" in errors
+    unnamed = anndata.read_h5ad(file)
+    unnamed.obs = unnamed.obs.rename(columns={"cell_type": "kind"})
+    unnamed.write_h5ad(file)
     code, _, errors = run("evaluate", base, file, "--task", "integration", "--batch", "batch", "--out", tmp_path / "r")
     assert code == 1 and "--label COLUMN" in errors and not (tmp_path / "r").exists()
