@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def n_agree(self) -> int:
-        """Pairs of seeds of which the difference has the sign of the mean, which stands beside a verdict and is no part of it."""
+        """Pairs of seeds of which the difference has the sign of the mean; no part of a verdict."""
         return int(np.count_nonzero(np.sign(self.difference.by_seed) == np.sign(self.difference.mean)))
 
     @property
