@@ -310,6 +310,22 @@ def test_types_of_the_cell_ontology_are_scored_by_it_too(adata, model):
     assert values["zero_shot", "micro_f1_ontology"] >= values["zero_shot", "micro_f1"]
 
 
+def test_names_of_ones_own_are_scored_by_the_ids_of_the_cellxgene_schema(adata, model, caplog):
+    ids = {"type 0": "CL:0000084", "type 1": "CL:0000624", "type 2": "CL:0000236"}
+    adata.obs["cell_type_ontology_term_id"] = adata.obs["cell_type"].astype(str).map(ids)
+    with_ids = evaluate(model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    names = {"type 0": "T cell", "type 1": "CD4-positive, alpha-beta T cell", "type 2": "B cell"}
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).map(names)
+    by_name = evaluate(model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    lenient = [one.query("metric == 'micro_f1_ontology'")["value"].tolist() for one in (with_ids, by_name)]
+    assert lenient[0] and lenient[0] == lenient[1]
+    adata.obs["cell_type_ontology_term_id"] = "unknown"
+    adata.obs["cell_type"] = adata.obs["cell_type"].replace({"T cell": "cells of ours"})
+    with caplog.at_level(logging.INFO, logger="selfcell"):
+        neither = evaluate(model, adata, label_key="cell_type", donor_key="donor", n_seeds=1, **CHEAP)
+    assert "micro_f1_ontology" not in set(neither["metric"]) and "(cells of ours)" in caplog.text
+
+
 def test_donors_that_were_set_aside_and_are_not_named_are_told(adata, tmp_path, caplog):
     model = pretrain(adata, SMALL_RUN, out=tmp_path / "mae", show_progress=False)
     evaluate(model, adata, label_key="cell_type", n_seeds=1, **CHEAP)

@@ -38,6 +38,8 @@ def test_pretrain_embed_and_evaluate_need_no_options(run, census, tmp_path):
     code, _, errors = run("pretrain", census, "--out", tmp_path / "run", *QUICK, *small)
     assert code == 0 and "Donors are those of obs['donor_id']" in errors and "raw.X" in errors
     assert "Warning: 60 of 300 cells are not primary data" in errors
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["composition"] == {"assay": {"10x 3' v3": 300}}
     code, _, errors = run("embed", tmp_path / "run", census, "--out", tmp_path / "embedded.h5ad")
     assert code == 0 and anndata.read_h5ad(tmp_path / "embedded.h5ad").obsm["X_selfcell"].shape == (300, 8)
     code, _, errors = run(

@@ -85,6 +85,17 @@ def test_a_mudata_is_embedded_in_place_and_written_as_one(adata, model, rng, tmp
     assert again["rna"].uns["selfcell"]["X_selfcell"]["counts_from"] == "X"
 
 
+@pytest.mark.parametrize("call", ["embed", "annotate", "impute", "predict_modality"])
+def test_nothing_is_written_into_a_mudata_whose_cells_are_in_another_order(adata, model, rng, call):
+    proteins = anndata.AnnData(
+        rng.poisson(3, (300, 4)).astype(np.float32), obs=pd.DataFrame(index=adata.obs_names[::-1])
+    )
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData({"prot": proteins, "rna": adata})
+    with pytest.raises(InputError, match=rf"written into an AnnData, .*MuData.*selfcell\.{call}\(mdata\['rna'\]"):
+        getattr(selfcell, call)(mdata, model)
+
+
 def test_a_modality_is_named_behind_the_file(adata, rng, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="selfcell")
     proteins = anndata.AnnData(rng.poisson(3, (300, 4)).astype(np.float32), obs=pd.DataFrame(index=adata.obs_names))

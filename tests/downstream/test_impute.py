@@ -9,7 +9,6 @@ import selfcell
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
-from selfcell.data.simulate import simulate_cells
 from selfcell.downstream.decoding import expected_counts, expected_expression, load_autoencoder
 from selfcell.downstream.impute import impute, impute_to_file
 from selfcell.training.pretrain import pretrain
@@ -161,11 +160,3 @@ def test_a_model_without_decoder_says_how_to_get_one(adata, tmp_path):
     byol = pretrain(adata, build(PretrainSettings, settings), out=tmp_path / "byol", show_progress=False)
     with pytest.raises(InputError, match=r"pre-trained by byol, .* selfcell finetune RUN CELLS --task reconstruction"):
         impute(adata, byol)
-
-
-def test_a_mudata_is_refused_with_the_way_out(model):
-    mudata = pytest.importorskip("mudata")
-    with mudata.set_options(pull_on_update=False):
-        both = mudata.MuData({"rna": simulate_cells(n_cells=20, n_genes=60, seed=0)})
-    with pytest.raises(InputError, match=r"selfcell\.impute\(mdata\['rna'\], model\)"):
-        impute(both, model)

@@ -64,6 +64,13 @@ def test_a_card_says_what_the_model_is_and_what_it_was_trained_on(model):
     assert "cannot say whether" not in card_of(model, with_cells=True)
 
 
+def test_a_card_says_which_tissues_the_cells_are_of(model):
+    of = {"tissue": {"blood": 290, "bone <marrow>": 1}}
+    told = dataclasses.replace(model, manifest=model.manifest | {"composition": of})
+    assert f"| Tissue | blood (290 cells), {as_text('bone <marrow>')} (1 cell) |" in card_of(told)
+    assert "| Tissue |" not in card_of(model)
+
+
 def test_a_card_names_no_donor(model, judged):
     donors = [donor for part in model.split["donors"].values() for donor in part]
     for card in (card_of(model), card_of(model, scores=read_scores(judged, model), with_cells=True)):

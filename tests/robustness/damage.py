@@ -16,6 +16,7 @@ import h5py
 import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
 
@@ -25,6 +26,11 @@ _MOST_SECONDS = 20
 _OTHER_JSON = [None, True, 0, -1, 1e308, "x", "", [], {}, [1], {"a": 1}, [[]], {"": None}, "nan", 2**70]
 _OTHER_CELLS = ["", "nan", "inf", "-1", "1e400", "x", 'ä"', "1,2", "True", "9" * 30, "\r", "'"]
 _OTHER_NUMBERS = [np.nan, np.inf, -1, 2**40, -(2**62), 1e308, 0.5, 2**31, 2**32, 7]
+
+
+# Seeds, since of the draws that hypothesis would make of a Random itself, the first is always the simplest: no damage
+# but that a file is missing.
+randoms = st.integers(0, 2**64 - 1).map(Random)
 
 
 def examples(number: int) -> hypothesis.settings:

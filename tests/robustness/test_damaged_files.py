@@ -34,7 +34,6 @@ from selfcell.training.settings import PretrainSettings
 HERE = Path(__file__).parent
 damage = SimpleNamespace(**runpy.run_path(str(HERE / "damage.py")))
 files = SimpleNamespace(**runpy.run_path(str(HERE.parent / "data" / "atlas" / "input_files.py")))
-randoms = st.randoms(use_true_random=False)
 
 PLANS = [path.read_text() for path in sorted(HERE.parents[1].glob("plans/*.toml"))]
 GENES = GeneTable(("G1", "G2", "G3", "G4"), ("",) * 4)
@@ -70,7 +69,7 @@ VALUES = [True, 0, -1, 1.5, float("nan"), float("inf"), 10**30, "", "x", "none",
 
 @pytest.mark.parametrize("name", TABLES)
 @damage.examples(6)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_tables(tmp_path, name, random):
     text, read = TABLES[name]
     (tmp_path / name).write_text(damage.of_table(text, random))
@@ -80,7 +79,7 @@ def test_tables(tmp_path, name, random):
 
 @pytest.mark.parametrize("name", {**BYTES, **TABLES})
 @damage.examples(4)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_bytes(tmp_path, name, random):
     content, read = {**{name: (text.encode(), read) for name, (text, read) in TABLES.items()}, **BYTES}[name]
     (tmp_path / name).write_bytes(damage.of_bytes(content, random))
@@ -89,7 +88,7 @@ def test_bytes(tmp_path, name, random):
 
 
 @damage.examples(10)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_settings_and_plans(tmp_path, random):
     for text, use in (
         (to_toml(build(PretrainSettings, {})), lambda path: build(PretrainSettings, read_toml(path))),
@@ -134,7 +133,7 @@ def sources(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", files.WRITERS)
 @damage.examples(4)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_files_of_cells(tmp_path, sources, kind, random):
     path = tmp_path / sources[kind].name
     if path.is_dir():
@@ -168,7 +167,9 @@ LINES = ["", "x", "1 1 1", "0 0 5", "99 99 1", "-1 1 1", "1 1 1.5", "1 1 nan", "
 
 
 @damage.examples(20)
-@given(random=randoms, line=st.sampled_from([*LINES, "9 20 100000000000", "1000000000 1000000000 5", "a\tb\tc\td"]))
+@given(
+    random=damage.randoms, line=st.sampled_from([*LINES, "9 20 100000000000", "1000000000 1000000000 5", "a\tb\tc\td"])
+)
 def test_lines_of_a_tenx_folder(tmp_path, sources, random, line):
     folder = tmp_path / "mtx"
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,6 @@ import pytest
 import safetensors.torch
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 import selfcell
 from selfcell.benchmark.evaluate import evaluate
@@ -31,7 +30,6 @@ from selfcell.training.run_folder import load
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 
 damage = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "damage.py")))
-randoms = st.randoms(use_true_random=False)
 RUN = ("manifest.json", "config.toml", "genes.csv", "encoder.safetensors", "heads.safetensors", "split.json")
 ALL = (*RUN, "cells.safetensors", "log.csv")
 PAGE = ("manifest.json", "config.toml", "log.csv")
@@ -63,8 +61,8 @@ def use(run, folder, name):
 
 @pytest.mark.parametrize("kind", ["model", "classifier"])
 @pytest.mark.parametrize("name", ALL)
-@damage.examples(1)
-@given(random=randoms)
+@damage.examples(5)
+@given(random=damage.randoms)
 def test_a_file_of_a_run(request, tmp_path, kind, name, random):
     run = fresh(request.getfixturevalue(kind).path, tmp_path / "run")
     damage.of_file(run / name, random)
@@ -106,7 +104,7 @@ def test_weights_that_are_not_finite_are_refused(model, tmp_path):
 
 
 @damage.examples(10)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_the_checkpoint_of_an_interrupted_run(model, tmp_path, random):
     file = tmp_path / "last.safetensors"
     content = (model.path / "checkpoints" / "last.safetensors").read_bytes()
@@ -135,8 +133,8 @@ def results(model, tmp_path_factory):
     return out
 
 
-@damage.examples(2)
-@given(random=randoms)
+@damage.examples(4)
+@given(random=damage.randoms)
 def test_a_file_of_results(results, tmp_path, random):
     folder = fresh(results, tmp_path / "judged")
     damage.of_file(random.choice(sorted(folder.glob("[a-z]*.*"))), random)
@@ -165,7 +163,7 @@ def atlas(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("which", ["atlas.json", "shards"])
 @damage.examples(4)
-@given(random=randoms)
+@given(random=damage.randoms)
 def test_a_file_of_an_atlas(atlas, tmp_path, which, random):
     folder = fresh(atlas, tmp_path / "atlas")
     below = [folder / which] if which == "atlas.json" else sorted(folder.glob("shards/**/*"))

@@ -511,10 +511,49 @@ def test_values_of_numpy_that_are_never_read_are_named(released, value, kind):
 
 def test_other_classes_are_named_with_the_way_out(released):
     checkpoint = released("masked_autoencoder")
-    checkpoint.save(activation=nn.SELU)
+    checkpoint.save(network=nn.Bilinear, activation=nn.SELU)
     for how in ({}, {"allow_numpy": True}):
-        with pytest.raises(InputError, match=r"SELU\)\. Reading that could run any code.*weights_only=False"):
+        with pytest.raises(
+            InputError, match=r"weights and plain data \(torch\.nn\S+Bilinear\)\. Reading.*weights_only=False"
+        ):
             checkpoint.imported(**how)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arguments_that_lightning_keeps_may_name_classes_of_torch(released, layout, cells, expression):
+    """The paper's Barlow Twins keeps all of its arguments but the number of genes, its optimizer's class among them."""
+    checkpoint = released(layout)
+    checkpoint.save(
+        optimizer=torch.optim.AdamW,
+        activation=nn.SELU,
+        lr_scheduler=torch.optim.lr_scheduler.StepLR,
+        learning_rate=1e-3,
+        lambda_param=5e-3,
+    )
+    found = embed_counts(checkpoint.imported().encoder, cells.counts)
+    np.testing.assert_allclose(found, checkpoint.embedding(expression), rtol=1e-4, atol=1e-5)
+
+
+class Called:
+    """Pickled as a call of a class of torch."""
+
+    def __reduce__(self):
+        return torch.optim.SGD, ([], 0.1)
+
+
+def test_classes_that_a_file_names_are_not_called(released, monkeypatch):
+    checkpoint = released("barlow_twins")
+    for beside in (nn.PReLU(3), Called()):
+        checkpoint.save(activation=beside)
+        for made in (nn.PReLU, torch.optim.SGD):
+            monkeypatch.setattr(made, "__init__", lambda *_, **__: pytest.fail("made"))
+            monkeypatch.setattr(made, "__setstate__", lambda *_, **__: pytest.fail("made"))
+        if isinstance(beside, Called):
+            with pytest.raises(InputError, match="cut short, or no file that torch wrote"):
+                checkpoint.imported("called")
+        else:
+            checkpoint.imported()
+        monkeypatch.undo()
 
 
 def test_files_that_cannot_be_read_say_what_to_do(released, tmp_path):

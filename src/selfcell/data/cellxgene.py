@@ -1,12 +1,15 @@
-"""What the CELLxGENE schema says of cells in columns of its own: types, donors, whether they are elsewhere too."""
+"""What the CELLxGENE schema says of cells in columns of its own: types, donors, tissues, whether they are elsewhere."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.census import PRIMARY_COLUMN
+from selfcell.data.cell_ontology import load_cell_ontology
 from selfcell.data.source import Cells
 from selfcell.data.streamed import StreamedCells
 
@@ -14,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 DONOR_COLUMN = "donor_id"
 LABEL_COLUMN = "cell_type"
+TERM_COLUMN = "cell_type_ontology_term_id"
+WHAT_CELLS_ARE = ("organism", "tissue", "disease", "assay")
+"""Columns that a model's card tells of the cells it was trained on."""
+_MOST_NAMES = 20
 _FEWEST_DONORS = 3
 """To learn from, to watch the loss on, to judge on."""
 _MOST_OF_FEW = 50
@@ -90,6 +97,30 @@ def donor_column(cells: Cells | StreamedCells, donor_key: str | None) -> str | N
     return DONOR_COLUMN
 
 
+def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) -> list[str | None]:
+    """Give what the Cell Ontology calls each type: its own name or, if that is not known, the id of most of its cells.
+
+    Parameters
+    ----------
+    obs
+        Of the cells, perhaps with the schema's column of ids, :data:`TERM_COLUMN`.
+    label_key
+        The column of types.
+    classes
+        The types.
+
+    Returns
+    -------
+    A name or id for each type; None where the ontology knows neither.
+    """
+    knows = load_cell_ontology().knows
+    named: dict[str, str] = {}
+    if TERM_COLUMN in obs and not all(map(knows, classes)):
+        ids = obs[TERM_COLUMN].astype(str).groupby(obs[label_key].astype(str)).agg(lambda of_type: of_type.mode()[0])
+        named = {name: term for name, term in ids.items() if knows(term)}
+    return [name if knows(name) else named.get(name) for name in classes]
+
+
 def warn_of_copies(cells: Cells | StreamedCells) -> None:
     """Warn where some cells are primary data and some are not: those are in another data set, maybe here, too."""
     sizes = _sizes(cells, PRIMARY_COLUMN, of="false")
@@ -107,16 +138,35 @@ def warn_of_copies(cells: Cells | StreamedCells) -> None:
         )
 
 
+def composition(cells: Cells | StreamedCells) -> dict[str, dict[str, int]]:
+    """Count the cells of each organism, tissue, disease and assay, where the columns of :data:`WHAT_CELLS_ARE` name it.
+
+    Returns
+    -------
+    Cells by name, by column; the largest twenty of each.
+    """
+    counted = {key: found for key in WHAT_CELLS_ARE if (found := _counted(cells, key))}
+    return {
+        key: dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_MOST_NAMES])
+        for key, sizes in counted.items()
+    }
+
+
 def _sizes(cells: Cells | StreamedCells, key: str, *, of: str | None = None) -> np.ndarray | None:
     """Give how many cells have each value of a column, or one value in small letters; None without the column."""
+    counted = _counted(cells, key)
+    if counted is None:
+        return None
+    return np.array([size for name, size in counted.items() if of is None or name.lower() == of], dtype=np.int64)
+
+
+def _counted(cells: Cells | StreamedCells, key: str) -> dict[str, int] | None:
+    """Count the cells by their value in a column, which must not be missing; None without the column."""
     obs: Any = cells.obs
     if key not in obs.columns:
         return None
     if isinstance(cells, Cells):
-        counted = obs[key].value_counts()
-        names, sizes = list(map(str, counted.index)), counted.to_numpy()
-    else:
-        column, _ = cells.count_values(key)
-        names, sizes = list(column.names), column.sizes
-    wanted = sizes > 0 if of is None else np.array([name.lower() == of for name in names], dtype=bool)
-    return np.asarray(sizes[wanted])
+        found = obs[key].value_counts()
+        return {str(name): int(size) for name, size in zip(found.index, found, strict=True) if size}
+    column, _ = cells.count_values(key)
+    return {str(name): int(size) for name, size in zip(column.names, column.sizes, strict=True) if size}

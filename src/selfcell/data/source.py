@@ -124,6 +124,28 @@ class Cells:
         return digest.hexdigest()
 
 
+def refuse_mudata(adata: Any, call: str) -> None:
+    """Refuse to write into a MuData, whose cells may be others than those of its RNA, and in another order.
+
+    Parameters
+    ----------
+    adata
+        What would be written into.
+    call
+        The name of the function, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is no AnnData.
+    """
+    if not isinstance(adata, anndata.AnnData):
+        raise InputError(
+            f"What {call} gives is written into an AnnData, but this is a {type(adata).__name__}. Of a MuData give the "
+            f"modality with the counts: selfcell.{call}(mdata['rna'], ...); mdata.update() then knows of it."
+        )
+
+
 def open_cells(
     source: CellSource, *, layer: str | None = None, scale: Scale = "auto", gene_column: str | None = None
 ) -> Cells:

@@ -14,7 +14,7 @@ from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.cellxgene import donor_column, needed_label_column
 from selfcell.data.counts import Scale
-from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells
+from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells, refuse_mudata
 from selfcell.downstream.cell_type import N_TO_CALIBRATE, label_classes
 from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
@@ -33,7 +33,7 @@ BETWEEN_NAMES = " | "
 
 
 def annotate(
-    query: anndata.AnnData,
+    query: anndata.AnnData | Any,  # MuData is refused with words
     model: TrainedModel | str | Path,
     *,
     reference: CellSource | None = None,
@@ -99,6 +99,7 @@ def annotate(
     >>> selfcell.annotate(query, "runs/mae", reference="reference.h5ad", label_key="cell_type", donor_key="donor_id")
     >>> sure = query[query.obs["predicted_type_confidence"] > 0.9]
     """
+    refuse_mudata(query, "annotate")
     model = as_model(model)
     if reference is None and label_key is not None:
         raise InputError("label_key (--label) is the reference's column of types, but there is no reference.")

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from selfcell.core.errors import InputError
-from selfcell.data.cell_ontology import load_cell_ontology
+from selfcell.data.cellxgene import ontology_terms
 from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import Split, split_cells
 from selfcell.downstream.base import (
@@ -73,6 +73,8 @@ class CellTypeTask(DownstreamTask):
         Type of every cell, as a position in ``classes``.
     classes
         Names of the types.
+    terms
+        What the Cell Ontology calls each; scores by it are left out where there are none.
     """
 
     name = "cell_type"
@@ -81,12 +83,17 @@ class CellTypeTask(DownstreamTask):
     seedless = frozenset({"zero_shot", "probe"})
 
     def __init__(
-        self, settings: CellTypeSettings, *, label_code: Int[np.ndarray, " n_cells"], classes: tuple[str, ...]
+        self,
+        settings: CellTypeSettings,
+        *,
+        label_code: Int[np.ndarray, " n_cells"],
+        classes: tuple[str, ...],
+        terms: tuple[str, ...] = (),
     ) -> None:
         self.settings = settings
         self.label_code = label_code
         self.classes = classes
-        self.in_ontology = all(map(load_cell_ontology().knows, classes))
+        self.terms = terms
 
     @classmethod
     def of(cls, settings: CellTypeSettings, cells: Cells, columns: Columns) -> "CellTypeTask":
@@ -104,15 +111,17 @@ class CellTypeTask(DownstreamTask):
             )
         labels = obs_column(cells.obs, columns.label, role="label")
         classes = label_classes(labels.to_list(), key=columns.label)
-        knows = load_cell_ontology().knows
-        if (strange := [name for name in classes if not knows(name)]) and len(strange) <= len(classes) / 2:
+        terms = ontology_terms(cells.obs, columns.label, classes)
+        known = tuple(term for term in terms if term is not None)
+        strange = [name for name, term in zip(classes, terms, strict=True) if term is None]
+        if strange and len(strange) <= len(classes) / 2:
             logger.info(
                 "Scores by the Cell Ontology are left out: it does not know %s of the %s types (%s).",
                 len(strange),
                 len(classes),
                 ", ".join(strange[:5]),
             )
-        return cls(settings, label_code=encode(labels, classes), classes=classes)
+        return cls(settings, label_code=encode(labels, classes), classes=classes, terms=() if strange else known)
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Leave out cells of types that no reference cell has: nothing could name them. Says how many.
@@ -174,8 +183,9 @@ class CellTypeTask(DownstreamTask):
     def score(self, predicted: Int[np.ndarray, " n_test"], split: Split, units: TestUnits) -> TaskScores:
         """Compute macro and micro F1 and balanced accuracy, and ``macro_f1_frequent`` without types of few test cells.
 
-        Where all types are of the Cell Ontology, ``macro_f1_ontology`` and ``micro_f1_ontology`` count a prediction
-        that is a kind of the true type as right (:mod:`selfcell.downstream.ontology_scores`).
+        Where all types are of the Cell Ontology, by name or by CELLxGENE's column of ids, ``macro_f1_ontology`` and
+        ``micro_f1_ontology`` count a prediction that is a kind of the true type as right
+        (:mod:`selfcell.downstream.ontology_scores`).
         """
         matrices = self._matrices(predicted, split, units).astype(float)
         confusion = matrices.sum(axis=0)
@@ -189,8 +199,8 @@ class CellTypeTask(DownstreamTask):
         scores = classification_scores(confusion)
         if frequent.any():
             scores["macro_f1_frequent"] = macro_f1(confusion, among=frequent)
-        if self.in_ontology:
-            lenient = classification_scores(corrected_confusion(confusion, classes=self.classes))
+        if self.terms:
+            lenient = classification_scores(corrected_confusion(confusion, classes=self.terms))
             scores |= {f"{name}_ontology": lenient[name] for name in ("macro_f1", "micro_f1")}
         return scores
 

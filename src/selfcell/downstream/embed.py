@@ -12,7 +12,7 @@ from tqdm import tqdm
 from selfcell.core.errors import InputError
 from selfcell.data.counts import Scale
 from selfcell.data.loader import cell_loader
-from selfcell.data.source import Cells, open_cells
+from selfcell.data.source import Cells, open_cells, refuse_mudata
 from selfcell.data.streamed import StreamedCells
 from selfcell.network.compute import quick_float32
 from selfcell.network.encoder import MlpEncoder
@@ -22,7 +22,7 @@ CELLS_AT_ONCE = 4096
 
 
 def embed(
-    adata: anndata.AnnData,
+    adata: anndata.AnnData | Any,  # MuData is refused with words
     model: TrainedModel | str | Path,
     *,
     key_added: str = "X_selfcell",
@@ -61,6 +61,7 @@ def embed(
     >>> adata.obsm["X_selfcell"].shape[1]
     64
     """
+    refuse_mudata(adata, "embed")
     model = as_model(model)
     refuse_foreign_key(adata, key_added, adata.obsm, "obsm")
     cells = open_cells(adata, layer=layer, scale=scale, gene_column=gene_column)

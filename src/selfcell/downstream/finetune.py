@@ -13,7 +13,7 @@ from selfcell.core.atomic import write_text
 from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError
 from selfcell.data.cell_hashes import CellHashes
-from selfcell.data.cellxgene import donor_column, label_column, warn_of_copies
+from selfcell.data.cellxgene import composition, donor_column, label_column, warn_of_copies
 from selfcell.data.counts import Scale
 from selfcell.data.source import Cells, CellSource, obs_column, open_cells
 from selfcell.data.splits import Split, sets_aside, split_cells
@@ -159,7 +159,8 @@ def finetune(
     objective, outcome = question.train(start, aligned, split, place=place)
     learned = question.learned(objective, aligned, split)
     _say_how_calibrated(task, learned, split, patience=settings.training.patience)
-    write_finished_run(out, objective, {**about, **learned, "fit": vars(outcome)})
+    told = {**about, **learned, "composition": composition(opened), "fit": vars(outcome)}
+    write_finished_run(out, objective, told)
     return load(out)
 
 

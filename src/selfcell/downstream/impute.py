@@ -17,7 +17,7 @@ from selfcell.core.atomic import atomic_path
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.counts import Scale
 from selfcell.data.genes import GeneTable
-from selfcell.data.source import Cells, open_cells, read_adata
+from selfcell.data.source import Cells, open_cells, read_adata, refuse_mudata
 from selfcell.downstream.decoding import expected_counts, expected_expression, load_autoencoder, require_decoder
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.reconstruction_scores import ENTRIES_AT_ONCE
@@ -78,11 +78,7 @@ def impute(
     >>> selfcell.impute(cells, "runs/mae")
     >>> expected = cells[:, "CD3E"].layers["imputed"]
     """
-    if not isinstance(adata, anndata.AnnData):
-        raise InputError(
-            "A layer is written into an AnnData, but this is another object. Give the modality with the counts: "
-            "selfcell.impute(mdata['rna'], model)."
-        )
+    refuse_mudata(adata, "impute")
     model = _with_decoder(model)
     _refuse_key(adata, layer_added)
     cells = _open(adata, model, layer=layer, scale=scale, gene_column=gene_column, allow_low_overlap=allow_low_overlap)

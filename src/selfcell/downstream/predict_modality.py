@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from selfcell.core.errors import InputError, did_you_mean
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.counts import Scale
-from selfcell.data.source import Cells, open_cells
+from selfcell.data.source import Cells, open_cells, refuse_mudata
 from selfcell.downstream.embed import as_model, refuse_foreign_key, write_provenance
 from selfcell.downstream.target_head import TargetHead, predict_targets
 from selfcell.downstream.target_space import TargetPrediction
@@ -24,7 +24,7 @@ MOST_ENTRIES = 2**30
 
 
 def predict_modality(
-    adata: anndata.AnnData,
+    adata: anndata.AnnData | Any,  # MuData is refused with words
     model: TrainedModel | str | Path,
     *,
     key_added: str | None = None,
@@ -71,6 +71,7 @@ def predict_modality(
     >>> cells.obsm[key].shape[1]
     2
     """
+    refuse_mudata(adata, "predict_modality")
     model = as_model(model)
     if model.manifest.get("task") != "cross_modality":
         raise InputError(

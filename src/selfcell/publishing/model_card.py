@@ -106,10 +106,15 @@ def _trained_on(model: TrainedModel, said: str | None) -> list[tuple[str, str]]:
     counts = {"to learn from": "n_train", "to watch the loss on": "n_validation", "set aside": "n_test"}
     parts = [f"{data[key]:,} {what}" for what, key in counts.items() if data.get(key)]
     facts.append(("Cells", f"{data['n_cells']:,}" + (f": {', '.join(parts)}" if parts else "")))
+    facts += [(name.capitalize(), _listed(sizes)) for name, sizes in model.manifest.get("composition", {}).items()]
     facts.append(("Donors", _donors(model)))
     if model.manifest.get("label_key"):
         facts.append(("Labels", f"the column {model.manifest['label_key']}"))
     return facts
+
+
+def _listed(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({counted(size, 'cell')})" for name, size in sizes.items())
 
 
 def _donors(model: TrainedModel) -> str:

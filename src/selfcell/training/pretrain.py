@@ -8,6 +8,7 @@ from torch import nn
 
 from selfcell.core.atomic import write_text
 from selfcell.core.config import build, to_toml
+from selfcell.data.cellxgene import composition
 from selfcell.data.genes import GeneTable
 from selfcell.data.programs import GenePrograms, write_programs
 from selfcell.data.source import Cells
@@ -36,6 +37,7 @@ from selfcell.training.resume import check_resumable, why_finished
 from selfcell.training.run_folder import (
     TrainedModel,
     check_folder,
+    drop_replaced,
     load,
     prepare_folder,
     read_manifest,
@@ -132,7 +134,7 @@ def pretrain(
     )
     if is_first_process():
         with explained(settings.training, checkpoint=out / "checkpoints" / "last.safetensors"):
-            write_finished_run(out, task, {**about, "fit": vars(outcome)})
+            write_finished_run(out, task, {**about, "composition": composition(cells), "fit": vars(outcome)})
     wait_for_all(lambda: read_manifest(out)["status"] == "finished")
     return load(out)
 
@@ -186,12 +188,13 @@ def make_task(settings: PretrainSettings, genes: GeneTable, programs: GeneProgra
 
 
 def write_finished_run(out: Path, objective: Objective, manifest: dict[str, Any]) -> None:
-    """Write weights, and then the manifest that says the run is whole."""
+    """Write weights, and then the manifest that says the run is whole; then the one that it replaces is removed."""
     write_weights(out / "encoder.safetensors", objective.encoder)
     heads = {name: child for name, child in objective.named_children() if name != "encoder"}
     # A container keeps each head's name as the prefix of its weights.
     write_weights(out / "heads.safetensors", nn.ModuleDict(heads))
     write_manifest(out, {**manifest, "status": "finished"})
+    drop_replaced(out)
 
 
 def _describe(

@@ -10,7 +10,7 @@ _TABLE = (dict, type(None))
 _TEXT = (str, type(None))
 _LIST = (list, type(None))
 _OPTIONAL: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("fit", "pretext_settings", "calibration", "imported"), _TABLE),
+    **dict.fromkeys(("fit", "pretext_settings", "calibration", "imported", "composition"), _TABLE),
     **dict.fromkeys(("task", "pretext", "label_key", "target", "transform", "start"), _TEXT),
     **dict.fromkeys(("labels", "target_names"), _LIST),
 }

@@ -17,6 +17,7 @@ tensorboard/         the same curves for TensorBoard
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import platform
 import re
 import shutil
@@ -33,7 +34,7 @@ from torch import nn
 from selfcell.core.atomic import atomic_path, write_json
 from selfcell.core.config import build, read_toml
 from selfcell.core.errors import InputError
-from selfcell.core.reading import check_fields, read_object, read_table, reading
+from selfcell.core.reading import check_fields, read_json, read_object, read_table, reading
 from selfcell.core.write_errors import writing
 from selfcell.data.genes import GeneTable
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
@@ -41,6 +42,8 @@ from selfcell.training.hub import find_model
 from selfcell.training.known_cells import KnownCells, read_known_cells
 from selfcell.training.migrations import FORMAT_VERSION, migrate
 from selfcell.training.run_facts import check_manifest, check_split
+
+logger = logging.getLogger(__name__)
 
 MARKER = ".selfcell"
 """An empty file in every output folder; only folders that have it are ever deleted."""
@@ -116,17 +119,56 @@ def claim_folder(path: Path, *, overwrite: bool) -> None:
 
 
 def prepare_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Make an output folder, emptied if it may be replaced; raises what :func:`check_folder` does."""
+    """Make a run's folder; of one that is to be replaced, a finished run is kept beside until the new one is finished.
+
+    Raises what :func:`check_folder` does.
+    """
     check_folder(path, resume=resume, overwrite=overwrite)
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / MARKER).touch()
         if overwrite:
-            _empty(path)
+            _make_way(path)
+        path.resolve().mkdir(parents=True, exist_ok=True)
+        (path / MARKER).touch()
+
+
+def replaced_run(path: Path) -> Path:
+    """Give where a finished run is kept while the one that replaces it is trained: hidden, beside it."""
+    place = path.resolve()
+    return place.with_name(f".{place.name}.replaced")
+
+
+def drop_replaced(path: Path) -> None:
+    """Remove the run that a finished one has replaced."""
+    shutil.rmtree(replaced_run(path), ignore_errors=True)
+
+
+def _make_way(path: Path) -> None:
+    """Put a finished run beside, and empty the folder of any other."""
+    if not _is_finished(path):
+        _empty(path)
+        return
+    before = replaced_run(path)
+    drop_replaced(path)
+    try:
+        path.resolve().rename(before)
+    except OSError:
+        # A folder that is a disk of its own cannot be moved.
+        _empty(path)
+        return
+    logger.info("The run that is replaced is kept until the new one is finished: %s.", before)
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return bool(read_json(path / "manifest.json")["status"] == "finished")
+    except (InputError, KeyError, TypeError):
+        return False
 
 
 def _empty(path: Path) -> None:
     """Remove all that is in a folder of ours: what makes it a whole one first, and never what says that it is ours."""
+    if not path.exists():
+        return
     whole = [path / name for name in ("manifest.json", "study.json", "benchmark.json")]
     for entry in [*whole, *path.iterdir()]:
         if entry.is_dir() and not entry.is_symlink():

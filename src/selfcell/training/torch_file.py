@@ -1,6 +1,7 @@
 """Read the weights in a file that torch wrote, by torch's weights-only loader: nothing that is in it is ever run."""
 
 import _codecs
+import functools
 import pickle
 import re
 import struct
@@ -40,6 +41,9 @@ _TAKE_OUT = (
 def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tensor]:
     """Read the weights by name: what a file holds, or what a Lightning checkpoint has as its ``state_dict``.
 
+    Beside them it may hold plain data, and name optimizers, schedules and activations of torch, as the arguments of a
+    network that Lightning keeps do; none of these is made.
+
     Parameters
     ----------
     path
@@ -56,12 +60,14 @@ def read_state_dict(path: Path, *, allow_numpy: bool = False) -> dict[str, Tenso
     if not path.is_file():
         raise InputError(f"There is no file {str(path)!r}.")
     try:
-        with torch.serialization.safe_globals(_numpy_globals() if allow_numpy else []), warnings.catch_warnings():
+        allowed = [*_named_classes(), *(_numpy_globals() if allow_numpy else [])]
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             # torch warns of how a file was pickled; whether it can be read is what matters.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, struct.error, *_DAMAGED) as error:
-        refused = [name for name in _foreign(path, error) if not (allow_numpy and _is_numpys(name))]
+        known = {name for _, name in _named_classes()}
+        refused = [name for name in _foreign(path, error) if not (name in known or (allow_numpy and _is_numpys(name)))]
         raise InputError(_why_refused(path, refused) if refused else _why_not_read(path, error)) from error
     state = _weights_of(content, path)
     _refuse_unusual(state, path)
@@ -136,6 +142,19 @@ def _why_not_read(path: Path, error: Exception) -> str:
         f"{path} is cut short, or no file that torch wrote ({first_line}). Download it again, as the file itself and "
         "not as the page or pointer that stands for it."
     )
+
+
+class _ClassByName:
+    """Stands for a class of torch that a file names among its settings: nothing of torch's can be made by it."""
+
+
+@functools.cache
+def _named_classes() -> tuple[tuple[type, str], ...]:
+    """List the optimizers, schedules and activations of torch, which Lightning keeps of a network's arguments."""
+    packages = (torch.optim, torch.optim.lr_scheduler, torch.nn.modules.activation)
+    classes = {value for package in packages for value in vars(package).values() if isinstance(value, type)}
+    found = {f"{one.__module__}.{one.__qualname__}" for one in classes if one.__module__.startswith("torch.")}
+    return tuple((_ClassByName, name) for name in sorted(found))
 
 
 def _is_numpys(name: str) -> bool:
