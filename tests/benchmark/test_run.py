@@ -365,6 +365,21 @@ def test_a_query_without_a_type_in_common_is_refused_before_any_training(folder,
     assert set(scores["n_cells"]) == {60} and set(scores["split"]) == {"by data set"}
 
 
+def test_a_query_may_name_its_donors_otherwise(folder, here, caplog):
+    other = simulate_cells(n_cells=90, n_genes=60, n_types=3, n_donors=3, seed=1)
+    other.obs = other.obs.rename(columns={"donor": "patient", "batch": "site"})
+    other.write_h5ad(folder / "other.h5ad")
+    cells = {**PLAN["cells"], "other": {"source": "other.h5ad", "label": "cell_type", "donor": "patient"}}
+    target = {**PLAN["targets"]["types"], "query": "other", "encoders": ["mae"]}
+    plan = written(folder, cells=cells, targets={"unseen": target})
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert set(scores["n_units"]) == {3} and "is not used" not in caplog.text
+    cells["made"] = {name: value for name, value in cells["made"].items() if name != "donor"}
+    plan = written(folder, cells=cells, targets={"unseen": target})
+    scores = run_benchmark(plan, out=folder / "without", workplace=QUIET)
+    assert set(scores["n_units"]) == {50} and "obs['patient'] of other is not used" in caplog.text
+
+
 def test_cells_without_a_type_are_pre_trained_on_and_not_judged(folder, here, caplog):
     made = anndata.read_h5ad(folder / "made.h5ad")
     made.obs["cell_type"] = made.obs["cell_type"].where(np.arange(240) % 12 > 0)
@@ -590,6 +605,14 @@ def test_some_targets_alone_are_run_and_the_tables_keep_the_others(folder, here)
         numbers = [part.select_dtypes("number").drop(columns=TOOK, errors="ignore").to_numpy() for part in told]
         np.testing.assert_array_equal(numbers[0], numbers[1])
         np.testing.assert_array_equal(numbers[0], numbers[2])
+    fewer = {name: {**one, "corpora": ["made"]} for name, one in targets.items() if name != "second"}
+    cells = {**PLAN["cells"], "again": PLAN["cells"]["made"]}
+    plan = written(folder, targets=fewer, cells=cells)
+    left = run_benchmark(plan, out=folder / "out", only=["third"], workplace=QUIET)
+    assert (
+        set(left["target"]) == {"first", "third"}
+        and write_benchmark_page(folder / "out", folder / "page.html").exists()
+    )
     with pytest.raises(InputError, match=r"The plan has no target 'frist'\. Did you mean 'first'\?"):
         run_benchmark(plan, out=folder / "out", only=["frist"], workplace=QUIET)
 

@@ -142,6 +142,9 @@ def test_pairs_of_seeds_that_agree_are_counted_and_are_no_part_of_the_verdict():
     assert comparison.n_agree == 2 and comparison.verdict == "helps"
     two = Comparison("fine_tuned", "from_scratch", "b", estimate._replace(by_seed=(0.02, 0.04)))
     assert two.finding == "no verdict: three or more seeds would allow one"
+    once = estimate._replace(by_seed=(0.02,), low=np.nan, high=np.nan)
+    assert Comparison("zero_shot", "pca_knn", "b", once, 1).finding == "no verdict from a single seed"
+    assert Comparison("zero_shot", "pca_knn", "b", once, 3).finding == "no verdict: seeds do not vary it"
 
 
 def test_words_fit_the_question():
@@ -314,7 +317,7 @@ def test_one_computation_that_stands_under_several_seeds_counts_once():
     assert estimate[:3] == pytest.approx(copied.estimate("a", "all donors")[:3])
     alone = scores[scores["pretrain_seed"] == 0]
     found = ScoreStack(alone.assign(work_id=alone["method"]), resamples, "score").compare("a", "b", "all donors")
-    assert found.finding == "no verdict from a single seed"
+    assert found.finding == "no verdict: seeds do not vary it"
 
 
 def test_a_trial_that_failed_takes_no_source_of_spread_away():

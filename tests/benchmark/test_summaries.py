@@ -57,7 +57,14 @@ def test_encoders_are_compared_pair_by_pair_with_the_first(tables):
     assert row["low"] < row["difference"] < row["high"] and row["p_holm"] >= row["p_value"]
     of_corpora = between("corpus", *tables, HEADLINES)
     assert set(of_corpora["corpus"]) == {"small"} and set(of_corpora["against"]) == {"large"} and len(of_corpora) == 2
-    by_size = between("corpus", *tables, HEADLINES, sizes={"large": 10, "small": 20})
+    by_size = between(
+        "corpus",
+        *tables,
+        HEADLINES,
+        sizes={
+            (name, encoder): size for name, size in (("large", 10), ("small", 20)) for encoder in ("masked", "byol")
+        },
+    )
     assert set(by_size["corpus"]) == {"large"} and set(by_size["against"]) == {"small"}
     alone = scores["encoder"] == "masked", draws["encoder"] == "masked"
     assert between("encoder", scores[alone[0]], draws[alone[1]], HEADLINES).empty

@@ -158,6 +158,43 @@ def test_verdicts_come_with_the_power_that_is_said_however_many_seeds_there_are(
     assert np.mean([verdict == "helps" for verdict in verdicts]) == pytest.approx(0.8, abs=0.07)
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (2, 3), (5, 2), (2, 5)])
+def test_two_seeds_of_a_kind_that_varies_give_no_verdict_however_many_pairs(shape):
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        comparison = crossed(rng, shape, 0.2)
+        assert comparison.difference.levels == 2 and comparison.verdict == "no evidence"
+        assert comparison.finding == "no verdict: three or more seeds would allow one"
+        assert np.isnan(comparison.detectable)
+
+
+def test_two_levels_that_agree_would_be_called_clear_too_often():
+    """Why there is no verdict: with two fine-tunings, which alone vary, intervals lie off zero twice as often."""
+    wrong = {}
+    for shape in ((3, 2), (3, 3)):
+        rng = np.random.default_rng(7)
+        off = []
+        for _ in range(1_000):
+            of_donors = rng.normal(0, 1, 12)
+            weights = rng.multinomial(12, np.full(12, 1 / 12), 100) / 12
+            values = np.tile(rng.normal(0, 1, shape[1]), shape[0]) + of_donors.mean()
+            draws = values.mean() + weights @ of_donors - of_donors.mean()
+            found = estimate_of(Draws(tuple(np.ndindex(*shape)), values, draws, 12))
+            off.append(found.low > 0 or found.high < 0)
+        wrong[shape] = np.mean(off)
+    assert wrong[3, 2] > 0.085 > wrong[3, 3]
+
+
+def test_a_pretraining_that_several_seeds_share_weighs_in_the_variance_as_in_the_mean():
+    rng = np.random.default_rng(8)
+    pairs = ((0, 0), (1, 1), (0, 2))
+    of_pretraining = rng.normal(size=(4_000, 2))
+    values = of_pretraining[:, [0, 1, 0]]
+    found = [estimate_of(Draws(pairs, row, np.array([0.0, 1e-9]), 3)) for row in values]
+    told = np.mean([one.standard_error**2 for one in found])
+    assert told == pytest.approx(values.mean(axis=1).var(), rel=0.1) and found[0].levels == 2
+
+
 def test_of_three_pretrainings_or_more_without_an_effect_few_are_called_clear():
     rng = np.random.default_rng(5)
     for n_seeds, spread_over_donors in itertools.product((3, 5), (0.0, 0.3, 1.0, 3.0)):

@@ -14,9 +14,7 @@ def test_a_module_of_a_package_is_given():
 
 
 def test_an_absent_package_is_named_with_its_extra():
-    with pytest.raises(
-        InputError, match=re.escape("no_such: pip install 'selfcell[draw]', or in a clone pip install -e '.[draw]'.")
-    ):
+    with pytest.raises(InputError, match=re.escape("no_such: in a clone of selfcell, pip install '.[draw]'.")):
         import_extra("no_such.part", extra="draw", use="Drawing")
 
 

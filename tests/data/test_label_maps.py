@@ -17,6 +17,9 @@ def test_what_is_no_map_of_labels_is_refused(tmp_path):
     path.write_text("a,b\nc,d\n")
     with pytest.raises(InputError, match="must be a table with the columns from and to, but has a, b"):
         read_label_map(path)
+    path.write_text("from,to\n")
+    with pytest.raises(InputError, match=r"map\.csv maps nothing"):
+        read_label_map(path)
     path.write_text("from,to\nc,d\nc,e\n")
     with pytest.raises(InputError, match="maps 'c' more than once"):
         read_label_map(path)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import typer.main
 
+from selfcell.benchmark.plan import Plan, planned_encoders, planned_studies
 from selfcell.cli.app import app
 from selfcell.cli.options import gather_settings, task_settings
 from selfcell.core.config import build, with_overrides
@@ -18,6 +19,7 @@ from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.settings import PretrainSettings
 
 pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "pages.py")))
+ROOT = Path(__file__).parents[2]
 PROGRAM = typer.main.get_command(app)
 _INLINE = re.compile(r"`(selfcell [^`]+)`")
 OWN_TASK = "pretext.name=replaced:Replaced"
@@ -101,3 +103,17 @@ def test_the_scripts_and_settings_files_of_a_page_can_be_read(page):
             values = tomllib.loads(block.code)
             if values.keys() <= _SECTIONS:
                 build(PretrainSettings, with_overrides(values, []))
+            else:
+                check_part_of_a_plan(values)
+
+
+def check_part_of_a_plan(values):
+    """A part of a plan must go with the rest of one; the module of the page's own task is not here."""
+    whole = tomllib.loads((ROOT / "plans" / "demo.toml").read_text(encoding="utf-8"))
+    for name, encoder in values.get("encoders", {}).items():
+        if ":" in encoder.get("settings", {}).get("pretext", {}).get("name", ""):
+            values["encoders"][name] = {}
+    if encoders := list(values.get("encoders", {})):
+        whole["targets"] = {name: {**target, "encoders": encoders} for name, target in whole["targets"].items()}
+    plan = build(Plan, {**whole, **values})
+    assert planned_studies(plan, planned_encoders(plan))

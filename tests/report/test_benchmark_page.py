@@ -20,7 +20,7 @@ from selfcell.training.settings import PretrainSettings
 
 TYPES = "<script>alert(1)</script>"
 PLAN = {
-    "name": "made", "seeds": {"pretraining": [0, 1, 2], "finetuning": [0, 1]},
+    "name": "made", "seeds": {"pretraining": [0, 1, 2], "finetuning": [0, 1, 2]},
     "cells": {"blood": {"source": "blood.h5ad"}, "other": {"source": ["a.h5ad", "b.h5ad"]}},
     "corpora": {"blood": {"cells": "blood"}, "other": {"cells": "other"}},
     "targets": {
@@ -32,6 +32,7 @@ PLAN = {
     },
 }  # fmt: skip
 SIZES = {"blood": 5_000, "other": 50_000}
+CELLS = {(corpus, encoder): size for corpus, size in SIZES.items() for encoder in ("masked", "byol")}
 SWITCHES = (
     "headless=new",
     "no-sandbox",
@@ -53,7 +54,7 @@ def made_scores(rng):
         for budget, n_labelled in (("2 donors", 100), ("all donors", 900)):
             for method, shift in SHIFT.items():
                 for first in range(3):
-                    for second in range(2):
+                    for second in range(3):
                         value = 0.7 + shift * (n_labelled < 500) + (encoder == "byol") * 0.02 + rng.normal() * 0.004
                         one = f"t{len(rows)}"
                         which = {"target": target, "corpus": corpus, "encoder": encoder, "trial_id": one}
@@ -94,7 +95,7 @@ def folder(tmp_path_factory):
     path.mkdir()
     scores, resamples = made_scores(np.random.default_rng(0))
     of_all = scores, resamples, {"types": "macro_f1", "unseen": "macro_f1"}
-    pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all, sizes=SIZES)], ignore_index=True)
+    pairs = pd.concat([between("encoder", *of_all), between("corpus", *of_all, sizes=CELLS)], ignore_index=True)
     tables = {"scores": scores, "verdicts": verdicts(*of_all), "estimates": estimates(*of_all), "pairs": pairs}
     tables["classes"] = classes(made_confusion(scores))
     for name, table in tables.items():
@@ -145,12 +146,14 @@ def test_the_verdict_comes_first_and_every_question_has_its_answer(page):
     assert "Pre-trained on other cells alone, none of the target&#39;s: helps at 2, no evidence at 2 of 4." in text
     assert "none of whose cells pre-training was given: helps at 1, no evidence at 1 of 2." in text
     assert "from 900 labelled cells on, pre-training is worth less than 0.01 (95 %)" in text
-    assert "masked, fine-tuned, all donors: from 5,000 cells on, other (50,000 cells) gains less than 0.01" in text
-    assert "masked, zero-shot, all donors: other (50,000 cells) may gain more than 0.01" in text
+    assert "byol, fine-tuned, all donors: from 5,000 cells on, other (50,000 cells) gains less than 0.01" in text
+    assert (
+        "byol, fine-tuned, 2 donors: other (50,000 cells) may gain more than 0.01 over the next smaller corpus" in text
+    )
     assert "Corpora of different cells differ in more than their size" in text
     assert "fine-tuned: no ranks of encoders, which take 6 targets at which the same ones were run" in text
     assert "Macro F1: no ranks of methods" in text and "there are 2 targets." in text
-    assert "Of the verdicts 4 stand where p is corrected for so many comparisons" in text and "in Macro F1." in text
+    assert "Of the verdicts 5 stand where p is corrected for so many comparisons" in text and "in Macro F1." in text
     assert "At types: Intervals take in the spread over seeds and over test donors" in text
     assert "At unseen: Intervals take in the spread over seeds and over 50 random blocks" in text
 
@@ -184,6 +187,42 @@ def test_methods_and_encoders_are_ranked_over_targets_each_counting_once():
     assert ranked(pd.DataFrame(rows), "encoder", "probe")[0].startswith("probe: byol ranks first on average over 7")
     sentence, drawn = ranked(pd.DataFrame(rows[:12]), "method", "Macro F1")
     assert "no ranks of methods" in sentence and drawn == []
+
+
+def test_what_targets_have_in_common_is_ranked_though_none_was_asked_of_that_alone():
+    rows = [
+        {"target": f"t{target}", "corpus": "c", "encoder": "masked", "method": method, "budget": "all",
+         "metric": "macro_f1", "mean": 0.5 + shift}
+        for target in range(6)
+        for method, shift in (("probe", 0.3), ("pca_knn", 0.0), ("scvi" if target % 2 else "boosted_trees", 0.2))
+    ]  # fmt: skip
+    sentence, (drawing,) = ranked(pd.DataFrame(rows), "method", "Macro F1")
+    assert sentence.startswith("Macro F1: probe ranks first on average over 6 targets")
+    assert list(drawing.table["method"]) == ["probe", "PCA + neighbors"]
+
+
+def rewritten(folder, to, *, drop=(), plan=None):
+    """Copy a benchmark without the rows of some methods, with another plan."""
+    copy = shutil.copytree(folder, to)
+    for name in ("verdicts", "estimates", "pairs", "classes"):
+        table = pd.read_parquet(copy / f"{name}.parquet")
+        table[~table["method"].isin(drop)].to_parquet(copy / f"{name}.parquet", index=False)
+    about = json.loads((copy / "benchmark.json").read_text())
+    (copy / "benchmark.json").write_text(json.dumps({**about, "plan": plan or about["plan"]}))
+    return copy
+
+
+def test_nothing_is_said_of_trials_that_all_failed(folder, tmp_path):
+    text = write_report(rewritten(folder, tmp_path / "copy", drop=[*SHIFT])).read_text()
+    assert "All were judged at" not in text and "What does it cost?" not in text and "no &lt;room&gt;" in text
+
+
+def test_two_seeds_and_cells_that_are_drawn_are_told(folder, tmp_path):
+    targets = {name: {**one, "n_cells": 300} for name, one in PLAN["targets"].items()}
+    plan = {**PLAN, "seeds": {"pretraining": [0, 1, 2], "finetuning": [0, 1]}, "targets": targets}
+    text = write_report(rewritten(folder, tmp_path / "copy", plan=plan)).read_text()
+    assert "Only 2 seeds of fine-tuning: no verdict where it varies a result" in text
+    assert "300 cells of blood and all of other" in text and "types: 300 cells of blood, judged on" in text
 
 
 def test_types_of_few_test_cells_are_marked_and_macro_figures_are_given_without_them(folder, page):

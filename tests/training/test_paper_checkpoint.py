@@ -70,6 +70,9 @@ def paired(encoder, *, has_target):
         heads["target_encoder.projector"] = HIDDEN[-1]
     for name, n_in in heads.items():
         head = nn.Sequential(nn.Linear(n_in, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 6))
+        if not has_target and name.endswith("projector"):
+            ends = (nn.Linear(32, 6, bias=False), nn.BatchNorm1d(6, affine=False))
+            head = nn.Sequential(*projector(n_in, 32, 32), *ends)
         state |= prefixed(f"byol.{name}", head)
     return state
 

@@ -45,11 +45,11 @@ BASELINES: "dict[str, Registry[Baseline]]" = {
             ),
             "scvi": Entry(
                 "selfcell.baselines.scvi_models:answer_by_scvi",
-                "scVI trained on all training cells, then nearest neighbors; needs selfcell[scvi].",
+                "scVI trained on all training cells, then nearest neighbors. Needs the extra scvi.",
             ),
             "scanvi": Entry(
                 "selfcell.baselines.scvi_models:predict_by_scanvi",
-                "scANVI: scVI trained on with labels, and its classifier; needs selfcell[scvi].",
+                "scANVI: scVI trained on with labels, and its classifier. Needs the extra scvi.",
             ),
         },
     ),

@@ -36,6 +36,8 @@ class Estimate(NamedTuple):
     """Of the mean."""
     degrees: float = float("nan")
     """Of freedom, of Student's t."""
+    levels: int | None = None
+    """How many values the seed took that took the fewest, of pre-training and fine-tuning, if it was varied."""
 
     def __str__(self) -> str:
         if np.isnan(self.low):
@@ -92,6 +94,7 @@ class Draws(NamedTuple):
 def estimate_of(draws: Draws) -> Estimate:
     """Estimate a mean over seeds, or a difference of two, by the rule at the head of this file."""
     parts = _variances_over_seeds(draws)
+    levels = min((degrees + 1 for _, degrees in parts), default=1)
     mean, by_seed = float(draws.by_seed.mean()), tuple(map(float, draws.by_seed))
     # Draws on which the score has no meaning say nothing.
     if draws.n_units > 1 and np.isfinite(draws.resampled).any():
@@ -99,12 +102,12 @@ def estimate_of(draws: Draws) -> Estimate:
         parts.append((float(np.nanvar(draws.resampled)) * draws.n_units / (draws.n_units - 1), draws.n_units - 1))
     elif not any(part for part, _ in parts) or max(degrees for _, degrees in parts) < _LEAST_DEGREES:
         # Only seeds could vary, and none of them matters, or two agree by chance: that is no certainty.
-        return Estimate(mean, np.nan, np.nan, by_seed)
+        return Estimate(mean, np.nan, np.nan, by_seed, levels=levels)
     variance = sum(part for part, _ in parts)
     uncertainty = sum(part**2 / degrees for part, degrees in parts) + np.finfo(float).tiny
     degrees, error = max(variance**2 / uncertainty, 1.0), float(np.sqrt(variance))
     half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * error
-    return Estimate(mean, mean - half, mean + half, by_seed, error, float(degrees))
+    return Estimate(mean, mean - half, mean + half, by_seed, error, float(degrees), levels)
 
 
 def _least_distance(degrees: float) -> float:
@@ -125,13 +128,14 @@ def _variances_over_seeds(draws: Draws) -> list[tuple[float, int]]:
     if len(np.unique(finetuning)) == n_seeds and len(np.unique(pretraining)) > 1:
         # Each fine-tuning has a pre-training of its own, or several share one: a pre-training is what is independent,
         # and one variance takes in both.
-        values = np.array([draws.by_seed[pretraining == level].mean() for level in np.unique(pretraining)])
-        return [(values.var(ddof=1) / len(values), len(values) - 1)]
+        return [_variance_over(pretraining, draws.by_seed)]
     # Crossed, with all pairs or with those of which no trial failed.
-    parts = []
-    for factor in (pretraining, finetuning):
-        levels = np.unique(factor)
-        if len(levels) > 1:
-            means = np.array([draws.by_seed[factor == level].mean() for level in levels])
-            parts.append((float(means.var(ddof=1)) / len(levels), len(levels) - 1))
-    return parts
+    return [_variance_over(factor, draws.by_seed) for factor in (pretraining, finetuning) if len(np.unique(factor)) > 1]
+
+
+def _variance_over(factor: np.ndarray, values: np.ndarray) -> tuple[float, int]:
+    """Give what the levels of one kind of seed add to the variance of the mean, and its degrees of freedom."""
+    levels, sizes = np.unique(factor, return_counts=True)
+    means = np.array([values[factor == level].mean() for level in levels])
+    # Levels weigh by their pairs in the mean, which are not always as many.
+    return float(means.var(ddof=1) * ((sizes / sizes.sum()) ** 2).sum()), len(levels) - 1

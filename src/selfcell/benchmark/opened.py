@@ -1,6 +1,7 @@
 """A benchmark that is about to be run: its plan, its cells, its folder; refused where they do not go together."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from selfcell.benchmark.plan import Plan, planned_encoders, planned_studies, rea
 from selfcell.benchmark.plan_cells import PlanCells
 from selfcell.benchmark.planned import GivenEncoder, PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import Pretraining
-from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed
+from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_column_renamed, with_label_renamed
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_split import Run
 from selfcell.benchmark.target_checks import check_target
@@ -25,6 +26,8 @@ from selfcell.core.reading import read_json
 from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
 from selfcell.training.settings import DataSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Benchmark:
         InputError
             If cells cannot be read, were changed under results that are there, or share no type with their query.
         """
+        logger.info("Reading the cells of the plan, and checking what is asked of them.")
         asked = {name: target for name, target in self.plan.targets.items() if name in self.targets}
         used = {name for target in asked.values() for name in (target.cells, target.query)}
         encoders = [study.encoder for study in self.studies()]
@@ -194,8 +198,11 @@ class Benchmark:
         cells = labelled_cells(self.cells.some(target.cells, target.n_cells), label_key)
         if target.query is None:
             return cells, None
-        query_label_key = None if label_key is None else self.plan.cells[target.query].label
+        named, named_in_query = self.plan.cells[target.cells], self.plan.cells[target.query]
+        query_label_key = None if label_key is None else named_in_query.label
         query = labelled_cells(self.cells[target.query], query_label_key)
+        for key, query_key in ((named.donor, named_in_query.donor), (named.batch, named_in_query.batch)):
+            query = with_column_renamed(query, key, query_key)
         return cells, with_label_renamed(query, label_key, query_label_key)
 
     def claim(self, plan: Path, fingerprints: dict[str, Fingerprint]) -> None:

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from selfcell.benchmark.fingerprints import CONTENTS, Fingerprint, columns_of_data, contents, read_beside_counts
 from selfcell.benchmark.plan import CellsSettings, Plan
 from selfcell.benchmark.query import with_labels_mapped
+from selfcell.benchmark.trials import unsaid
 from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.seeds import numpy_rng
@@ -48,6 +49,8 @@ class PlanCells:
         self._read = functools.lru_cache(maxsize=_HELD)(self._read_anew)
         self._fingerprints: dict[str, Fingerprint] = {}
         self._unmapped: dict[str, Fingerprint] = {}
+        self._of_corpora: dict[tuple[str, str], str] = {}
+        self._were_read: set[str] = set()
 
     def __getitem__(self, name: str) -> Cells:
         """Read and check the cells of a name.
@@ -102,6 +105,12 @@ class PlanCells:
 
     def fingerprint_of_corpus(self, name: str, data: DataSettings) -> str:
         """Hash what pre-training with some settings reads of cells: no labels, unless they say so."""
+        key = (name, data.model_dump_json())
+        if key not in self._of_corpora:
+            self._of_corpora[key] = self._read_by_pretraining(name, data)
+        return self._of_corpora[key]
+
+    def _read_by_pretraining(self, name: str, data: DataSettings) -> str:
         cells, known = self.corpus(name), self.fingerprint(name)
         if isinstance(cells, Path):
             return known["atlas"]
@@ -118,6 +127,14 @@ class PlanCells:
         return cells.subset(np.sort(numpy_rng(0, "cells of a target").choice(len(cells), n_cells, replace=False)))
 
     def _read_anew(self, name: str) -> Cells:
+        """Read cells; what is to be said of them is said the first time."""
+        if name in self._were_read:
+            with unsaid():
+                return self._prepared(name)
+        self._were_read.add(name)
+        return self._prepared(name)
+
+    def _prepared(self, name: str) -> Cells:
         settings = self._settings[name]
         with speaking_of(f"[cells.{name}]"):
             sources = (settings.source,) if isinstance(settings.source, str) else settings.source

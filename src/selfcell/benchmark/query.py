@@ -54,7 +54,7 @@ def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[s
     if not labels.isin(label_map.keys()).any() and not labels.isin(label_map.values()).any():
         raise InputError(
             f"The map of labels names none of the types in obs[{label_key!r}] of {cells.origin}. It maps "
-            f"{', '.join(list(label_map)[:5])}; {did_you_mean(next(iter(label_map)), sorted(set(labels)))}"
+            f"{', '.join(list(label_map)[:5])}; {did_you_mean(next(iter(label_map), ''), sorted(set(labels)))}"
         )
     renamed = np.full(len(cells), None, dtype=object)
     renamed[~missing] = labels.map(lambda name: label_map.get(name, name))
@@ -76,6 +76,24 @@ def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str
     with speaking_of(cells.origin):
         labels = obs_column(cells.obs, query_label_key, role="label")
     return dataclasses.replace(cells, obs=cells.obs.assign(**{label_key: labels}))
+
+
+def with_column_renamed(cells: Cells, key: str | None, query_key: str | None) -> Cells:
+    """Give the query with its column of donors or batches under the name that it has in the reference.
+
+    Where the reference has none, that of the query cannot be used, which is logged.
+    """
+    if query_key is None or query_key == key:
+        return cells
+    if key is None:
+        logger.warning(
+            "obs[%r] of %s is not used: the cells that are learned from have no such column named. Test cells are "
+            "drawn anew in random blocks where no donors are known.",
+            query_key,
+            cells.origin,
+        )
+        return cells
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{key: cells.obs[query_key]}))
 
 
 class Joined(NamedTuple):

@@ -17,7 +17,7 @@ class Ranking(NamedTuple):
     critical_difference: float
     """Of two mean ranks, by Nemenyi's test at 0.05."""
     p_value: float
-    """That all methods are alike, by Friedman's test; NaN with fewer than three methods."""
+    """That all are alike, by Friedman's test; NaN with fewer than three."""
 
 
 def scores_by_target(estimates: pd.DataFrame, ranked: str, *, least: int) -> pd.DataFrame:
@@ -44,11 +44,21 @@ def scores_by_target(estimates: pd.DataFrame, ranked: str, *, least: int) -> pd.
     table = estimates.pivot_table(index=varied, columns=ranked, values="mean")
     was_run = table.notna().groupby(level="target").any()
     choices = []
-    for names in sorted({tuple(was_run.columns[row]) for row in was_run.to_numpy()}):
+    for names in _run_together(was_run):
         complete = table[list(names)].dropna().groupby(level="target").mean()
         if len(names) > 1 and len(complete) >= least:
             choices.append(complete)
     return max(choices, key=lambda one: one.shape[::-1], default=pd.DataFrame())
+
+
+def _run_together(was_run: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Give what was run at a target, and what several targets have in common, each set once."""
+    of_targets = {frozenset(was_run.columns[row]) for row in was_run.to_numpy()}
+    found, new = set(of_targets), of_targets
+    while new:
+        new = {one & other for one in new for other in of_targets} - found
+        found |= new
+    return sorted(tuple(name for name in was_run.columns if name in names) for names in found)
 
 
 def rank_methods(scores: pd.DataFrame) -> Ranking:

@@ -117,7 +117,7 @@ def run_benchmark(
     joined["estimates"] = estimates(*of_all)
     joined["classes"] = classes(joined["confusion"])
     about = _about(benchmark, fingerprints, every)
-    sizes = {row["corpus"]: row["n_train"] for row in about["pretrainings"]}
+    sizes = {(row["corpus"], row["encoder"]): row["n_train"] for row in about["pretrainings"]}
     of_pairs = [between("encoder", *of_all), between("corpus", *of_all, sizes=sizes)]
     joined["pairs"] = _joined(of_pairs, columns=PAIR_COLUMNS)
     write_tables(joined, benchmark.out, csv=csv)
@@ -137,13 +137,14 @@ def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> No
 
 
 def _of_others(benchmark: Benchmark, table: str) -> pd.DataFrame:
-    """Give the rows that a table has of targets that are not asked now."""
+    """Give the rows that a table has of targets that are not asked now, and are in the plan with their encoder."""
     file = benchmark.out / f"{table}.parquet"
     if not file.exists():
         return pd.DataFrame()
     rows = pd.read_parquet(file)
-    others = set(benchmark.plan.targets) - set(benchmark.targets)
-    return rows[rows["target"].isin(others)]
+    studies = [one for one in benchmark.every_study() if one.target not in benchmark.targets]
+    others = {(one.target, one.encoder.corpus, one.encoder.encoder) for one in studies}
+    return rows[[which in others for which in zip(*(rows[name] for name in WHICH), strict=True)]]
 
 
 def _tables_of(

@@ -18,12 +18,14 @@ Seeds: TypeAlias = tuple[tuple[int, int], ...]
 """Pairs of a seed of pre-training and one of fine-tuning."""
 Verdict = Literal["helps", "no evidence", "hurts"]
 
-LEAST_PAIRS = 3
-"""Pairs of seeds that a verdict needs: from two that agree by chance, twice as many would be wrong as are promised."""
+LEAST_SEEDS = 3
+"""Values of each kind of seed that varies, of pre-training and of fine-tuning, that a verdict needs: from two that
+agree by chance, twice as many would be wrong as are promised."""
 VERDICT_RULE = (
-    "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero, from three pairs "
-    "of seeds on. No evidence, no clear difference: anything else. Each comparison is judged alone: where many are "
-    "made and nothing has an effect, about one in twenty is called clear all the same. "
+    "Helps or better (hurts or worse): the 95 % interval of the difference lies above (below) zero, from three seeds "
+    "on of each kind that varies (pre-training, fine-tuning). No evidence, no clear difference: anything else. Each "
+    "comparison is judged alone: where many are made and nothing has an effect, about one in twenty is called clear "
+    "all the same. "
 )
 SPREADS = {
     "donors": "Intervals take in the spread over seeds and over test donors, paired: both sides have the same of both.",
@@ -54,11 +56,24 @@ class Comparison:
     against: str
     budget: str
     difference: Estimate
+    n_run: int = 0
+    """Pairs of seeds that were run, those that share a computation too."""
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether there may be a verdict: there is an interval, and seeds of each kind that varies are enough."""
+        levels = len(self.difference.by_seed) if self.difference.levels is None else self.difference.levels
+        return levels >= LEAST_SEEDS and not np.isnan(self.difference.low)
+
+    @property
+    def detectable(self) -> float:
+        """The difference of which there would have been a verdict with a probability of 0.8; NaN if of none."""
+        return self.difference.detectable if self.can_decide else float("nan")
 
     @property
     def verdict(self) -> Verdict:
         """The verdict by :data:`VERDICT_RULE`."""
-        if len(self.difference.by_seed) < LEAST_PAIRS:
+        if not self.can_decide:
             return "no evidence"
         if self.difference.low > 0:
             return "helps"
@@ -74,11 +89,11 @@ class Comparison:
     @property
     def finding(self) -> str:
         """The verdict in the words that fit: pre-training helps or hurts, a method is better or worse than another."""
-        if len(self.difference.by_seed) < 2:
-            return "no verdict from a single seed"
-        if np.isnan(self.difference.low) and len(set(self.difference.by_seed)) == 1:
-            return "no verdict: seeds do not vary it"
-        if len(self.difference.by_seed) < LEAST_PAIRS:
+        if not self.can_decide:
+            if max(self.n_run, len(self.difference.by_seed)) == 1:
+                return "no verdict from a single seed"
+            if len(set(self.difference.by_seed)) == 1:
+                return "no verdict: seeds do not vary it"
             return "no verdict: three or more seeds would allow one"
         if self.against == "from_scratch":
             return self.verdict
@@ -151,7 +166,7 @@ class Stack(abc.ABC):
         )
         least, most = self.bounds
         found = within(estimate_of(difference.without_copies()), (least - most, most - least))
-        return Comparison(method, against, budget, found)
+        return Comparison(method, against, budget, found, len(pairs))
 
 
 class ConfusionStack(Stack):
@@ -240,6 +255,8 @@ class ScoreStack(Stack):
 
     def __init__(self, scores: pd.DataFrame, resamples: pd.DataFrame, metric: str) -> None:
         rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
+        if scores["value"].isna().all():
+            raise InputError("All trials failed: the column error of the scores says why.")
         if rows.empty:
             raise InputError(f"There is no score {metric!r}. {did_you_mean(metric, sorted(set(scores['metric'])))}")
         self.metric = metric

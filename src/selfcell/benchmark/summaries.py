@@ -64,7 +64,7 @@ def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[
     rows = []
     for which, of_study in _by(scores, list(ONE)):
         first = headlines[which[0]]
-        for metric in (first, BESIDE.get(first, "")):
+        for metric in (first, *BESIDE.get(first, ())):
             if metric not in set(of_study["metric"]):
                 continue
             stack = ScoreStack(of_study, _of(resamples, which), metric)
@@ -84,7 +84,7 @@ def between(
     resamples: pd.DataFrame,
     headlines: Mapping[str, str],
     *,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[tuple[str, str], int] | None = None,
 ) -> pd.DataFrame:
     """Compare the encoders (or corpora) that a target was asked of with one of them, in each regime.
 
@@ -98,7 +98,7 @@ def between(
     scores, resamples, headlines
         As in :func:`estimates`.
     sizes
-        By name: the largest is compared with; the first where none is given.
+        Cells by corpus and encoder: the largest corpus is compared with; the first where none is given.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def between(
     asked = scores[scores["method"].isin(OF_ENCODER)]
     rows = []
     for which, part in _by(asked, same):
-        names = sorted(dict.fromkeys(part[varied]), key=lambda name: -(sizes or {}).get(name, 0))
+        names = _reference_first(list(dict.fromkeys(part[varied])), which[-1], sizes or {})
         if len(names) < 2:
             continue
         metric, apart = headlines[which[0]], set[str]()
@@ -138,6 +138,11 @@ def between(
     for _, of_method in table.groupby("method"):
         table.loc[of_method.index, "p_holm"] = holm(of_method["p_value"].to_numpy(dtype=float))
     return table
+
+
+def _reference_first(names: list[str], encoder: str, sizes: Mapping[tuple[str, str], int]) -> list[str]:
+    """Put the largest corpus of an encoder first; without sizes all stay in their order."""
+    return sorted(names, key=lambda name: -sizes.get((name, encoder), 0))
 
 
 def count_failed(scores: pd.DataFrame) -> int:

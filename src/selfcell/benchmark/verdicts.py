@@ -35,8 +35,15 @@ COLUMNS = (
     "verdict",
     "finding",
 )
-BESIDE = {"macro_f1": "macro_f1_frequent"}
-"""Scores that are given beside a first one: the mean over types with enough test cells to be sure of."""
+FREQUENT = {"macro_f1": "macro_f1_frequent"}
+"""Scores that are compared beside a first one: the mean over types with enough test cells to be sure of."""
+BESIDE = {
+    "macro_f1": ("macro_f1_frequent",),
+    "total": ("bio_conservation", "batch_correction", "all_total"),
+    "explained_variance_weighted": ("hidden_mse", "hidden_pearson_per_cell"),
+    "pearson_per_cell": ("pearson_per_feature", "mse"),
+}
+"""Scores that a first one must not be read without."""
 OVER_TARGETS_COLUMNS = ("question", "metric", "n_targets", "n_above", "median_difference", "p_value", "p_holm")
 FEW_TARGETS = 6
 """With fewer that differ from 0, no signed-rank test can come below 0.05."""
@@ -68,8 +75,11 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
     rows = []
     for which, of_study in scores[scores["value"].notna()].groupby(list(ONE), sort=False):
         metric = headlines[which[0]]
+        if metric not in set(of_study["metric"]):
+            # It cannot be computed of these cells.
+            continue
         draws = resamples[_is_of(resamples, which)].drop(columns=list(ONE))
-        stack, beside = ScoreStack(of_study, draws, metric), BESIDE.get(metric, "")
+        stack, beside = ScoreStack(of_study, draws, metric), FREQUENT.get(metric, "")
         frequent = ScoreStack(of_study, draws, beside) if beside in set(of_study["metric"]) else None
         has_donors = bool(of_study["n_labelled_donors"].notna().any())
         for method, against, question in QUESTIONS:
@@ -144,7 +154,7 @@ def _row(stack: ScoreStack, method: str, against: str, budget: str, *, has_donor
         "high": difference.high,
         "p_value": difference.p_value,
         "effect_size": difference.mean / spread if spread > 0 else float("nan"),
-        "detectable": difference.detectable,
+        "detectable": comparison.detectable,
         "n_pairs": len(difference.by_seed),
         "n_agree": comparison.n_agree,
         "n_units": draws.n_units,

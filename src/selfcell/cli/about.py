@@ -136,11 +136,11 @@ def doctor(
     preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
-    minibatch_size: Annotated[
-        int | None, typer.Option("--minibatch-size", min=1, help="As training.minibatch_size.")
-    ] = None,
+    minibatch_size: Annotated[int | None, typer.Option("--minibatch-size", min=1, help="Cells of one step.")] = None,
     layer: LayerOption = None,
-    scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
+    scale: Annotated[
+        ScaleChoice | None, typer.Option("--scale", help="What values are: auto, counts or log1p.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure training speed.")] = 5.0,
 ) -> None:
     """Show what is installed and how fast this machine trains, and check that the cache can be written.

@@ -61,9 +61,9 @@ def build(
     ] = None,
     census_version: Annotated[
         str | None,
-        typer.Option(metavar="DAY", help="Version of the census. Left out: stable, the latest that is kept for years."),
+        typer.Option(metavar="DAY", help="Version of the census. Default: stable, the latest that is kept for years."),
     ] = None,
-    organism: Annotated[str | None, typer.Option(metavar="NAME", help="Of the census. Left out: homo_sapiens.")] = None,
+    organism: Annotated[str | None, typer.Option(metavar="NAME", help="Of the census. Default: homo_sapiens.")] = None,
     census_uri: Annotated[
         str | None, typer.Option("--census-uri", metavar="URI", help="A copy of the census: a folder or s3://.")
     ] = None,

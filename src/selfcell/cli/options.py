@@ -57,7 +57,7 @@ OptionalLabelOption = Annotated[
     typer.Option(
         "--label",
         metavar="COLUMN",
-        help="Column of obs with the cell type, for tasks that need it. Left out: cell_type, if there.",
+        help="Column of obs with the cell type, for tasks that need it. Default: cell_type, if it is there.",
     ),
 ]
 TaskOption = Annotated[str, typer.Option("--task", help="Downstream task: selfcell list tasks.")]
@@ -74,13 +74,13 @@ DonorOption = Annotated[
     typer.Option(
         "--donor",
         metavar="COLUMN",
-        help="Column of obs with the donor; no donor is then on two sides of a split. Left out: donor_id, if there.",
+        help="Column of obs with the donor; no donor is then on two sides of a split. Default: donor_id, if there.",
     ),
 ]
 LayerOption = Annotated[
     str | None,
     typer.Option(
-        "--layer", help="Layer with the raw counts, or X or raw.X. Left out: layers['counts'], X, raw.X are tried."
+        "--layer", help="Layer with the raw counts, or X or raw.X. Default: layers['counts'], X or raw.X, as found."
     ),
 ]
 ScaleOption = Annotated[

@@ -41,7 +41,9 @@ def pretrain(
     donor: DonorOption = None,
     batch: BatchOption = None,
     layer: LayerOption = None,
-    scale: Annotated[ScaleChoice | None, typer.Option("--scale", help="As data.scale.")] = None,
+    scale: Annotated[
+        ScaleChoice | None, typer.Option("--scale", help="What values are: auto, counts or log1p (data.scale).")
+    ] = None,
     gene_column: GeneColumnOption = None,
     n_top_genes: Annotated[
         int | None,
@@ -66,7 +68,7 @@ def pretrain(
         str | None,
         typer.Option("--budget", metavar="TIME", help="Train for 30m, 2h or 1h30m, then stop. As training.budget."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="As training.seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random but the split (training.seed).")] = None,
     exact: Annotated[
         bool | None, typer.Option("--exact", help="As training.exact: densely, in float32.", show_default=False)
     ] = None,
@@ -83,13 +85,13 @@ def pretrain(
 
     Pretext tasks and presets by name: selfcell list. Every setting, with its default: selfcell list settings
 
-    Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --set training.max_epochs=50
+    Example: selfcell pretrain cells.h5ad --out runs/mae --donor donor_id --set training.max_epochs=50
 
-    Example: selfcell pretrain atlas.h5ad --out runs/byol --donor donor_id --set pretext.name=byol
+    Example: selfcell pretrain cells.h5ad --out runs/byol --donor donor_id --set pretext.name=byol
 
-    Example: selfcell pretrain atlas.h5ad --out runs/paper --preset paper-random --set training.minibatch_size=256
+    Example: selfcell pretrain cells.h5ad --out runs/paper --preset paper-random --set training.minibatch_size=256
 
-    Example: selfcell pretrain atlas.h5ad --out runs/mae --donor donor_id --budget 2h
+    Example: selfcell pretrain cells.h5ad --out runs/mae --donor donor_id --budget 2h
 
     Example: torchrun --nproc-per-node 4 -m selfcell pretrain atlas --out runs/mae --donor donor_id --devices 4
     """
@@ -160,12 +162,12 @@ def finetune(
 
     Every setting, with its default and what it does: selfcell list settings
 
-    Example: selfcell finetune runs/mae atlas.h5ad --label cell_type --donor donor_id --validation-fraction 0.15 --out
+    Example: selfcell finetune runs/mae cells.h5ad --label cell_type --donor donor_id --validation-fraction 0.15 --out
     runs/typed
 
-    Example: selfcell finetune runs/mae atlas.h5ad --task reconstruction --donor donor_id --out runs/decoder
+    Example: selfcell finetune runs/mae cells.h5ad --task reconstruction --donor donor_id --out runs/decoder
 
-    Example: selfcell finetune runs/mae atlas.h5ad --task integration --batch study --out runs/integrated
+    Example: selfcell finetune runs/mae cells.h5ad --task integration --batch study --out runs/integrated
 
     Example: selfcell finetune runs/mae cite.h5ad --task cross_modality --target protein_counts --out runs/proteins
     """

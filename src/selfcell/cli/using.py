@@ -85,7 +85,7 @@ def annotate(
         typer.Option(
             "--label",
             metavar="COLUMN",
-            help="Column of the reference's obs with the cell type. Left out: cell_type, if there.",
+            help="Column of the reference's obs with the cell type. Default: cell_type, if there.",
         ),
     ] = None,
     donor: Annotated[
@@ -93,7 +93,7 @@ def annotate(
         typer.Option(
             "--donor",
             metavar="COLUMN",
-            help="Column of the reference's obs with the donor; tells how sure to be of new ones. Left out: donor_id.",
+            help="Column of the reference's obs with the donor; tells how sure to be of new ones. Default: donor_id.",
         ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
@@ -117,10 +117,10 @@ def annotate(
     """Write a copy of the cells with a type and a confidence for each.
 
     With --reference the nearest labelled cells vote; a fine-tuned model needs no reference. The confidence is
-    calibrated: on other donors of the reference (--donor), or on the cells that fine-tuning held out. Cells that are
-    like none known are marked in a column of their own.
+    calibrated: on other donors of the reference (--donor), or on the cells that fine-tuning held out, if these were 50
+    or more (finetune --validation-fraction). Cells that are like none known are marked in a column of their own.
 
-    Example: selfcell annotate runs/mae query.h5ad --reference atlas.h5ad --label cell_type --donor donor_id --out
+    Example: selfcell annotate runs/mae query.h5ad --reference reference.h5ad --label cell_type --donor donor_id --out
     annotated.h5ad
     """
     refuse_existing(out, overwrite=overwrite)

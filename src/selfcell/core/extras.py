@@ -14,7 +14,7 @@ def import_extra(module: str, *, extra: str, use: str) -> ModuleType:
     module
         The package, or what lies in it, as Python imports it.
     extra
-        Which brings it: ``pip install 'selfcell[EXTRA]'``, or in a clone ``pip install -e '.[EXTRA]'``.
+        Which brings it: in a clone, ``pip install '.[EXTRA]'``.
     use
         What is wanted of it, the subject of "... needs PACKAGE".
 
@@ -29,6 +29,4 @@ def import_extra(module: str, *, extra: str, use: str) -> ModuleType:
     except ImportError as error:
         is_absent = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == package
         fault = "" if is_absent else f", which cannot be imported ({error})"
-        raise InputError(
-            f"{use} needs {package}{fault}: pip install 'selfcell[{extra}]', or in a clone pip install -e '.[{extra}]'."
-        ) from None
+        raise InputError(f"{use} needs {package}{fault}: in a clone of selfcell, pip install '.[{extra}]'.") from None

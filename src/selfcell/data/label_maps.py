@@ -12,7 +12,7 @@ def read_label_map(path: Path) -> dict[str, str]:
     Raises
     ------
     InputError
-        If there is no such file, it is no table or lacks a column, or a name is mapped twice.
+        If there is no such file, it is no table or lacks a column, maps nothing, or maps a name twice.
     """
     if not path.exists():
         raise InputError(f"There is no map of labels {str(path)!r}.")
@@ -21,6 +21,8 @@ def read_label_map(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path} must be a table with the columns from and to, but has {', '.join(map(str, table.columns))}."
         )
+    if table.empty:
+        raise InputError(f"{path} maps nothing: give it a row for each name.")
     twice = table["from"][table["from"].duplicated()]
     if len(twice):
         raise InputError(f"{path} maps {twice.iloc[0]!r} more than once.")

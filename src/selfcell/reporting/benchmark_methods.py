@@ -28,7 +28,7 @@ def _of_pretraining(tables: BenchmarkTables) -> list[str]:
     if runs.empty:
         return [given] if plan.get("models") else []
     corpora = "; ".join(
-        f"{name} ({part['n_train'].iloc[0]:,} training cells of {plan['corpora'][name]['cells']})"
+        f"{name} ({_range(part['n_train'])} training cells of {plan['corpora'][name]['cells']})"
         for name, part in runs.groupby("corpus", sort=False)
     )
     trained = set(zip(runs["corpus"], runs["encoder"], strict=True))
@@ -49,9 +49,16 @@ def _of_pretraining(tables: BenchmarkTables) -> list[str]:
     return [" ".join([*sentences, given] if plan.get("models") else sentences)]
 
 
+def _range(numbers: pd.Series) -> str:
+    least, most = int(numbers.min()), int(numbers.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def _of_targets(tables: BenchmarkTables) -> list[str]:
     plan, settings = tables.plan, tables.about["settings"]["targets"]
     estimates = headline_scores(tables.estimates)
+    if estimates.empty:
+        return []
     methods = ", ".join(method_name(method) for method in dict.fromkeys(estimates["method"]))
     scores = estimates.drop_duplicates("target").set_index("target")["metric"].to_dict()
     asked = {name: plan["targets"][name] for name in scores}
@@ -148,12 +155,13 @@ def _training(settings: Mapping[str, Any]) -> str:
 
 
 def _judged(target: Mapping[str, Any]) -> str:
+    cells = f"{target['n_cells']:,} cells of {target['cells']}" if target.get("n_cells") else str(target["cells"])
     if target.get("query"):
-        return f"all of {target['cells']} and all of {target['query']}"
+        return f"{cells if target.get('n_cells') else f'all of {cells}'} and all of {target['query']}"
     if target.get("test_where"):
-        return f"{target['cells']}, judged on those with {target['test_where']}"
+        return f"{cells}, judged on those with {target['test_where']}"
     share = f"{target['test_fraction']:.0%}" if target.get("test_fraction") else "30%"
-    return f"{target['cells']}, judged on what pre-training set aside, else on {share} of it"
+    return f"{cells}, judged on what pre-training set aside, else on {share} of it"
 
 
 def _budgets(target: Mapping[str, Any]) -> str:

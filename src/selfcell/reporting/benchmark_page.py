@@ -110,10 +110,13 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
     for which, numbers in seeds.items():
         kind = {"pretraining": "pre-training", "finetuning": "fine-tuning"}[which]
         if len(numbers) == 2:
-            found.append(f"Only 2 seeds of {kind}: intervals are wide, and verdicts few.")
+            found.append(
+                f"Only 2 seeds of {kind}: no verdict where it varies a result, and intervals that are wide or, by "
+                "chance, too narrow."
+            )
         if len(numbers) == 1:
             found.append(f"A single seed of {kind}: no interval takes in what another would change.")
-    alone = [name for name, model in tables.plan.get("models", {}).items() if isinstance(model["source"], str)]
+    alone = [name for name, model in tables.plan.get("models", {}).items() if len(_listed(model["source"])) == 1]
     if alone:
         found.append(f"Of {', '.join(alone)} there is one pre-training: what is said of it holds for that encoder.")
     noted = [one for one in tables.about.get("seen", []) if one["note"]]
@@ -123,6 +126,10 @@ def _caveats(tables: BenchmarkTables) -> list[str]:
     if tables.n_failed:
         found.append(f"{counted(tables.n_failed, 'trial')} failed, and nothing here is said of them; see below.")
     return found
+
+
+def _listed(source: str | list[str]) -> list[str]:
+    return [source] if isinstance(source, str) else source
 
 
 def _shown(section: Section, place: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _worth(tables: BenchmarkTables) -> Iterator[Section]:
         if len(part):
             sentences.append(f"{words[0].upper()}{words[1:]}: {_tally(part)}.")
             drawings.append(_differences(tables, part, f"fine-tuned-or-scratch-{name}", words))
-    if (n_blind := int((rows["detectable"] > MARGIN).sum())) and len(rows) > 1:
+    if (n_blind := int((~(rows["detectable"] <= MARGIN)).sum())) and len(rows) > 1:
         sentences.append(
             f"At {n_blind} of {len(rows)} a difference of {MARGIN} would have had less than a chance of 0.8 of a "
             "verdict (visible from): there, no evidence is no evidence of absence."
@@ -94,7 +94,7 @@ def _zero_shot(tables: BenchmarkTables) -> Iterator[Section]:
             words = f"zero-shot minus {method_name(against)}"
             drawings.append(_differences(tables, rows, f"zero-shot-or-{against}", words))
     if drawings:
-        yield Section("Is the frozen embedding a better space than PCA, without any training?", [], drawings)
+        yield Section("What is the encoder worth as pre-training left it, zero-shot?", [], drawings)
 
 
 def _baselines(tables: BenchmarkTables) -> Iterator[Section]:
@@ -136,11 +136,12 @@ def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
     rows = tables.pairs[tables.pairs["varied"] == "corpus"]
     if rows.empty:
         return
-    n_train = pd.DataFrame(tables.about["pretrainings"]).groupby("corpus")["n_train"].first()
+    n_of = pd.DataFrame(tables.about["pretrainings"]).groupby(["corpus", "encoder"])["n_train"].first()
     drawings, sentences = [], []
     if len({tables.plan["corpora"][name]["cells"] for name in {*rows["corpus"], *rows["against"]}}) > 1:
         sentences.append("Corpora of different cells differ in more than their size, and so may what they gain.")
     for (target, encoder), part in rows.groupby(["target", "encoder"], sort=False):
+        n_train = n_of.xs(encoder, level="encoder")
         of_target = headline_scores(tables.estimates).query("target == @target and encoder == @encoder")
         of_target = of_target[of_target["method"].isin(["zero_shot", "probe", "fine_tuned"])]
         line = of_target["method"].map(method_name) + ", " + of_target["budget"]
@@ -160,10 +161,15 @@ def _saturation(pairs: pd.DataFrame, n_train: pd.Series) -> str:
     largest, sizes = str(pairs["against"].iloc[0]), pairs["corpus"].map(n_train)
     if not (sizes < n_train[largest]).all():
         return f"{largest} is not the largest corpus, so that nothing follows for more cells."
-    enough = enough_from(sizes.to_list(), (-pairs["low"]).to_list())
+    enough = enough_from(sizes.to_list(), (-_decided(pairs, "low")).to_list())
     if enough is None:
-        return f"{largest} ({n_train[largest]:,} cells) may gain more than {MARGIN} over every smaller corpus."
+        return f"{largest} ({n_train[largest]:,} cells) may gain more than {MARGIN} over the next smaller corpus."
     return f"from {enough:,.0f} cells on, {largest} ({n_train[largest]:,} cells) gains less than {MARGIN} (95 %)."
+
+
+def _decided(rows: pd.DataFrame, bound: str) -> pd.Series:
+    """Give a bound of differences, NaN where seeds are too few for a verdict."""
+    return rows[bound].mask(rows["finding"].str.startswith("no verdict"))
 
 
 def _labels(tables: BenchmarkTables) -> Iterator[Section]:
@@ -185,11 +191,11 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
         if rows.empty:
             continue
         n_labelled = part.drop_duplicates("budget").set_index("budget")["n_labelled_cells"]
-        enough = enough_from(rows["budget"].map(n_labelled).to_list(), rows["high"].to_list())
+        enough = enough_from(rows["budget"].map(n_labelled).to_list(), _decided(rows, "high").to_list())
         sentences.append(
             f"{words}: from {enough:,.0f} labelled cells on, pre-training is worth less than {MARGIN} (95 %)."
             if enough is not None
-            else f"{words}: pre-training may be worth more than {MARGIN} however many cells are labelled."
+            else f"{words}: pre-training may be worth more than {MARGIN} even with the most labels."
         )
     if drawings:
         yield Section("How many labels until it stops mattering?", sentences, drawings)
@@ -222,6 +228,8 @@ def _types(tables: BenchmarkTables) -> Iterator[Section]:
 
 
 def _cost(tables: BenchmarkTables) -> Iterator[Section]:
+    if tables.estimates.empty:
+        return
     seconds = tables.estimates.groupby("method")["seconds"].median()
     memory = tables.estimates.groupby("method")["peak_memory_mb"].max()
     table = pd.DataFrame({"seconds": seconds, "peak_memory_mb": memory}).reset_index()
@@ -245,7 +253,7 @@ def _everything(tables: BenchmarkTables) -> Iterator[Section]:
             "encoder": rows["encoder"],
             "corpus": rows["corpus"],
             "method": rows["method"].map(method_name),
-            "labelled": rows["budget"],
+            "learned from": rows["budget"],
             "score": rows["metric"].map(metric_name),
             "mean": rows["mean"],
             "low": rows["low"],
@@ -283,7 +291,7 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
         {
             "target": rows["target"].map(tables.title),
             "encoder": [encoder_name(*one) for one in zip(rows["encoder"], rows["corpus"], strict=True)],
-            "labelled": rows["budget"],
+            "learned from": rows["budget"],
             "method": rows["method"].map(method_name),
             "against": rows["against"].map(method_name),
             "score": rows["metric"].map(metric_name),

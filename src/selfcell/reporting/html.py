@@ -20,6 +20,7 @@ from selfcell.benchmark.statistics import (
     spread_of,
     summarize,
 )
+from selfcell.benchmark.verdicts import BESIDE
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import reading
@@ -29,7 +30,7 @@ from selfcell.reporting import figures
 from selfcell.reporting.benchmark_page import write_benchmark_page
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
-from selfcell.reporting.names import BESIDE, METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
+from selfcell.reporting.names import METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
 from selfcell.reporting.run_page import run_content
 
 PAGE_SUFFIXES = (".html", ".htm")
@@ -250,7 +251,7 @@ def _beside(results: StudyResults) -> list[tuple[str, list[tuple[str, list[str]]
     """Give the tables of the scores that the first one must not be read without, by what they are called."""
     measured = set(results.scores["metric"])
     tables = []
-    for metric in BESIDE.get(str(results.about["task"]), ()):
+    for metric in BESIDE.get(str(results.about["headline_metric"]), ()):
         if metric in measured:
             stack = ScoreStack(results.scores, results.resamples, metric)
             tables.append((metric_name(metric), _score_table(stack, summarize(stack))))

@@ -55,13 +55,6 @@ METRIC_HELP = {
     "total": "Total of scIB over the test cells: 0.6 times the conservation of types, 0.4 times the mixing of batches.",
 }
 
-BESIDE = {
-    "integration": ("bio_conservation", "batch_correction", "all_total"),
-    "reconstruction": ("hidden_mse", "hidden_pearson_per_cell"),
-    "cross_modality": ("pearson_per_feature", "mse"),
-}
-"""Scores of a task that its first one must not be read without."""
-
 SECOND_OPINION = {"reconstruction": "hidden_pearson_per_cell"}
 """The score by which comparisons are told once more: to explain counts that are seen, copying is enough."""
 

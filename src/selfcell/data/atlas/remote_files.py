@@ -207,10 +207,10 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         found, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        is_ours = protocol in {"http", "https"}
-        package = "selfcell[remote]" if is_ours else _PACKAGES.get(protocol, "")
-        how = f"pip install '{package}'" if package else str(error)
-        how += ", or in a clone pip install -e '.[remote]'" if is_ours else ""
+        package = _PACKAGES.get(protocol, "")
+        how = f"pip install {package}" if package else str(error)
+        if protocol in {"http", "https"}:
+            how = "in a clone of selfcell, pip install '.[remote]'"
         raise InputError(f"Reading {protocol}:// takes a package that is not installed: {how}") from error
     except ValueError as error:
         raise InputError(
