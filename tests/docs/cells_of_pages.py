@@ -1,12 +1,15 @@
 """The files that pages name, with simulated cells; written once, and copied for each page."""
 
+import itertools
 from pathlib import Path
 
 import anndata
 import mudata
 import numpy as np
+import pandas as pd
 import scipy.io
 import scipy.sparse as sp
+import torch
 
 from selfcell.data.simulate import simulate_cells
 
@@ -53,6 +56,9 @@ def write_files(folder: Path) -> None:
     mudata.MuData({"gex": adata[is_query].copy()}).write(folder / "cells.h5mu")
     write_census(adata, folder / "census.h5ad")
     write_10x(adata[is_query], folder / "10x_folder")
+    for place in (folder, folder / "pretrained"):
+        place.mkdir(exist_ok=True)
+        write_checkpoint(list(adata.var_names), place)
     (folder / "cells").mkdir()
     for part in ("lung", "liver"):
         (folder / "cells" / f"{part}.h5ad").write_bytes((folder / f"{part}.h5ad").read_bytes())
@@ -76,3 +82,18 @@ def write_10x(adata: anndata.AnnData, folder: Path) -> None:
     (folder / "barcodes.tsv").write_text("".join(f"{name}-10x\n" for name in adata.obs_names))
     rows = [f"ENSG{place:011d}\t{name}\tGene Expression\n" for place, name in enumerate(adata.var_names)]
     (folder / "features.tsv").write_text("".join(rows))
+
+
+def write_checkpoint(genes: list[str], folder: Path) -> None:
+    """Write a masked autoencoder as the paper's code does, and the genes of its input."""
+    stacks = {"encoder": (len(genes), 16, 8), "decoder.0": (8, 16, len(genes))}
+    shapes = {
+        f"{name}.{3 * place}.{part}": shape
+        for name, widths in stacks.items()
+        for place, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+        for part, shape in (("weight", (n_out, n_in)), ("bias", (n_out,)))
+    }
+    generator = torch.Generator().manual_seed(0)
+    state = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    torch.save({"state_dict": state}, folder / "RandomMask.ckpt")
+    pd.DataFrame({"feature_name": genes}).to_parquet(folder / "var.parquet")

@@ -20,6 +20,7 @@ from selfcell.training.fit import fit
 HERE = Path(__file__).parent
 pages = SimpleNamespace(**runpy.run_path(str(HERE / "pages.py")))
 given = SimpleNamespace(**runpy.run_path(str(HERE / "cells_of_pages.py")))
+hub = runpy.run_path(str(HERE.parent / "hub" / "conftest.py"))["hub"]
 PROGRAM = typer.main.get_command(app)
 
 NOT_RUN = {
@@ -29,9 +30,8 @@ NOT_RUN = {
     r"^selfcell (demo|datasets)\b": "fetches real cells; `make demo` and the tests marked network do",
     r"^selfcell benchmark (run )?(plans|work)/|--dask": "hours, on fetched cells; tests/benchmark runs small plans",
     r"^selfcell benchmark \S+ --out \S+$": "trains for minutes; tests/cli/test_benchmark.py runs a small plan",
-    r"^selfcell (push|pull)\b|my-lab/|HF_HUB_OFFLINE": "the Hub; tests/hub has one of its own",
+    r"HF_HUB_OFFLINE": "a commit of the reader's; tests/hub takes away the network",
     r"^selfcell programs\b|msigdb|trrust": "fetches gene sets; tests/data/test_programs.py does",
-    r"import-checkpoint|models/random-mask": "the paper's file; tests/cli/test_import_checkpoint.py makes such files",
     r"--by (scib-metrics|cz-benchmarks)": "packages that need not be there; tests/downstream/test_score_embeddings.py",
     r"replaced:|runs/replaced|judged-replaced": "a module of the reader's; test_own_task.py follows that page",
     r"--from-census": "the census; tests/data/atlas/test_census.py makes small ones",
@@ -41,20 +41,17 @@ NO_PYTHON = {
     "README": "fetches real cells; first_steps does the same on a file",
     "benchmark": "starts jobs on a cluster",
     "clusters": "starts jobs on a cluster",
-    "checkpoints": "needs the paper's file",
-    "hub": "needs the Hub; tests/hub runs the same calls",
     "own-task": "test_own_task.py runs it",
     "CONTRIBUTING": "shows style",
 }
 GIVEN = {
     "data": ("runs/mae",), "export": ("runs/mae", "runs/typed"), "judgement": ("runs/mae", "embedded.h5ad"),
-    "streaming": ("atlas",), "clusters": ("atlas",),
+    "streaming": ("atlas",), "clusters": ("atlas",), "hub": ("runs/mae", "judged"),
 }  # fmt: skip
 """What a page takes for there, as another page has made it."""
 NOTHING_TO_RUN = {
-    "CONTRIBUTING", "api", "architecture", "changelog", "checkpoints", "contributing", "departures",
-    "dependencies", "faq", "hub", "index", "own-task", "pretext-tasks", "programs", "reliability", "reproduce",
-    "results", "scaling", "speed",
+    "CONTRIBUTING", "api", "architecture", "changelog", "contributing", "departures", "dependencies", "faq", "index",
+    "own-task", "pretext-tasks", "programs", "reliability", "results", "scaling", "speed",
 }  # fmt: skip
 """Pages without a block, or with none but those of ``NOT_RUN`` and ``NO_PYTHON``."""
 _SHORTER = {"doctor": ["--seconds", "1"], "evaluate": ["--seeds", "1"]}
@@ -87,12 +84,14 @@ def made(files, tmp_path_factory) -> Path:
                       validation_fraction=0.2, out=folder / "runs/typed")  # fmt: skip
     selfcell.embed(cells, mae)
     cells.write_h5ad(folder / "embedded.h5ad")
+    selfcell.evaluate(mae, cells, label_key="cell_type", donor_key="donor_id", regimes=("zero_shot",),
+                      baselines=("pca_knn",), n_seeds=1, jobs=1, out=folder / "judged")  # fmt: skip
     return folder
 
 
 @pytest.fixture
-def folder(tmp_path, files, monkeypatch) -> Path:
-    """A folder to follow a page in, with training cut short and trials run in this process."""
+def folder(tmp_path, files, hub, monkeypatch) -> Path:
+    """A folder to follow a page in, with training cut short, trials run in this process, and a Hub of its own."""
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
