@@ -87,6 +87,7 @@ def test_a_missing_extra_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, NEEDS[name], None)
     extra = {"harmonypy": "integration", "scvi": "scvi"}[NEEDS[name]]
     with pytest.raises(
-        InputError, match=rf"he baselines? .*{name}.* needs {NEEDS[name]}: pip install 'selfcell\[{extra}\]'"
+        InputError,
+        match=rf"he baselines? .*{name}.* needs {NEEDS[name]}: in a clone of selfcell, pip install '\.\[{extra}\]'",
     ):
         find_baseline("integration", name)(problem_of())

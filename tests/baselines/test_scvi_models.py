@@ -150,7 +150,9 @@ def test_no_minibatch_has_one_cell(n_cells):
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_without_the_package_the_extra_is_named(baseline, make_problem, monkeypatch):
     monkeypatch.setitem(sys.modules, "scvi", None)
-    with pytest.raises(InputError, match=r"scvi, scanvi and totalvi needs scvi: pip install 'selfcell\[scvi\]'"):
+    with pytest.raises(
+        InputError, match=r"scvi, scanvi and totalvi needs scvi: in a clone of selfcell, pip install '\.\[scvi\]'"
+    ):
         baseline(make_problem())
 
 

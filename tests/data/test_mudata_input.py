@@ -99,7 +99,9 @@ def test_a_mudata_can_be_streamed(mdata):
 def test_without_mudata_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "cells.h5mu").touch()
     monkeypatch.setitem(sys.modules, "mudata", None)
-    with pytest.raises(InputError, match=r"cells\.h5mu is a MuData file.*pip install 'selfcell\[mudata\]'"):
+    with pytest.raises(
+        InputError, match=r"cells\.h5mu is a MuData file.*in a clone of selfcell, pip install '\.\[mudata\]'"
+    ):
         read_adata(tmp_path / "cells.h5mu")
 
 

@@ -36,7 +36,7 @@ def test_the_extra_is_named_where_scib_metrics_is_missing(monkeypatch):
     embedding, before, batch, label = cells()
     monkeypatch.setitem(sys.modules, "scib_metrics.benchmark", None)
     monkeypatch.setitem(sys.modules, "scib_metrics", None)
-    with pytest.raises(InputError, match=r"needs scib_metrics: pip install 'selfcell\[scib\]'"):
+    with pytest.raises(InputError, match=r"needs scib_metrics: in a clone of selfcell, pip install '\.\[scib\]'"):
         scib_scores(embedding, batch_code=batch, label_code=label, unintegrated=before)
 
 

@@ -366,7 +366,7 @@ def test_a_licence_that_the_hub_does_not_know_is_told(hub, model):
 def test_without_the_package_the_extra_is_named(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     for ask in (lambda: selfcell.load("lab/blood"), lambda: selfcell.push(model, "lab/blood", license_id="mit")):
-        with pytest.raises(InputError, match=r"needs huggingface_hub: pip install 'selfcell\[hub\]'"):
+        with pytest.raises(InputError, match=r"needs huggingface_hub: in a clone of selfcell, pip install '\.\[hub\]'"):
             ask()
 
 

@@ -103,6 +103,7 @@ COMMANDS = {
     "embed": (["RUN", "CELLS"], "out.h5ad"),
     "impute": (["RUN", "CELLS"], "out.h5ad"),
     "report": (["RUN"], "out.html"),
+    "export": (["RUN"], "out.pt2"),
     "pretrain": (["CELLS", "--donor", "donor", *QUICK], "run"),
     "finetune": (["RUN", "CELLS", *LABELLED, *QUICK], "run"),
     "evaluate": (["RUN", "CELLS", *LABELLED, "--jobs", "1"], "run"),
@@ -123,7 +124,7 @@ def errors_of(server, command, disk, *, model, file, more=()):
     return said
 
 
-@pytest.mark.parametrize("command", ["embed", "impute", "report", "pretrain", "finetune", "atlas build"])
+@pytest.mark.parametrize("command", ["embed", "impute", "report", "export", "pretrain", "finetune", "atlas build"])
 def test_a_command_on_a_full_disk(server, model, file, small_disk, command):
     """Filled but for some pages: the smallest files still fit."""
     (small_disk / "filler").write_bytes(bytes(280 * 1024))
@@ -135,7 +136,7 @@ def test_a_command_on_a_full_disk(server, model, file, small_disk, command):
     assert not list(small_disk.rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("command", ["embed", "report", "pretrain", "finetune", "evaluate", "atlas build"])
+@pytest.mark.parametrize("command", ["embed", "report", "export", "pretrain", "finetune", "evaluate", "atlas build"])
 def test_a_command_on_a_disk_that_can_only_be_read(server, model, file, read_only, command):
     before = files_of(read_only)
     more = [] if command == "report" else ["--overwrite"]

@@ -699,6 +699,20 @@ def test_an_imported_model_is_used_like_any_other(released, adata, tmp_path):
         selfcell.report(model.path)
 
 
+@pytest.mark.parametrize("layout", ["negative_binomial", *CONTRASTIVE])
+def test_encoders_of_every_layout_go_all_the_way(released, layout, adata, tmp_path):
+    adata.var_names = SYMBOLS
+    model = released(layout).imported(as_evaluated_in_paper=layout != "byol")
+    query, reference = adata[200:].copy(), adata[:200].copy()
+    selfcell.annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor")
+    how = {"label_key": "cell_type", "donor_key": "donor", "show_progress": False}
+    how["settings"] = {"training": {"max_epochs": 1, "device": "cpu"}}
+    typed = selfcell.finetune(model, adata, out=tmp_path / "typed", **how)
+    assert typed.encoder.settings == model.encoder.settings
+    scores = selfcell.evaluate(model, adata, baselines=(), n_seeds=1, jobs=1, **how)
+    assert set(scores["method"]) == set(REGIMES) and scores["value"].notna().all()
+
+
 def test_a_plan_judges_an_imported_model_in_every_regime(released, adata, tmp_path):
     adata.var_names = SYMBOLS
     adata.write_h5ad(tmp_path / "cells.h5ad")

@@ -1,6 +1,7 @@
 """The formats that a network is exported in: how each is written, and run again to be checked."""
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -86,7 +87,10 @@ def write_pt2(network: ExportedNetwork, about: str, path: Path) -> None:
         program = torch.export.export(network, _example(network), dynamic_shapes=_dynamic_shapes())
         # They would be kept as a pickle.
         program.example_inputs = None
-        torch.export.save(program, path, extra_files={EXTRA_FILE: about})
+        # torch's own writer ends the process where the disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={EXTRA_FILE: about})
+    path.write_bytes(content.getbuffer())
 
 
 def read_pt2(path: Path) -> Network:

@@ -287,7 +287,7 @@ def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
 
 def test_dask_that_is_not_there_is_named(tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"pip install 'selfcell\[dask\]'"):
+    with pytest.raises(InputError, match=r"in a clone of selfcell, pip install '\.\[dask\]'"):
         build_atlas(files, tmp_path / "atlas", dask="tcp://localhost:1")
 
 

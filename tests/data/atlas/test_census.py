@@ -363,7 +363,7 @@ def _raising(error: Exception) -> Any:
 
 def test_the_package_that_is_missing_is_named(census: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cellxgene_census", None)
-    with pytest.raises(InputError, match=r"pip install 'selfcell\[census\]'"):
+    with pytest.raises(InputError, match=r"in a clone of selfcell, pip install '\.\[census\]'"):
         _found(census, ALL)
 
 
