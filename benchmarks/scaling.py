@@ -25,7 +25,7 @@ INTRODUCTION = """\
 Two curves of {cite:t}`richter2025`, asked of blood cells and of simulated ones: what is a larger corpus to pre-train on
 worth, and from how many labels on does pre-training stop mattering? Donors are drawn so that a smaller corpus is a part
 of a larger one; every corpus is trained on for about as many steps as the largest, so that it is cells that differ and
-not training. Three pre-trainings, two fine-tunings each; 95 % intervals over both and over the test donors
+not training. Three pre-trainings, three fine-tunings each; 95 % intervals over both and over the test donors
 ([how](judgement.md)).
 
 - *The frozen embedding* lives on cells: from the cells of one donor to those of 23 the probe gains 0.08 on blood
@@ -34,7 +34,7 @@ not training. Three pre-trainings, two fine-tunings each; 95 % intervals over bo
 - *The fine-tuned network* gains little from a larger corpus on blood, whatever is labelled. On simulated cells it
   gains where one or two donors are labelled, and nothing where all are.
 - *Labels*: where few are to be had pre-training is worth most. With all of them it is worth nothing on simulated
-  cells; on blood two fine-tunings leave the question open at every budget.
+  cells; on blood the question is open at every budget.
 - Plain regression on the genes stays level with the network on blood, and above it on the simulated cells, whose
   types differ gene by gene.
 
@@ -94,7 +94,15 @@ def _answer(section: Section, name: str) -> list[str]:
         file = f"{name}_{drawing.name}".replace("-", "_")
         write_text(ROOT / "docs" / "results" / f"{file}.svg", as_svg(drawing.figure, drawing.caption))
         parts += [f"![{drawing.caption}](results/{file}.svg)", "", *_table(drawing), ""]
-    return [*parts, *(f"- {sentence}" for sentence in section.sentences), ""]
+    for _, table in section.tables:
+        parts += [*_markdown(table), ""]
+    return [*parts, *section.sentences, ""]
+
+
+def _markdown(table: pd.DataFrame) -> list[str]:
+    varying = [name for name in table if table[name].nunique() > 1 or name == "enough"]
+    rows = [varying, ["---"] * len(varying), *table[varying].astype(str).to_numpy().tolist()]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _table(drawing: Drawing) -> list[str]:

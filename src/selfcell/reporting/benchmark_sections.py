@@ -25,6 +25,7 @@ PRETRAINED, SCRATCH = "fine_tuned", "from_scratch"
 ALPHA = 0.05
 _FEW_TARGETS = 2
 _OF_TYPES = ("zero_shot", "probe", "fine_tuned", "from_scratch", "logistic_regression")
+_NOT_SETTLED = "Not settled: the interval leaves more, or seeds are too few for a verdict."
 _CURVE = ["line", "size", "mean", "low", "high"]
 
 
@@ -137,7 +138,11 @@ def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
     if rows.empty:
         return
     n_of = pd.DataFrame(tables.about["pretrainings"]).groupby(["corpus", "encoder"])["n_train"].first()
-    drawings, sentences = [], []
+    drawings, settled = [], []
+    sentences = [
+        f"Enough: from how many cells on the largest corpus gains less than {MARGIN}, by the 95 % interval. "
+        f"{_NOT_SETTLED}"
+    ]
     if len({tables.plan["corpora"][name]["cells"] for name in {*rows["corpus"], *rows["against"]}}) > 1:
         sentences.append("Corpora of different cells differ in more than their size, and so may what they gain.")
     for (target, encoder), part in rows.groupby(["target", "encoder"], sort=False):
@@ -151,20 +156,19 @@ def _corpora(tables: BenchmarkTables) -> Iterator[Section]:
         caption = f"{tables.title(target)}, {encoder}"
         drawings.append(Drawing(f"corpus-size-{target}-{encoder}", caption, figure, curves))
         for (method, budget), of_line in part.groupby(["method", "budget"], sort=False):
-            words = f"{tables.title(target)}, {encoder}, {method_name(str(method))}, {budget}"
-            sentences.append(f"{words}: {_saturation(of_line, n_train)}")
-    yield Section("How many cells to pre-train on until it stops mattering?", sentences, drawings)
+            told = {"target": tables.title(target), "encoder": encoder, "method": method_name(str(method))}
+            settled.append({**told, "learned from": budget, "enough": _saturation(of_line, n_train)})
+    told_of = [("enough-cells", pd.DataFrame(settled))]
+    yield Section("How many cells to pre-train on until it stops mattering?", sentences, drawings, told_of)
 
 
 def _saturation(pairs: pd.DataFrame, n_train: pd.Series) -> str:
     """Say from which corpus on the largest gains too little to matter, if it is the largest that others are against."""
     largest, sizes = str(pairs["against"].iloc[0]), pairs["corpus"].map(n_train)
     if not (sizes < n_train[largest]).all():
-        return f"{largest} is not the largest corpus, so that nothing follows for more cells."
+        return f"nothing follows: {largest} is not the largest corpus"
     enough = enough_from(sizes.to_list(), (-_decided(pairs, "low")).to_list())
-    if enough is None:
-        return f"{largest} ({n_train[largest]:,} cells) may gain more than {MARGIN} over the next smaller corpus."
-    return f"from {enough:,.0f} cells on, {largest} ({n_train[largest]:,} cells) gains less than {MARGIN} (95 %)."
+    return "not settled" if enough is None else f"from {enough:,.0f} of {n_train[largest]:,} cells on"
 
 
 def _decided(rows: pd.DataFrame, bound: str) -> pd.Series:
@@ -176,7 +180,7 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
     shown = ("fine_tuned", "from_scratch", "probe", "zero_shot", "logistic_regression", "pca_knn")
     of_methods = headline_scores(tables.estimates)
     of_methods = of_methods[of_methods["method"].isin(shown)]
-    drawings, sentences = [], []
+    drawings, settled = [], []
     for (target, corpus, encoder), part in of_methods.groupby(["target", "corpus", "encoder"], sort=False):
         if part["n_labelled_cells"].nunique() < _FEW_TARGETS:
             continue
@@ -192,13 +196,15 @@ def _labels(tables: BenchmarkTables) -> Iterator[Section]:
             continue
         n_labelled = part.drop_duplicates("budget").set_index("budget")["n_labelled_cells"]
         enough = enough_from(rows["budget"].map(n_labelled).to_list(), _decided(rows, "high").to_list())
-        sentences.append(
-            f"{words}: from {enough:,.0f} labelled cells on, pre-training is worth less than {MARGIN} (95 %)."
-            if enough is not None
-            else f"{words}: pre-training may be worth more than {MARGIN} even with the most labels."
-        )
+        told = {"target": tables.title(target), "encoder": encoder_name(encoder, corpus)}
+        settled.append({**told, "enough": "not settled" if enough is None else f"from {enough:,.0f} labelled cells on"})
     if drawings:
-        yield Section("How many labels until it stops mattering?", sentences, drawings)
+        sentence = (
+            f"Enough: from how many labelled cells on pre-training is worth less than {MARGIN}, by the 95 % interval. "
+            f"{_NOT_SETTLED}"
+        )
+        told_of = [("enough-labels", pd.DataFrame(settled))] if settled else []
+        yield Section("How many labels until it stops mattering?", [sentence] if settled else [], drawings, told_of)
 
 
 def _types(tables: BenchmarkTables) -> Iterator[Section]:
