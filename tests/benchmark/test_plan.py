@@ -180,6 +180,19 @@ def test_a_starter_plan_takes_what_counts_and_columns_are_called(tmp_path, caplo
         starter_plan(tmp_path / "cells.h5ad", beside=tmp_path)
 
 
+def test_what_is_said_of_cells_is_said_once_however_often_they_are_read(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("selfcell.benchmark.plan_cells._HELD", 1)
+    for name, n_genes in (("many", 60), ("few", 40)):
+        simulate_cells(n_cells=60, n_genes=n_genes, n_types=3, seed=0).write_h5ad(tmp_path / f"{name}.h5ad")
+    made = {"many": {"source": "many.h5ad"}, "few": {"source": "few.h5ad", "genes_of": "many"}}
+    (tmp_path / "plan.toml").write_text(tomli_w.dumps({**PLAN, "cells": {**PLAN["cells"], **made}}))
+    cells = PlanCells(read_plan(tmp_path / "plan.toml"), tmp_path)
+    with caplog.at_level("INFO", "selfcell"):
+        for _ in range(3):
+            assert len(cells["few"].genes) == 60 and len(cells["many"]) == 60
+    assert caplog.text.count("of the encoder's 60 genes") == 1
+
+
 @pytest.mark.parametrize(
     "file", sorted((Path(__file__).parents[2] / "plans").glob("*.toml")), ids=lambda file: file.stem
 )
