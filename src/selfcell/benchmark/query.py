@@ -87,8 +87,8 @@ def with_column_renamed(cells: Cells, key: str | None, query_key: str | None) ->
         return cells
     if key is None:
         logger.warning(
-            "obs[%r] of %s is not used: the cells that are learned from have no such column named. Test cells are "
-            "drawn anew in random blocks where no donors are known.",
+            "obs[%r] of %s is not used, as no such column is named of the cells that are learned from. Where no donors "
+            "are known, test cells are drawn anew in random blocks.",
             query_key,
             cells.origin,
         )
