@@ -25,7 +25,8 @@ from selfcell.data.atlas.build import build_atlas
 from selfcell.data.atlas.index import read_index
 from selfcell.data.atlas.verify import verify_atlas
 from selfcell.data.simulate import simulate_cells
-from selfcell.training.run_folder import load, replaced_run
+from selfcell.training.out_folder import replaced_run
+from selfcell.training.run_folder import load
 
 pytestmark = pytest.mark.slow
 EVERYWHERE = os.environ.get("SELFCELL_FUZZ", "1") != "1"

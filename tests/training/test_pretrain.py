@@ -16,8 +16,9 @@ from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.data.splits import split_from_json
 from selfcell.training.fit import seeded
+from selfcell.training.out_folder import check_folder, claim_folder, prepare_folder
 from selfcell.training.pretrain import make_task, pretrain
-from selfcell.training.run_folder import check_folder, claim_folder, load, prepare_folder, read_manifest
+from selfcell.training.run_folder import load, read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
 
 

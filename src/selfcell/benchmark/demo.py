@@ -15,8 +15,8 @@ from selfcell.core.seeds import numpy_rng
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load
 from selfcell.data.source import Cells, obs_column, open_cells
+from selfcell.training.out_folder import prepare_folder
 from selfcell.training.pretrain import pretrain
-from selfcell.training.run_folder import prepare_folder
 from selfcell.training.settings import PretrainSettings
 
 DATASET = "liu_covid_pbmc"

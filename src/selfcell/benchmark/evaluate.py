@@ -25,7 +25,8 @@ from selfcell.data.source import Cells, CellSource, open_cells
 from selfcell.downstream import DOWNSTREAM_TASKS, REGIMES
 from selfcell.downstream.base import SupervisedSettings
 from selfcell.downstream.embed import as_model
-from selfcell.training.run_folder import MARKER, TrainedModel, check_folder, claim_folder
+from selfcell.training.out_folder import MARKER, check_folder, claim_folder
+from selfcell.training.run_folder import TrainedModel
 
 logger = logging.getLogger(__name__)
 

@@ -97,7 +97,7 @@ def donor_column(cells: Cells | StreamedCells, donor_key: str | None) -> str | N
     return DONOR_COLUMN
 
 
-def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) -> list[str | None]:
+def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) -> tuple[str, ...]:
     """Give what the Cell Ontology calls each type: its own name or, if that is not known, the id of most of its cells.
 
     Parameters
@@ -111,14 +111,22 @@ def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) ->
 
     Returns
     -------
-    A name or id for each type; None where the ontology knows neither.
+    A name or id for each type; nothing where the ontology lacks one, which is logged if it knows most of them.
     """
     knows = load_cell_ontology().knows
     named: dict[str, str] = {}
     if TERM_COLUMN in obs and not all(map(knows, classes)):
         ids = obs[TERM_COLUMN].astype(str).groupby(obs[label_key].astype(str)).agg(lambda of_type: of_type.mode()[0])
         named = {name: term for name, term in ids.items() if knows(term)}
-    return [name if knows(name) else named.get(name) for name in classes]
+    strange = [name for name in classes if not knows(name) and name not in named]
+    if strange and len(strange) <= len(classes) / 2:
+        logger.info(
+            "Scores by the Cell Ontology are left out: it does not know %s of the %s types (%s).",
+            len(strange),
+            len(classes),
+            ", ".join(strange[:5]),
+        )
+    return () if strange else tuple(name if knows(name) else named[name] for name in classes)
 
 
 def warn_of_copies(cells: Cells | StreamedCells) -> None:

@@ -112,16 +112,7 @@ class CellTypeTask(DownstreamTask):
         labels = obs_column(cells.obs, columns.label, role="label")
         classes = label_classes(labels.to_list(), key=columns.label)
         terms = ontology_terms(cells.obs, columns.label, classes)
-        known = tuple(term for term in terms if term is not None)
-        strange = [name for name, term in zip(classes, terms, strict=True) if term is None]
-        if strange and len(strange) <= len(classes) / 2:
-            logger.info(
-                "Scores by the Cell Ontology are left out: it does not know %s of the %s types (%s).",
-                len(strange),
-                len(classes),
-                ", ".join(strange[:5]),
-            )
-        return cls(settings, label_code=encode(labels, classes), classes=classes, terms=() if strange else known)
+        return cls(settings, label_code=encode(labels, classes), classes=classes, terms=terms)
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Leave out cells of types that no reference cell has: nothing could name them. Says how many.

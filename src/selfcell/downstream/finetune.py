@@ -24,18 +24,11 @@ from selfcell.downstream.embed import as_model
 from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.network.encoder import EncoderSettings
 from selfcell.training.known_cells import write_known_cells
+from selfcell.training.out_folder import check_folder, prepare_folder
 from selfcell.training.pretrain import write_finished_run
 from selfcell.training.processes import refuse_several
 from selfcell.training.resume import check_resumable, why_finished
-from selfcell.training.run_folder import (
-    TrainedModel,
-    check_folder,
-    load,
-    prepare_folder,
-    read_settings,
-    write_genes,
-    write_manifest,
-)
+from selfcell.training.run_folder import TrainedModel, load, read_settings, write_genes, write_manifest
 
 logger = logging.getLogger(__name__)
 

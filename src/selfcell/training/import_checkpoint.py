@@ -13,18 +13,10 @@ from selfcell.core.config import Settings, build, to_toml
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
 from selfcell.training.import_tables import read_class_names, read_gene_table
+from selfcell.training.out_folder import MARKER, check_folder
 from selfcell.training.paper_checkpoint import PaperCheckpoint, recognize
 from selfcell.training.paper_layouts import CLASSIFIER, NEGATIVE_BINOMIAL
-from selfcell.training.run_folder import (
-    MARKER,
-    TrainedModel,
-    check_folder,
-    load,
-    write_genes,
-    write_manifest,
-    write_state,
-    write_weights,
-)
+from selfcell.training.run_folder import TrainedModel, load, write_genes, write_manifest, write_state, write_weights
 from selfcell.training.torch_file import read_state_dict
 
 logger = logging.getLogger(__name__)

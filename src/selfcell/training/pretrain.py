@@ -32,14 +32,12 @@ from selfcell.training.inputs import (
 )
 from selfcell.training.known_cells import write_known_cells
 from selfcell.training.minibatch_size import with_minibatch_size
+from selfcell.training.out_folder import check_folder, drop_replaced, prepare_folder
 from selfcell.training.processes import check_processes, check_shares, is_first_process, mute_others, wait_for_all
 from selfcell.training.resume import check_resumable, why_finished
 from selfcell.training.run_folder import (
     TrainedModel,
-    check_folder,
-    drop_replaced,
     load,
-    prepare_folder,
     read_manifest,
     read_settings,
     write_genes,

@@ -9,7 +9,8 @@ from selfcell.core.atomic import atomic_folder
 from selfcell.training.hub import fetch
 from selfcell.training.hub_address import read_address
 from selfcell.training.hub_files import ABOUT_CELLS, CARD, LISTING, read_listing
-from selfcell.training.run_folder import MARKER, TrainedModel, check_folder, load
+from selfcell.training.out_folder import MARKER, check_folder
+from selfcell.training.run_folder import TrainedModel, load
 
 logger = logging.getLogger(__name__)
 
