@@ -160,3 +160,9 @@ def test_the_script_for_slurm_stops_before_the_time_is_up_and_goes_on(tmp_path):
     assert (tmp_path / "requeued").read_text().splitlines() == ["requeue 7", "requeue 7"]
     assert "Going on in epoch" in reached[1] and "Going on" not in reached[0]
     assert not list(tmp_path.glob("hpc_ckpt*"))
+
+
+def test_what_the_demo_prints_is_the_same_on_every_page():
+    shown = next(block.code for block in pages.blocks_of(pages.PAGES["does-it-help"]) if block.language == "text")
+    readme = pages.PAGES["README"].read_text(encoding="utf-8")
+    assert len(shown.splitlines()) > 5 and all(line in readme for line in shown.splitlines())

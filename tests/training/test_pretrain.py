@@ -16,7 +16,7 @@ from selfcell.core.atomic import write_json
 from selfcell.core.errors import InputError
 from selfcell.data.splits import split_from_json
 from selfcell.training.fit import seeded
-from selfcell.training.out_folder import check_folder, claim_folder, prepare_folder
+from selfcell.training.out_folder import check_folder, claim_folder, drop_replaced, prepare_folder
 from selfcell.training.pretrain import make_task, pretrain
 from selfcell.training.run_folder import load, read_manifest
 from selfcell.training.safe_checkpoint import SafetensorsCheckpointIO
@@ -365,3 +365,19 @@ def test_checkpoints_survive_a_round_trip_through_safetensors(tmp_path):
 def test_a_checkpoint_refuses_what_has_no_form_in_json(tmp_path):
     with pytest.raises(TypeError, match="holds a set"):
         SafetensorsCheckpointIO().save_checkpoint({"x": {1, 2}}, tmp_path / "c.safetensors")
+
+
+def test_a_run_that_is_replaced_is_kept_until_the_new_one_is_finished(tmp_path):
+    run, beside = tmp_path / "run", tmp_path / ".run.replaced"
+    for status, is_kept in (("finished", False), ("training", True), ("finished", True)):
+        prepare_folder(run, overwrite=True)
+        assert [path.name for path in run.iterdir()] == [".selfcell"] and beside.exists() == is_kept
+        (run / "manifest.json").write_text(json.dumps({"status": status}))
+    assert json.loads((beside / "manifest.json").read_text())["status"] == "finished"
+    drop_replaced(run)
+    assert not beside.exists()
+    beside.mkdir()
+    (beside / "mine").touch()
+    prepare_folder(run, overwrite=True)
+    drop_replaced(run)
+    assert (beside / "mine").exists() and [path.name for path in run.iterdir()] == [".selfcell"]

@@ -207,7 +207,7 @@ class ConfusionStack(Stack):
         """Tell whether a method was run at a budget."""
         return (method, budget) in self._parts
 
-    def judged_on(self, method: str, budget: str) -> frozenset[str]:  # noqa: ARG002
+    def judged_on(self, method: str, budget: str) -> frozenset[str]:  # noqa: ARG002 - matrices do not tell
         """Give nothing: a table of confusion is of one study, whose methods are judged on the same cells."""
         return frozenset()
 

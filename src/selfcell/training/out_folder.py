@@ -55,13 +55,15 @@ def replaced_run(path: Path) -> Path:
 
 
 def drop_replaced(path: Path) -> None:
-    """Remove the run that a finished one has replaced."""
-    shutil.rmtree(replaced_run(path), ignore_errors=True)
+    """Remove the run that a finished one has replaced; a folder of that name that is none of ours stays."""
+    before = replaced_run(path)
+    if (before / MARKER).exists():
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _make_way(path: Path) -> None:
     """Put a finished run beside, and empty the folder of any other."""
-    if not _is_finished(path):
+    if not is_finished_run(path):
         _empty(path)
         return
     before = replaced_run(path)
@@ -75,7 +77,8 @@ def _make_way(path: Path) -> None:
     logger.info("The run that is replaced is kept until the new one is finished: %s.", before)
 
 
-def _is_finished(path: Path) -> bool:
+def is_finished_run(path: Path) -> bool:
+    """Tell whether a folder holds a run that came to its end."""
     try:
         return bool(read_json(path / "manifest.json")["status"] == "finished")
     except (InputError, KeyError, TypeError):
