@@ -78,7 +78,7 @@ def study(benchmark: Benchmark, judged: str, models: list[TrainedModel], setting
         return Study(plan, known["liu"], models, split=_validation_donors(known["liu"], models[0]))
     query = with_label_renamed(known[judged], plan.label_key, benchmark.plan.cells[judged].label)
     joined = joined_for_judging(known["liu_common"], query, plan, models, allow_low_overlap=True)
-    return Study(plan, joined.cells, models, split=joined.split, seen=joined.seen, measured=joined.measured)
+    return Study(plan, joined.cells, models, split=joined.split, seen=joined.seen)
 
 
 def _validation_donors(cells: Cells, model: TrainedModel) -> Split:

@@ -116,10 +116,10 @@ def test_of_genes_that_are_not_measured_everywhere_nothing_is_learned(name, prob
     zeroed = sp.csr_matrix(cells.counts.toarray() * measured)
     about = {"unlabelled": np.arange(220), "network": problem.compared.network}
     one, other = (
-        TASK_BASELINES[name](dataclasses.replace(problem, compared=ComparedCells(joined, **about, measured=known)))
-        for joined, known in (
-            (dataclasses.replace(cells, counts=lacking), measured),
-            (dataclasses.replace(cells, counts=zeroed), None),
+        TASK_BASELINES[name](dataclasses.replace(problem, compared=ComparedCells(joined, **about)))
+        for joined in (
+            dataclasses.replace(cells, counts=lacking, measured=measured),
+            dataclasses.replace(cells, counts=zeroed),
         )
     )
     assert (one == other).mean() > 0.99

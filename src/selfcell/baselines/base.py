@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from sklearn.decomposition import PCA
 
-from selfcell.data.counts import log_normalize
+from selfcell.data.counts import log_normalize, of_genes
 from selfcell.data.highly_variable import highly_variable_genes
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
@@ -28,7 +28,8 @@ class ComparedCells:
     Parameters
     ----------
     cells
-        All cells, in the encoder's order of genes.
+        All cells, in the encoder's order of genes. A query may lack genes of the reference: what a baseline learned
+        from them would mislead it, so that it learns from those that are measured in all cells.
     unlabelled
         Positions of all training cells, which baselines may see without labels; no test cell is among them. An encoder
         that was pre-trained on a part of the donors, or on another corpus, has seen other ones.
@@ -38,9 +39,6 @@ class ComparedCells:
         The column of ``obs`` with the experiment of each cell, for baselines that correct for it.
     kept_in
         A folder for networks of baselines, where other comparisons find those that they would train alike.
-    measured
-        Which genes are measured in all cells, where some are not: a query may lack genes of the reference. What a
-        baseline learned from them would mislead it, so that it learns from the others. None for all genes.
     """
 
     def __init__(
@@ -51,14 +49,12 @@ class ComparedCells:
         network: EncoderSettings,
         batch_key: str | None = None,
         kept_in: Path | None = None,
-        measured: Bool[np.ndarray, " n_genes"] | None = None,
     ) -> None:
         self.cells = cells
         self.unlabelled = unlabelled
         self.network = network
         self.batch_key = batch_key
         self.kept_in = kept_in
-        self.measured = measured
         self._made: dict[Hashable, tuple[Any, float]] = {}
         self.seconds_saved = 0.0
         """What it took to make what was asked for again, or is kept; each baseline that uses it would have paid."""
@@ -85,11 +81,7 @@ class ComparedCells:
 
     def log_normalized(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """Give other counts of these genes as :attr:`expression` has those of the cells."""
-        if self.measured is None:
-            return log_normalize(counts)
-        kept = sp.csr_matrix(counts @ sp.diags_array(self.measured.astype(counts.dtype)))
-        kept.eliminate_zeros()
-        return log_normalize(kept)
+        return log_normalize(of_genes(counts, self.cells.measured))
 
     @functools.cached_property
     def pca(self) -> PCA:

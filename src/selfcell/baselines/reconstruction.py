@@ -51,4 +51,4 @@ def expect_by_neighbors(problem: Problem[ReconstructionTask]) -> Reconstruction:
 
 
 def _answer(problem: Problem[ReconstructionTask], forecast: Forecaster) -> Reconstruction:
-    return Reconstruction(problem.compared.cells.counts[problem.split.test], forecast)
+    return Reconstruction.of(problem.compared.cells, problem.split.test, forecast)

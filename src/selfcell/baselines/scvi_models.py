@@ -10,9 +10,9 @@ import pandas as pd
 
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.kept_networks import trained_or_kept
-from selfcell.baselines.scvi_session import minibatch_size, n_epochs, scvi_session
+from selfcell.baselines.scvi_session import known_experiments, minibatch_size, n_epochs, scvi_session
 from selfcell.core.code_version import code_version
-from selfcell.data.source import encode, obs_column
+from selfcell.data.source import encode
 from selfcell.downstream.cell_type import CellTypeTask
 from selfcell.downstream.integration import IntegrationTask
 
@@ -154,11 +154,8 @@ def _space(model: Any, compared: ComparedCells) -> np.ndarray:
 
 def _as_adata(compared: ComparedCells, rows: np.ndarray, *, label: np.ndarray | None = None) -> anndata.AnnData:
     """Give cells as scvi-tools takes them; those of batches that training did not see get one that it did."""
-    batch = np.full(len(compared.cells), "all", dtype=object)
-    if compared.batch_key is not None:
-        batch = obs_column(compared.cells.obs, compared.batch_key, role="batch").to_numpy(dtype=object).astype(str)
-        known = np.unique(batch[compared.unlabelled])
-        batch = np.where(np.isin(batch, known), batch, known[0])
+    has_batches = compared.batch_key is not None
+    batch = known_experiments(compared) if has_batches else np.full(len(compared.cells), "all", dtype=object)
     obs = pd.DataFrame({_BATCH: pd.Categorical(batch[rows])}, index=rows.astype(str))
     obs[_LABEL] = _UNLABELLED if label is None else label[rows]
     return anndata.AnnData(compared.cells.counts[rows][:, compared.highly_variable], obs=obs)

@@ -11,8 +11,10 @@ from types import ModuleType
 
 import numpy as np
 
+from selfcell.baselines.base import ComparedCells
 from selfcell.core.extras import import_extra
 from selfcell.core.seeds import derive_seed
+from selfcell.data.source import obs_column
 from selfcell.training.fit import seeded
 
 MAX_CELLS_SEEN = 2_000_000
@@ -71,6 +73,16 @@ def scvi_session(seed: int, stream: str) -> Iterator[ModuleType]:
         after.callback(setattr, scvi.settings, "seed", None)
         scvi.settings.seed = derive_seed(seed, stream) % 2**32
         yield scvi
+
+
+def known_experiments(compared: ComparedCells) -> np.ndarray:
+    """Give the experiment of each cell, of which the comparison names the column; one of training where it saw none.
+
+    What scvi-tools was not trained with it refuses.
+    """
+    batch = obs_column(compared.cells.obs, str(compared.batch_key), role="batch").to_numpy(dtype=object).astype(str)
+    known = np.unique(batch[compared.unlabelled])
+    return np.where(np.isin(batch, known), batch, known[0])
 
 
 def n_epochs(n_cells: int, *, at_most: int) -> int:

@@ -174,16 +174,14 @@ def evaluate(
     opened = with_labels_mapped(labelled_cells(opened, label_key), label_key, label_map)
     warn_of_copies(opened)
     plan = dataclasses.replace(plan, label_key=label_key, donor_key=_donor_column(opened, donor_key, models[0]))
-    split, seen, measured = None, None, None
+    split, seen = None, None
     if query is not None:
         query_label_key = query_label_key or label_key
         asked = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
         asked = with_labels_mapped(labelled_cells(asked, query_label_key), query_label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
-        opened, split, seen, measured = joined_for_judging(
-            opened, asked, plan, models, allow_low_overlap=allow_low_overlap
-        )
-    study = Study(plan, opened, models, split=split, seen=seen, measured=measured, allow_low_overlap=allow_low_overlap)
+        opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
+    study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
     if out is not None:
         claim_folder(Path(out), overwrite=overwrite)
     store = None if out is None else _store_of(Path(out), study)

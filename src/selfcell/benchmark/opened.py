@@ -189,8 +189,8 @@ class Benchmark:
         cells, query = self._cells_of(planned)
         if query is None:
             return Study(planned.plan, cells, models, kept_in=kept_in)
-        joined, split, seen, measured = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
-        return Study(planned.plan, joined, models, split=split, seen=seen, measured=measured, kept_in=kept_in)
+        joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
+        return Study(planned.plan, joined, models, split=split, seen=seen, kept_in=kept_in)
 
     def _cells_of(self, planned: PlannedStudy) -> tuple[Cells, Cells | None]:
         """Give the cells of a target, and those of its query, with what their label is called in the former."""

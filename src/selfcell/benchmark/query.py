@@ -104,8 +104,6 @@ class Joined(NamedTuple):
     """To learn from the first, and to judge on the second."""
     seen: Seen
     """What the models have seen of the second."""
-    measured: np.ndarray | None
-    """Which of the genes both measure; None where that is all of them."""
 
 
 def joined_for_judging(
@@ -125,7 +123,16 @@ def joined_for_judging(
     as_they_are = dataclasses.replace(parts[1], obs=query.obs)
     seen = what_was_seen(models, as_they_are, np.arange(len(query)), other_set=True)
     joined, split = _joined(*parts, plan)
-    return Joined(joined, split, seen, _measured(*parts))
+    if joined.measured is not None:
+        logger.info(
+            "Both %s and %s measure %s of the encoder's %s genes. Networks take the others for zero; baselines learn "
+            "from what both measure.",
+            cells.origin,
+            query.origin,
+            f"{int(joined.measured.sum()):,}",
+            f"{len(joined.genes):,}",
+        )
+    return Joined(joined, split, seen)
 
 
 def joined_cells(
@@ -149,27 +156,6 @@ def _joined(cells: Cells, query: Cells, plan: StudyPlan) -> tuple[Cells, Split]:
     task, settings = DOWNSTREAM_TASKS[plan.task], plan.task_settings
     joined = join_cells(cells, query, names_keys=task.names_keys(settings), needed=task.obsm_keys(settings))
     return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set")
-
-
-def _measured(cells: Cells, query: Cells) -> np.ndarray | None:
-    """Tell which genes both measure, and say so where some are missing."""
-    n_genes = len(cells.genes)
-    lacking = [
-        np.zeros(n_genes, dtype=bool) if one.alignment is None else one.alignment.column_of_gene < 0
-        for one in (cells, query)
-    ]
-    measured = ~(lacking[0] | lacking[1])
-    if measured.all():
-        return None
-    logger.info(
-        "Both %s and %s measure %s of the encoder's %s genes. Networks take the others for zero; baselines learn from "
-        "what both measure.",
-        cells.origin,
-        query.origin,
-        f"{int(measured.sum()):,}",
-        f"{n_genes:,}",
-    )
-    return measured
 
 
 def _refuse_common_cells(cells: Cells, query: Cells) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import pandas as pd
 
+from selfcell.benchmark.expected_trials import expected_trials
 from selfcell.benchmark.fingerprints import Fingerprint
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.outcome_store import OutcomeStore
@@ -34,6 +35,7 @@ from selfcell.benchmark.planned import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, classes, estimates
+from selfcell.benchmark.time_left import TimeLeft, seconds_taken
 from selfcell.benchmark.trials import Failure, Outcome, Workplace
 from selfcell.benchmark.verdicts import over_targets, verdicts
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json
@@ -103,12 +105,14 @@ def run_benchmark(
         _forget_failures(benchmark, every)
     run_pretrainings(every, benchmark.corpus_cells, workplace)
     studies = benchmark.studies()
+    time_left = TimeLeft(list(expected_trials(benchmark)) if len(studies) > 1 else [])
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for place, planned in enumerate(studies, start=1):
-        logger.info("%d of %d: %s, %s.", place, len(studies), planned.target, planned.encoder.title)
+        logger.info("%d of %d: %s, %s.%s", place, len(studies), planned.target, planned.encoder.title, str(time_left))
         trained = [one.result() for one in runs[planned.encoder]]
-        for name, table in _tables_of(benchmark, planned, trained, workplace).items():
+        for name, table in _tables_of(benchmark, planned, trained, workplace, time_left).items():
             tables[name].append(table)
+        time_left.drop(planned)
     joined = {name: _joined([*parts, _of_others(benchmark, name)]) for name, parts in tables.items()}
     headlines = {name: DOWNSTREAM_TASKS[one.task].headline for name, one in benchmark.plan.targets.items()}
     of_all = joined["scores"], joined["resamples"], headlines
@@ -148,7 +152,11 @@ def _of_others(benchmark: Benchmark, table: str) -> pd.DataFrame:
 
 
 def _tables_of(
-    benchmark: Benchmark, planned: PlannedStudy, trained: list[TrainedModel | FailedPretraining], workplace: Workplace
+    benchmark: Benchmark,
+    planned: PlannedStudy,
+    trained: list[TrainedModel | FailedPretraining],
+    workplace: Workplace,
+    time_left: TimeLeft,
 ) -> dict[str, pd.DataFrame]:
     """Give the tables of a study, running what is missing."""
     which = {"target": planned.target, "corpus": planned.encoder.corpus, "encoder": planned.encoder.encoder}
@@ -167,7 +175,7 @@ def _tables_of(
     ]
     if models:
         try:
-            results = _results_of(benchmark, planned, models, workplace)
+            results = _results_of(benchmark, planned, models, workplace, time_left)
             tables = {name: getattr(results, name) for name in TABLES}
         except CannotWriteError:
             raise
@@ -184,15 +192,22 @@ def _tables_of(
 
 
 def _results_of(
-    benchmark: Benchmark, planned: PlannedStudy, models: list[TrainedModel], workplace: Workplace
+    benchmark: Benchmark,
+    planned: PlannedStudy,
+    models: list[TrainedModel],
+    workplace: Workplace,
+    time_left: TimeLeft,
 ) -> StudyResults:
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
     folder = _folder(benchmark, planned)
     study = benchmark.study(planned, models)
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials], test_cells=study.test_cells)
-    if not study.missing(benchmark.store) and (kept := _kept_results(folder, identity, benchmark.store)) is not None:
+    missing, started = study.missing(benchmark.store), time.perf_counter()
+    if not missing and (kept := _kept_results(folder, identity, benchmark.store)) is not None:
         return kept
     results = study.run(workplace, store=benchmark.store)
+    took = seconds_taken(study, missing, benchmark.store)
+    time_left.learn(planned, took, clock=time.perf_counter() - started)
     title = benchmark.plan.targets[planned.target].title or planned.target
     results.about.update(title=title, planned_target=planned.target, corpus=planned.encoder.corpus, identity=identity)
     results.about.update(encoder=planned.encoder.encoder)

@@ -55,8 +55,6 @@ class Study:
         Which cells to train and judge on, instead of what :func:`choose_split` chooses.
     seen
         What the models have seen of the latter, instead of what :func:`what_was_seen` finds.
-    measured
-        Which of the genes are measured in all cells, from which baselines learn; all if left out.
     allow_low_overlap
         Go on where the cells have under half of the encoder's genes.
     kept_in
@@ -71,7 +69,6 @@ class Study:
         *,
         split: Split | None = None,
         seen: Seen | None = None,
-        measured: np.ndarray | None = None,
         allow_low_overlap: bool = False,
         kept_in: Path | None = None,
     ) -> None:
@@ -103,7 +100,6 @@ class Study:
             network=self.models[0].encoder.settings,
             batch_key=plan.batch_key,
             kept_in=kept_in,
-            measured=measured,
         )
         warn_of_few_labelled(plan.budgets, self.trainable)
         self.trials = list(self._trials())
@@ -234,7 +230,6 @@ class Study:
             self.models,
             trainable=self.trainable,
             test=self.split.test,
-            measured=self.compared.measured,
         )
 
     def _record(self, trial: Trial, outcome: Outcome | Failure) -> Record:
@@ -329,7 +324,7 @@ class Study:
             "dataset": self.cells.origin,
             "n_cells": len(self.cells),
             "n_genes": len(self.cells.genes),
-            "n_measured_genes": None if self.compared.measured is None else int(self.compared.measured.sum()),
+            "n_measured_genes": None if self.cells.measured is None else int(self.cells.measured.sum()),
             "label_key": self.plan.label_key,
             "donor_key": self.plan.donor_key,
             "is_query": self.split.unit == "data set",

@@ -27,8 +27,6 @@ class WorkIds:
         As in :class:`selfcell.benchmark.study.Study`; the cells aligned to the models' genes.
     trainable, test
         Positions of the cells to train and to judge on.
-    measured
-        Which genes are measured in all cells, where some are not.
     """
 
     def __init__(
@@ -40,10 +38,9 @@ class WorkIds:
         *,
         trainable: np.ndarray,
         test: np.ndarray,
-        measured: np.ndarray | None,
     ) -> None:
         self._plan, self._task, self._cells, self._models = plan, task, cells, models
-        self._trainable, self._test, self._measured = trainable, test, measured
+        self._trainable, self._test = trainable, test
         self._known: dict[Hashable, str] = {}
 
     def of(self, trial: Trial) -> str:
@@ -78,8 +75,8 @@ class WorkIds:
         named = {role: self._cells.obs[key] for role, key in self._plan.columns._asdict().items() if key is not None}
         named |= {key: self._cells.obsm[key] for key in self._task.obsm_keys(self._plan.task_settings)}
         named |= {"trainable": self._trainable, "test": self._test}
-        if self._measured is not None:
-            named["measured"] = self._measured
+        if self._cells.measured is not None:
+            named["measured"] = self._cells.measured
         return {"counts": self._cells.fingerprint(), **{name: digest_of(values) for name, values in named.items()}}
 
     def _of_precomputed(self, method: str) -> str | None:

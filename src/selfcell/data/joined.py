@@ -25,7 +25,7 @@ def join_cells(
     Of ``obs`` the columns that both have are kept. Of ``obsm`` what has names in both, as columns of a table or in
     ``uns`` (``protein_names`` for ``protein_counts``), is restricted to the names that both have, in the order of the
     first, however they are spelled (:func:`selfcell.data.target_names.align_targets`); what has names in one alone is
-    left out; of the rest what is as wide in both is kept.
+    left out; of the rest what is as wide in both is kept. Genes are measured that were in both.
 
     Parameters
     ----------
@@ -51,9 +51,14 @@ def join_cells(
         obs=pd.concat([first.obs[shared], second.obs[shared]]),
         origin=f"{first.origin}, then {second.origin}",
         alignment=None,
+        measured=_in_both(first.measured, second.measured),
         obsm=obsm,
         uns=uns,
     )
+
+
+def _in_both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return second if first is None else first if second is None else first & second
 
 
 def _stacked(

@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.memory import available_memory
@@ -51,6 +51,9 @@ class Cells:
     """``counts``, or ``log1p`` where normalization was undone at the user's word."""
     alignment: Alignment | None = None
     """How they were put into an encoder's order of genes, if they were."""
+    measured: Bool[np.ndarray, " n_genes"] | None = None
+    """Which of the genes were measured in all cells; the others, which an encoder has and they lack, are zero. None
+    for all."""
     obsm: Mapping[str, Any] = field(default_factory=dict)
     """What else was measured or computed of each cell, as in AnnData: proteins, chromatin, embeddings."""
     uns: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +71,15 @@ class Cells:
     def aligned_to(self, genes: GeneTable, *, allow_low_overlap: bool = False) -> "Cells":
         """Put the cells into an encoder's order of genes; see :func:`selfcell.data.genes.align_genes`."""
         alignment = align_genes(self.genes, genes, self.counts, allow_low_overlap=allow_low_overlap)
-        aligned = dataclasses.replace(self, counts=alignment.apply(self.counts), genes=genes, alignment=alignment)
+        column = alignment.column_of_gene
+        measured = column >= 0 if self.measured is None else (column >= 0) & self.measured[column]
+        aligned = dataclasses.replace(
+            self,
+            counts=alignment.apply(self.counts),
+            genes=genes,
+            alignment=alignment,
+            measured=None if measured.all() else measured,
+        )
         refuse_empty_cells(aligned)
         return aligned
 

@@ -165,7 +165,7 @@ class ReconstructionTask(DownstreamTask):
             trained = self.trained(encoded, split, regime=regime, seed=seed)
             assert isinstance(trained, Reconstructor)
             autoencoder = trained.eval().autoencoder
-        return Reconstruction(encoded.cells.counts[split.test], functools.partial(forecast_by_decoder, autoencoder))
+        return Reconstruction.of(encoded.cells, split.test, functools.partial(forecast_by_decoder, autoencoder))
 
     def answer_in_space(self, space: Float[np.ndarray, "n_cells n_dimensions"], split: Split) -> Reconstruction:  # noqa: ARG002
         """Refuse.

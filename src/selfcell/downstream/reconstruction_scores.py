@@ -6,9 +6,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
-from selfcell.data.counts import log_normalize
+from selfcell.data.counts import log_normalize, of_genes
+from selfcell.data.source import Cells
 from selfcell.downstream.base import TaskScores
 from selfcell.downstream.count_distribution import CountDistribution
 from selfcell.downstream.count_scores import CountTotals
@@ -44,6 +45,17 @@ class Reconstruction:
     counts: sp.csr_matrix
     """Of the cells, in the encoder's order of genes."""
     forecast: Forecaster
+    measured: Bool[np.ndarray, " n_genes"] | None = None
+    """The genes that are to be reconstructed; all if None."""
+
+    @classmethod
+    def of(cls, cells: Cells, rows: Int[np.ndarray, " n_rows"], forecast: Forecaster) -> "Reconstruction":
+        """Reconstruct some cells: of the genes that are measured in all cells, of which alone anything is shown.
+
+        What was not measured is zero, which would be an error of whoever expects what is there, and a gift to whoever
+        learned it to be zero.
+        """
+        return cls(of_genes(cells.counts[rows], cells.measured), forecast, cells.measured)
 
     def blocks(self, cells_at_once: int | None = None) -> Iterator[slice]:
         """Cut the cells into blocks; as many at once as there is room for, if left out."""
@@ -99,9 +111,17 @@ class ReconstructionTotals:
         self._counts = CountTotals(n_genes=n_genes, n_units=n_units)
         self._hides = self._has_distribution = False
 
-    def add_whole(self, counts: sp.csr_matrix, forecast: Forecast, unit_code: Int[np.ndarray, " n_cells"]) -> None:
+    def add_whole(
+        self,
+        counts: sp.csr_matrix,
+        forecast: Forecast,
+        unit_code: Int[np.ndarray, " n_cells"],
+        *,
+        measured: Bool[np.ndarray, " n_genes"] | None = None,
+    ) -> None:
         """Add cells of which nothing was hidden."""
-        self._whole.add(log_normalize(counts), _expression(forecast), unit_code)
+        mask = None if measured is None else np.broadcast_to(measured, counts.shape)
+        self._whole.add(log_normalize(counts), _expression(forecast), unit_code, mask=mask)
 
     def add_hidden(self, hidden: Hidden, forecast: Forecast, unit_code: Int[np.ndarray, " n_cells"]) -> None:
         """Add cells of which something was hidden."""
@@ -162,9 +182,11 @@ def score_reconstruction(
     totals = ReconstructionTotals(n_genes=answer.counts.shape[1], n_units=len(units.names))
     for block in answer.blocks(cells_at_once):
         counts, unit_code = answer.counts[block], units.code[block]
-        totals.add_whole(counts, answer.forecast(counts), unit_code)
+        totals.add_whole(counts, answer.forecast(counts), unit_code, measured=answer.measured)
         if hide is not None:
             hidden = hide(counts, cells[block])
+            if answer.measured is not None:
+                hidden = hidden._replace(scored=hidden.scored & answer.measured)
             totals.add_hidden(hidden, answer.forecast(hidden.visible), unit_code)
     overall = totals.scores(np.ones((1, len(units.names))))
     return TaskScores({name: float(score[0]) for name, score in overall.items()}, totals.scores(units.draws))
