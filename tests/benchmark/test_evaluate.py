@@ -326,6 +326,36 @@ def test_names_of_ones_own_are_scored_by_the_ids_of_the_cellxgene_schema(adata, 
     assert "micro_f1_ontology" not in set(neither["metric"]) and "(cells of ours)" in caplog.text
 
 
+def test_ids_of_the_cellxgene_schema_count_on_another_data_set_too(adata, model):
+    ids = {"type 0": "CL:0000084", "type 1": "CL:0000624", "type 2": "CL:0000236"}
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=1)
+    adata.obs["cell_type_ontology_term_id"] = adata.obs["cell_type"].astype(str).map(ids)
+    scores = evaluate(model, adata, query=query, label_key="cell_type", n_seeds=1, **CHEAP)
+    assert "micro_f1_ontology" in set(scores["metric"])
+    # Ids are of the types as they were.
+    names = {"type 0": "a", "type 1": "b", "type 2": "c"}
+    scores = evaluate(model, adata, query=query, label_key="cell_type", label_map=names, n_seeds=1, **CHEAP)
+    assert "micro_f1_ontology" not in set(scores["metric"])
+
+
+def test_what_the_ontology_calls_types_is_a_part_of_what_trials_are(adata, model):
+    plan = StudyPlan(label_key="cell_type", regimes=("zero_shot",), baselines=())
+    ids = {"type 0": "CL:0000084", "type 1": "CL:0000624", "type 2": "CL:0000236"}
+    found = []
+    for of_first in ("", "CL:0000084", "CL:0000542"):
+        adata.obs["cell_type_ontology_term_id"] = adata.obs["cell_type"].astype(str).map({**ids, "type 0": of_first})
+        study = Study(plan, open_cells(adata), [model])
+        found.append(study.work_id(study.trials[0]))
+    assert len(set(found)) == 3
+
+
+def test_fewer_labelled_cells_than_neighbors_are_told(adata, model, caplog):
+    arguments = {"label_key": "cell_type", "n_seeds": 1, "settings": {"n_neighbors": 50}, **CHEAP}
+    evaluate(model, adata, labelled_fractions=[0.1], **arguments)
+    assert "labelled cells, fewer than the 50 neighbors that are asked" in caplog.text
+    assert caplog.text.count("fewer than the 50 neighbors") == 1
+
+
 def test_donors_that_were_set_aside_and_are_not_named_are_told(adata, tmp_path, caplog):
     model = pretrain(adata, SMALL_RUN, out=tmp_path / "mae", show_progress=False)
     evaluate(model, adata, label_key="cell_type", n_seeds=1, **CHEAP)
@@ -385,6 +415,21 @@ def test_a_query_may_name_its_types_in_another_column(adata, model):
     with pytest.raises(InputError, match="needs the reference's column of labels too"):
         evaluate(model, adata, query=query, query_label_key="louvain", task="reconstruction",
                  **{**unlabelled, "baselines": ()})  # fmt: skip
+
+
+def test_a_query_may_name_its_donors_and_batches_in_other_columns(adata, model, caplog):
+    query = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=5, seed=0)
+    query.obs = query.obs.rename(columns={"donor": "patient", "batch": "site"})
+    arguments = {"label_key": "cell_type", "donor_key": "donor", "batch_key": "batch", "n_seeds": 1, **CHEAP}
+    scores = evaluate(model, adata, query=query, query_donor_key="patient", query_batch_key="site", **arguments)
+    assert set(scores["n_units"]) == {5} and "count as one" not in caplog.text
+    scores = evaluate(model, adata, query=query, **arguments)
+    assert set(scores["n_units"]) == {1}
+    assert "There is no obs['donor'] in adata, so all of its cells count as one donor" in caplog.text
+    with pytest.raises(InputError, match=r"There is no column 'patients' in obs\. Did you mean 'patient'"):
+        evaluate(model, adata, query=query, query_donor_key="patients", **arguments)
+    with pytest.raises(InputError, match=r"--query-batch .* names a column of the cells of --query"):
+        evaluate(model, adata, query_batch_key="site", **arguments)
 
 
 def test_a_query_must_be_other_cells_that_have_what_is_predicted(adata, model, tmp_path):

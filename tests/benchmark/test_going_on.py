@@ -1,20 +1,25 @@
 """Benchmarks that were stopped, hindered or merged: the same command comes to what an undisturbed run says."""
 
 import errno
+import io
 import json
 import runpy
+import threading
 from pathlib import Path
 
+import anndata
 import pandas as pd
 import pytest
 
+from selfcell.baselines.base import ComparedCells
 from selfcell.benchmark import opened, pretrainings, results
 from selfcell.benchmark.merge import merge_benchmarks
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.results import read_results
 from selfcell.benchmark.run import run_benchmark, write_tables
 from selfcell.benchmark.summaries import count_failed
-from selfcell.benchmark.trials import Contest
+from selfcell.benchmark.trials import Contest, Workplace
+from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
 from selfcell.core.write_errors import CannotWriteError
 from selfcell.reporting.benchmark_page import write_benchmark_page
@@ -230,3 +235,93 @@ def test_a_csv_that_is_there_is_kept_up_to_date(folder):
     write_tables({name: table.head(1) for name, table in tables.items()}, folder, csv=False)
     assert [file.name for file in folder.glob("*.csv")] == ["scores.csv"]
     assert len(pd.read_csv(folder / "scores.csv")) == 1
+
+
+def test_failures_of_targets_that_are_not_asked_stay(folder, here, monkeypatch):
+    types = PLAN["targets"]["types"]
+    # Of other settings, so that the two share no trial.
+    other = {**types, "settings": {"n_neighbors": 3}}
+    plan = written(folder, targets={"types": types, "others": other}, **ONE)
+    run = Contest.run
+
+    def failing(self, trial):
+        if trial.method == "zero_shot":
+            raise RuntimeError("no")
+        return run(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "run", failing)
+        run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    here.clear()
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET, retry_failed=True, only=["types"])
+    assert [trial.method for trial in here] == ["zero_shot"]
+    assert scores.loc[scores["error"].notna(), "target"].unique().tolist() == ["others"]
+    here.clear()
+    scores = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert here == [] and scores.loc[scores["error"].notna(), "target"].unique().tolist() == ["others"]
+
+
+def test_a_map_that_cannot_be_drawn_and_what_a_baseline_cannot_make_cost_no_target(folder, here, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("selfcell.benchmark.study.map_cells", broken)
+    monkeypatch.setattr(ComparedCells, "principal_components", property(broken))
+    more = {"types": {**PLAN["targets"]["types"], "baselines": ["pca_knn", "logistic_regression"]}}
+    scores = run_benchmark(written(folder, targets=more, **ONE), out=folder / "out", workplace=QUIET)
+    failed = scores[scores["error"].notna()]
+    assert set(failed["method"]) == {"pca_knn"} and set(failed["error"]) == {"RuntimeError: no room"}
+    assert "The map of cells is left out: no room" in caplog.text
+
+
+def test_a_scheduler_that_is_gone_ends_the_command_and_leaves_the_tables(folder, here, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("selfcell.core.cluster._SECONDS_TO_WAIT", 1)
+    run_benchmark(written(folder, **ONE), out=folder / "out", workplace=QUIET)
+    before = {file.name: file.read_bytes() for file in (folder / "out").glob("*.parquet")}
+    gone = Workplace(dask="tcp://127.0.0.1:9", keep_going=True, show_progress=False)
+    with pytest.raises(InputError, match=r"There is no Dask scheduler at 'tcp://127\.0\.0\.1:9'"):
+        run_benchmark(with_more(folder), out=folder / "out", workplace=gone)
+    # As if it were gone after the first look.
+    monkeypatch.setattr("selfcell.benchmark.run.dask_client", lambda _: io.BytesIO())
+    monkeypatch.setattr("selfcell.benchmark.trials._in_processes", lambda *_, **__: dask_client(gone.dask))
+    with pytest.raises(InputError, match="There is no Dask scheduler"):
+        run_benchmark(with_more(folder), out=folder / "out", workplace=gone)
+    assert {file.name: file.read_bytes() for file in (folder / "out").glob("*.parquet")} == before
+
+
+def test_a_cluster_whose_workers_come_late_is_waited_for(folder, monkeypatch, caplog):
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster, caplog.at_level("INFO", "selfcell"):
+        timer = threading.Timer(3, lambda: cluster.scale(1))
+        timer.start()
+        workplace = Workplace(dask=cluster.scheduler_address, keep_going=True, show_progress=False)
+        scores = run_benchmark(written(folder, **ONE), out=folder / "out", workplace=workplace)
+        timer.join()
+    assert scores["error"].isna().all() and "No worker has joined" in caplog.text
+
+
+def test_an_edited_file_of_gene_programmes_is_another_pre_training(folder, here, monkeypatch):
+    programs = folder / "sets.gmt"
+    programs.write_text(
+        "".join(f"set{n}\tx\t" + "\t".join(f"gene{g}" for g in range(n, n + 20)) + "\n" for n in (0, 30))
+    )
+    encoder = {"settings": {"pretext": {"mask": "programs", "programs": "sets.gmt"}}}
+    made = anndata.read_h5ad(folder / "made.h5ad")
+    made.var_names = [f"gene{place}" for place in range(60)]
+    made.var = made.var[[]]
+    made.write_h5ad(folder / "made.h5ad")
+    plan = written(folder, **{**ONE, "encoders": {"programs": encoder}})
+    # Beside the plan, wherever the command is given.
+    monkeypatch.chdir("/")
+    first = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert first["error"].isna().all() and len(list((folder / "out" / "runs").iterdir())) == 1
+    programs.write_text(programs.read_text().replace("gene5\t", ""))
+    second = run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert second["error"].isna().all() and len(list((folder / "out" / "runs").iterdir())) == 2
+    programs.unlink()
+    with pytest.raises(
+        InputError, match=r"pretext\.programs 'sets\.gmt' is no file beside the plan .* nor a named source"
+    ):
+        run_benchmark(plan, out=folder / "out", workplace=QUIET)

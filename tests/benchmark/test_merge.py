@@ -18,6 +18,7 @@ def made(folder, *, trials, runs=(), name="one", cells=None):
         manifest = {"format_version": 2, "status": status, "kind": "pretrained", "seed": 0, "versions": {}}
         manifest |= {"machine": {}, "data": {"fingerprint": "abc", "origin": "cells"}}
         (folder / "runs" / run / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "runs" / run / "encoder.safetensors").write_bytes(b"weights")
     folder.mkdir(exist_ok=True)
     (folder / "plan.toml").write_text(f'name = "{name}"')
     (folder / "cells.json").write_text(json.dumps(cells or {"blood": "abc"}))
@@ -65,3 +66,11 @@ def test_other_plans_and_other_cells_are_refused_before_anything_is_copied(tmp_p
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="is no folder of a benchmark"):
         merge_benchmarks(tmp_path / "out", [tmp_path])
+
+
+def test_one_pre_training_with_two_outcomes_is_told(tmp_path, caplog):
+    folders = [made(tmp_path / name, trials=[], runs=[("liu", "finished")]) for name in "abc"]
+    for folder, weights in zip(folders, (b"one", b"one", b"two"), strict=True):
+        (folder / "runs" / "liu" / "encoder.safetensors").write_bytes(weights)
+    merge_benchmarks(folders[0], folders[1:])
+    assert caplog.text.count("has other weights than") == 1 and str(folders[2]) in caplog.text

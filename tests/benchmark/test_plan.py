@@ -120,6 +120,10 @@ CELLS = PLAN["cells"]["made"]
             {"corpora": {"a": {"cells": "made", "settings": {"training": {"seed": 7}}}}},
             r"on a: training\.seed has no place .*\[seeds\] pretraining",
         ),
+        (
+            {"corpora": {"a": {"cells": "made", "settings": {"training": {"budget": "8h"}}}}},
+            r"with training\.budget encoders would depend on the machine's speed",
+        ),
         ({"encoders": {"a": {"grid": {"training.seed": [1, 2]}}}}, r"Pre-training a, seed 1 on made: training\.seed"),
     ],
 )

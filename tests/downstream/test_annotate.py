@@ -341,3 +341,12 @@ def test_a_column_called_cell_is_no_column_of_donors(adata, small_settings, tmp_
         by_cell, adata, out=tmp_path / "typed", label_key="cell_type", settings=training, show_progress=False
     )
     assert typed.split["unit"] == "cell"
+
+
+def test_a_reference_of_few_genes_of_the_encoder_is_taken_where_that_is_allowed(halves, model):
+    reference, query = halves
+    few = reference[:, :25].copy()
+    with pytest.raises(InputError, match="--allow-low-overlap"):
+        annotate(query, model, reference=few, label_key="cell_type")
+    annotate(query, model, reference=few, label_key="cell_type", allow_low_overlap=True)
+    assert query.obs["predicted_type"].notna().all()

@@ -5,10 +5,14 @@ import pytest
 import torch
 from sklearn.metrics import explained_variance_score, mean_squared_error
 
+from selfcell.baselines.base import ComparedCells, Problem
+from selfcell.baselines.reconstruction import expect_gene_means
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.counts import log_normalize
+from selfcell.data.genes import GeneTable
+from selfcell.data.joined import join_cells
 from selfcell.data.loader import cell_loader
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.source import open_cells
@@ -262,3 +266,45 @@ def test_a_start_from_a_run_without_decoder_draws_the_decoder_from_the_seed(task
         weights.append(trained.decoder[0].weight)
         assert isinstance(trained.encoder, MlpEncoder)
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def lacking_genes(cells, share=3):
+    """Give the cells without every third gene in the second hundred, aligned and put together as a query is."""
+    kept = np.flatnonzero(np.arange(len(cells.genes)) % share > 0)
+    genes = GeneTable(*(tuple(np.array(names)[kept]) for names in (cells.genes.ids, cells.genes.symbols)))
+    test = dataclasses.replace(cells.subset(np.arange(200, 300)), genes=genes)
+    test = dataclasses.replace(test, counts=test.counts[:, kept]).aligned_to(cells.genes)
+    return kept, join_cells(cells.subset(np.arange(200)), test)
+
+
+@pytest.mark.parametrize("hide", ["entries", "molecules"])
+def test_genes_that_a_query_lacks_are_neither_shown_nor_scored(cells, hide):
+    kept, joined = lacking_genes(cells)
+    assert np.flatnonzero(joined.measured).tolist() == kept.tolist()
+    rng = np.random.default_rng(0)
+    expected = rng.random(len(cells.genes)).astype(np.float32)
+
+    def expect(genes):
+        return lambda counts: Forecast(np.tile(expected[genes], (counts.shape[0], 1)))
+
+    hiding = ReconstructionTask(settings_of(hide=hide))._hiding()
+    asked = np.arange(200, 300)
+    whole = Reconstruction.of(joined, asked, expect(slice(None)))
+    alone = Reconstruction(cells.counts[200:][:, kept], expect(kept))
+    found = score_reconstruction(whole, asked, UNITS, hide=None if hide == "entries" else hiding)
+    plain = score_reconstruction(alone, asked, UNITS, hide=None)
+    for name, value in plain.values.items():
+        assert found.values[name] == pytest.approx(value, rel=1e-5), name
+    # What is expected of genes that were not measured changes nothing, seen or hidden.
+    scores = score_reconstruction(whole, asked, UNITS, hide=hiding)
+    expected[np.setdiff1d(np.arange(len(expected)), kept)] = 100
+    assert score_reconstruction(whole, asked, UNITS, hide=hiding).values == pytest.approx(scores.values, rel=1e-9)
+
+
+def test_every_method_is_judged_on_the_genes_that_a_query_has(cells, model, task):
+    kept, joined = lacking_genes(cells)
+    predicted = task.predict(EncodedCells.of(model, joined), SPLIT, regime="zero_shot", seed=0)
+    assert predicted.measured is joined.measured and set(predicted.counts.indices) <= set(kept)
+    compared = ComparedCells(joined, unlabelled=SPLIT.train, network=model.encoder.settings)
+    means = expect_gene_means(Problem(task, compared, SPLIT, seed=0))
+    assert means.measured is joined.measured

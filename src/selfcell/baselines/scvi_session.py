@@ -82,7 +82,7 @@ def known_experiments(compared: ComparedCells) -> np.ndarray:
     """
     batch = obs_column(compared.cells.obs, str(compared.batch_key), role="batch").to_numpy(dtype=object).astype(str)
     known = np.unique(batch[compared.unlabelled])
-    return np.where(np.isin(batch, known), batch, known[0])
+    return np.asarray(np.where(np.isin(batch, known), batch, known[0]))
 
 
 def n_epochs(n_cells: int, *, at_most: int) -> int:

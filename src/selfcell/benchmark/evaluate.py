@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 
 from selfcell.benchmark.outcome_store import OutcomeStore
-from selfcell.benchmark.query import joined_for_judging, labelled_cells, with_label_renamed, with_labels_mapped
+from selfcell.benchmark.query import (
+    joined_for_judging,
+    labelled_cells,
+    with_column_renamed,
+    with_label_renamed,
+    with_labels_mapped,
+)
 from selfcell.benchmark.results import UNFINISHED
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import JUDGED_BY_TYPES, USUAL, LabelBudget, StudyPlan, check_plan
@@ -50,6 +56,8 @@ def evaluate(
     test_where: str | None = None,
     query: CellSource | None = None,
     query_label_key: str | None = None,
+    query_donor_key: str | None = None,
+    query_batch_key: str | None = None,
     label_map: Mapping[str, str] | None = None,
     settings: SupervisedSettings | dict[str, Any] | None = None,
     layer: str | None = None,
@@ -97,8 +105,9 @@ def evaluate(
         The cells to judge on, by a query over ``obs`` such as ``"study == 'Muraro'"``; all others are for training.
     query
         Judge on these cells, of another data set, instead; all of ``cells`` are for training.
-    query_label_key
-        Column of the query's ``obs`` with the type, where it has another name than ``label_key``.
+    query_label_key, query_donor_key, query_batch_key
+        Columns of the query's ``obs`` with the type, the donor and the batch, where they have other names than
+        ``label_key``, ``donor_key`` and ``batch_key``. A query without the column of donors counts as one donor.
     label_map
         Types under another name: from the name in ``obs`` to the one to use, for the labels of ``cells`` and ``query``.
         Types that are not in it keep their names.
@@ -164,8 +173,12 @@ def evaluate(
     )
     check_plan(plan)
     _refuse_two_ways(plan, is_query=query is not None)
-    if query is None and query_label_key is not None:
-        raise InputError("--query-label (query_label_key) names a column of the cells of --query, which are not given.")
+    of_query = {"label": query_label_key, "donor": query_donor_key, "batch": query_batch_key}
+    for role, key in of_query.items():
+        if query is None and key is not None:
+            raise InputError(
+                f"--query-{role} (query_{role}_key) names a column of the cells of --query, which are not given."
+            )
     if out is not None:
         check_folder(Path(out), overwrite=overwrite)
     opened = open_cells(cells, layer=layer, scale=scale, gene_column=gene_column)
@@ -180,6 +193,8 @@ def evaluate(
         asked = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
         asked = with_labels_mapped(labelled_cells(asked, query_label_key), query_label_key, label_map)
         asked = with_label_renamed(asked, label_key, query_label_key)
+        asked = with_column_renamed(asked, plan.donor_key, query_donor_key)
+        asked = with_column_renamed(asked, plan.batch_key, query_batch_key)
         opened, split, seen = joined_for_judging(opened, asked, plan, models, allow_low_overlap=allow_low_overlap)
     study = Study(plan, opened, models, split=split, seen=seen, allow_low_overlap=allow_low_overlap)
     if out is not None:

@@ -13,6 +13,7 @@ from selfcell.benchmark.plan import Plan, planned_encoders, planned_studies
 from selfcell.benchmark.planned import PlannedEncoder
 from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
+from selfcell.data.cellxgene import TERM_COLUMN
 from selfcell.data.obs_query import named_columns
 from selfcell.data.source import Cells
 from selfcell.downstream import DOWNSTREAM_TASKS
@@ -40,7 +41,7 @@ def contents(cells: Cells) -> Fingerprint:
 def read_beside_counts(plan: Plan, name: str, cells: Cells) -> Fingerprint:
     """Hash the columns of ``obs`` and what of ``obsm`` a plan reads of some of its cells, where they are there."""
     settings = plan.cells[name]
-    columns = {settings.label, settings.donor, settings.batch}
+    columns = {settings.label, settings.donor, settings.batch, TERM_COLUMN}
     keys: set[str] = set()
     encoders = planned_encoders(plan)
     for encoder in encoders:

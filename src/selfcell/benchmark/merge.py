@@ -11,11 +11,14 @@ from selfcell.benchmark.outcome_store import SUFFIX, OutcomeStore
 from selfcell.benchmark.trials import Outcome
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
+from selfcell.core.digest import file_digest
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
-from selfcell.training.run_folder import read_manifest
+from selfcell.training.out_folder import is_finished_run
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = "encoder.safetensors"
 
 
 def merge_benchmarks(out: str | Path, others: Sequence[str | Path]) -> int:
@@ -66,7 +69,11 @@ def _plan_name(folder: Path) -> str:
 def _take_over(folder: Path, out: Path) -> int:
     for run in sorted(path.parent for path in (folder / "runs").glob("[!.]*/manifest.json")):
         target = out / "runs" / run.name
-        if _is_finished(run) and not _is_finished(target):
+        if not is_finished_run(run):
+            continue
+        if is_finished_run(target):
+            _warn_of_other_weights(run, target)
+        else:
             with atomic_folder(target) as temporary:
                 shutil.copytree(run, temporary, dirs_exist_ok=True)
     theirs, ours = OutcomeStore(folder / "trials"), OutcomeStore(out / "trials")
@@ -79,8 +86,15 @@ def _take_over(folder: Path, out: Path) -> int:
     return len(new)
 
 
-def _is_finished(run: Path) -> bool:
-    return (run / "manifest.json").exists() and read_manifest(run)["status"] == "finished"
+def _warn_of_other_weights(run: Path, ours: Path) -> None:
+    """Say so where a pre-training came out otherwise on another machine: trials go by the weights they began from."""
+    if file_digest(run / WEIGHTS) != file_digest(ours / WEIGHTS):
+        logger.warning(
+            "%s has other weights than %s, as another machine rounds otherwise, and its trials that begin from them "
+            "are run anew. Pre-train once (--only TARGET, then copy runs/), and share that.",
+            run,
+            ours,
+        )
 
 
 def _is_better(work_id: str, theirs: OutcomeStore, ours: OutcomeStore) -> bool:

@@ -23,6 +23,7 @@ from selfcell.core.atomic import write_json, write_text
 from selfcell.core.config import read_toml
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.reading import read_json
+from selfcell.data.program_sources import PROGRAM_SOURCES
 from selfcell.data.source import Cells
 from selfcell.training.run_folder import TrainedModel
 from selfcell.training.settings import DataSettings
@@ -88,7 +89,10 @@ class Benchmark:
         if isinstance(encoder, GivenEncoder):
             return [GivenModel(encoder, beside(self.folder, source)) for source in encoder.sources]
         fingerprint = self.cells.fingerprint_of_corpus(self.plan.corpora[encoder.corpus].cells, encoder.settings.data)
-        return [Pretraining(encoder, seed, fingerprint, self.out / "runs") for seed in self.plan.seeds.pretraining]
+        programs = _programs_file(self.folder, encoder)
+        return [
+            Pretraining(encoder, seed, fingerprint, self.out / "runs", programs) for seed in self.plan.seeds.pretraining
+        ]
 
     def pretrainings(self) -> list[Pretraining]:
         """Give the runs that are trained here."""
@@ -212,6 +216,26 @@ class Benchmark:
         # First, as by it the folder is known for a benchmark.
         write_text(self.out / "plan.toml", plan.read_text(encoding="utf-8"))
         write_json(file, together(before, fingerprints))
+
+
+def _programs_file(folder: Path, encoder: PlannedEncoder) -> Path | None:
+    """Give the file of gene programmes that a plan names, beside it if not absolute; None for a source by name.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
+    named: str | None = encoder.settings.pretext.programs
+    if named is None or named in PROGRAM_SOURCES:
+        return None
+    file = folder / named
+    if not file.is_file():
+        raise InputError(
+            f"Pre-training {encoder.title}: pretext.programs {named!r} is no file beside the plan ({file}), nor a "
+            f"named source. {did_you_mean(named, list(PROGRAM_SOURCES))}"
+        )
+    return file.resolve()
 
 
 def _refuse_other_plan(plan: Plan, out: Path) -> None:

@@ -218,7 +218,7 @@ def planned_encoders(plan: Plan) -> list[PlannedEncoder | GivenEncoder]:
     for corpus_name, corpus in plan.corpora.items():
         for name, settings in _encoders_with_grids(plan):
             merged = _merged(corpus, settings)
-            _refuse_seed(merged, name, corpus_name)
+            _refuse_seed_and_budget(merged, name, corpus_name)
             try:
                 found.append(PlannedEncoder(corpus_name, name, build(PretrainSettings, merged)))
             except InputError as error:
@@ -271,12 +271,17 @@ def _merged(corpus: CorpusSettings, encoder: Mapping[str, Any]) -> dict[str, Any
     return _over(_over(begin, corpus.settings), encoder)
 
 
-def _refuse_seed(settings: Mapping[str, Any], encoder: str, corpus: str) -> None:
+def _refuse_seed_and_budget(settings: Mapping[str, Any], encoder: str, corpus: str) -> None:
     training = settings.get("training")
     if isinstance(training, Mapping) and "seed" in training:
         raise InputError(
             f"Pre-training {encoder} on {corpus}: training.seed has no place in settings or a grid, as each encoder is "
             "trained with every seed of [seeds] pretraining. Name the seeds there."
+        )
+    if isinstance(training, Mapping) and training.get("budget") is not None:
+        raise InputError(
+            f"Pre-training {encoder} on {corpus}: with training.budget encoders would depend on the machine's speed. "
+            "Say how long to train in epochs: training.max_epochs."
         )
 
 

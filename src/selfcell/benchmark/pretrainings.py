@@ -24,14 +24,16 @@ from selfcell.benchmark.trials import (
 )
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
+from selfcell.core.digest import file_digest
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.data.source import Cells
 from selfcell.pretext import PRETEXT_TASKS
 from selfcell.training.faults import is_out_of_memory, without_mend
+from selfcell.training.out_folder import is_finished_run
 from selfcell.training.pretrain import pretrain
-from selfcell.training.run_folder import TrainedModel, load, read_manifest
+from selfcell.training.run_folder import TrainedModel, load
 from selfcell.training.settings import PretrainSettings
 
 logger = logging.getLogger(__name__)
@@ -54,20 +56,24 @@ class Pretraining:
     """Of the corpus."""
     folder: Path
     """Of all runs."""
+    programs: Path | None = None
+    """The file of gene programmes, where the settings name one."""
 
     @property
     def settings(self) -> PretrainSettings:
-        """The settings of the run."""
+        """The settings of the run, with a file of gene programmes as the plan names it."""
         return self.encoder.with_seed(self.seed)
 
     @functools.cached_property
     def run_id(self) -> str:
-        """Hash of all that determines the run: cells, settings, code."""
+        """Hash of all that determines the run: cells, settings, gene programmes, code."""
+        of_programs = {} if self.programs is None else {"programs": file_digest(self.programs)}
         task = PRETEXT_TASKS.target_of(self.settings.pretext.name).partition(":")[0]
         return trial_id(
             cells=self.fingerprint,
             settings=self.settings.model_dump(mode="json"),
             code=code_version(["selfcell.training.pretrain", task]),
+            **of_programs,
         )
 
     @property
@@ -79,7 +85,7 @@ class Pretraining:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return (self.path / "manifest.json").exists() and read_manifest(self.path)["status"] == "finished"
+        return is_finished_run(self.path)
 
     @property
     def failure(self) -> FailedPretraining | None:
@@ -108,6 +114,9 @@ class Pretraining:
         # A plan names its donors, here as for what is judged: none are taken that it does not name.
         data = self.settings.data.model_copy(update={"donor_key": self.settings.data.donor_key or ""})
         settings = self.settings.model_copy(update={"data": data})
+        if self.programs is not None:
+            pretext = settings.pretext.model_copy(update={"programs": str(self.programs)})
+            settings = settings.model_copy(update={"pretext": pretext})
         try:
             pretrain(cells, settings, out=self.path, resume=begun, overwrite=not begun, show_progress=False)
         except Exception as error:

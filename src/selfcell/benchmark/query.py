@@ -13,6 +13,7 @@ from selfcell.benchmark.study_plan import StudyPlan
 from selfcell.benchmark.study_split import CHANCE
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.data.cell_hashes import CellHashes
+from selfcell.data.cellxgene import TERM_COLUMN
 from selfcell.data.genes import GeneTable
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
@@ -58,7 +59,9 @@ def with_labels_mapped(cells: Cells, label_key: str | None, label_map: Mapping[s
         )
     renamed = np.full(len(cells), None, dtype=object)
     renamed[~missing] = labels.map(lambda name: label_map.get(name, name))
-    return dataclasses.replace(cells, obs=cells.obs.assign(**{label_key: renamed}))
+    # Ids of the ontology are of types as they were.
+    obs = cells.obs.drop(columns=TERM_COLUMN, errors="ignore")
+    return dataclasses.replace(cells, obs=obs.assign(**{label_key: renamed}))
 
 
 def with_label_renamed(cells: Cells, label_key: str | None, query_label_key: str | None) -> Cells:
@@ -82,9 +85,19 @@ def with_column_renamed(cells: Cells, key: str | None, query_key: str | None) ->
     """Give the query with its column of donors or batches under the name that it has in the reference.
 
     Where the reference has none, that of the query cannot be used, which is logged.
+
+    Raises
+    ------
+    InputError
+        If the query has no such column.
     """
     if query_key is None or query_key == key:
         return cells
+    if query_key not in cells.obs:
+        raise InputError(
+            f"{cells.origin}: There is no column {query_key!r} in obs. "
+            f"{did_you_mean(query_key, list(map(str, cells.obs.columns)))}"
+        )
     if key is None:
         logger.warning(
             "obs[%r] of %s is not used, as no such column is named of the cells that are learned from. Where no donors "
@@ -179,9 +192,20 @@ def _part(cells: Cells, which: str, plan: StudyPlan, genes: GeneTable, *, allow_
             if key is None:
                 continue
             if role != "label" and which == "query" and key not in cells.obs:
+                logger.warning(
+                    "There is no obs[%r] in %s, so all of its cells count as one %s. If it has a column of another "
+                    "name, say so: --query-%s COLUMN (query_%s_key), or in a plan %s = COLUMN of its cells.",
+                    key,
+                    cells.origin,
+                    *(role,) * 4,
+                )
                 table[key] = np.full(len(cells), cells.origin)
                 continue
             column = obs_column(cells.obs, key, role=role, missing="own category" if role == "batch" else "refuse")
             table[key] = column.to_numpy() if role == "label" else (f"{which} " + column).to_numpy()
+        if plan.label_key is not None:
+            # One of the two may have it alone.
+            terms = cells.obs.get(TERM_COLUMN, pd.Series("", index=cells.obs.index))
+            table[TERM_COLUMN] = terms.astype(str).to_numpy()
         aligned = cells.aligned_to(genes, allow_low_overlap=allow_low_overlap)
     return dataclasses.replace(aligned, obs=pd.DataFrame(table, index=cells.obs.index.astype(str)))

@@ -22,6 +22,7 @@ benchmark.json       what it is, and by what it was made; written last
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from selfcell.benchmark.time_left import TimeLeft, seconds_taken
 from selfcell.benchmark.trials import Failure, Outcome, Workplace
 from selfcell.benchmark.verdicts import over_targets, verdicts
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json
-from selfcell.core.errors import InputError
+from selfcell.core.cluster import dask_client
+from selfcell.core.errors import InputError, NoWorkplaceError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
 from selfcell.core.write_errors import CannotWriteError
@@ -99,18 +101,20 @@ def run_benchmark(
     fingerprints = benchmark.check_cells()
     benchmark.check_models()
     benchmark.check_targets()
+    if workplace.dask is not None:
+        dask_client(workplace.dask).close()
     benchmark.claim(Path(plan), fingerprints)
     runs, every = benchmark.runs(), benchmark.pretrainings()
-    if retry_failed:
-        _forget_failures(benchmark, every)
+    failed = _forget_failures(benchmark, every) if retry_failed else set()
     run_pretrainings(every, benchmark.corpus_cells, workplace)
     studies = benchmark.studies()
     time_left = TimeLeft(list(expected_trials(benchmark)) if len(studies) > 1 else [])
+    session = _Session(benchmark, workplace, time_left, failed)
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for place, planned in enumerate(studies, start=1):
         logger.info("%d of %d: %s, %s.%s", place, len(studies), planned.target, planned.encoder.title, str(time_left))
         trained = [one.result() for one in runs[planned.encoder]]
-        for name, table in _tables_of(benchmark, planned, trained, workplace, time_left).items():
+        for name, table in _tables_of(session, planned, trained).items():
             tables[name].append(table)
         time_left.drop(planned)
     joined = {name: _joined([*parts, _of_others(benchmark, name)]) for name, parts in tables.items()}
@@ -128,6 +132,23 @@ def run_benchmark(
     about["seconds_of_this_session"] = round(time.perf_counter() - started, 1)
     write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What is at hand while targets are gone through."""
+
+    benchmark: Benchmark
+    workplace: Workplace
+    time_left: TimeLeft
+    failed: set[str]
+    """Ids of trials that failed in earlier sessions and are to be tried again."""
+
+    def forget_failures(self, work_ids: set[str]) -> None:
+        """Have those of a target tried again, once: what several targets share may fail again for the first of them."""
+        for work_id in self.failed & work_ids:
+            self.benchmark.store.forget(work_id)
+        self.failed.difference_update(work_ids)
 
 
 def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> None:
@@ -152,11 +173,7 @@ def _of_others(benchmark: Benchmark, table: str) -> pd.DataFrame:
 
 
 def _tables_of(
-    benchmark: Benchmark,
-    planned: PlannedStudy,
-    trained: list[TrainedModel | FailedPretraining],
-    workplace: Workplace,
-    time_left: TimeLeft,
+    session: "_Session", planned: PlannedStudy, trained: list[TrainedModel | FailedPretraining]
 ) -> dict[str, pd.DataFrame]:
     """Give the tables of a study, running what is missing."""
     which = {"target": planned.target, "corpus": planned.encoder.corpus, "encoder": planned.encoder.encoder}
@@ -175,9 +192,9 @@ def _tables_of(
     ]
     if models:
         try:
-            results = _results_of(benchmark, planned, models, workplace, time_left)
+            results = _results_of(session, planned, models)
             tables = {name: getattr(results, name) for name in TABLES}
-        except CannotWriteError:
+        except (CannotWriteError, NoWorkplaceError):
             raise
         except InputError as error:
             logger.warning("%s, %s cannot be asked: %s", planned.target, planned.encoder.title, error)
@@ -191,23 +208,19 @@ def _tables_of(
     return {name: table.assign(**which)[[*WHICH, *table.columns]] for name, table in tables.items()}
 
 
-def _results_of(
-    benchmark: Benchmark,
-    planned: PlannedStudy,
-    models: list[TrainedModel],
-    workplace: Workplace,
-    time_left: TimeLeft,
-) -> StudyResults:
+def _results_of(session: "_Session", planned: PlannedStudy, models: list[TrainedModel]) -> StudyResults:
     """Give the results of a study: those of its folder, if they are of the same trials, or new ones."""
+    benchmark = session.benchmark
     folder = _folder(benchmark, planned)
     study = benchmark.study(planned, models)
+    session.forget_failures({study.work_id(trial) for trial in study.trials})
     identity = trial_id(trials=[study.work_id(trial) for trial in study.trials], test_cells=study.test_cells)
     missing, started = study.missing(benchmark.store), time.perf_counter()
     if not missing and (kept := _kept_results(folder, identity, benchmark.store)) is not None:
         return kept
-    results = study.run(workplace, store=benchmark.store)
+    results = study.run(session.workplace, store=benchmark.store)
     took = seconds_taken(study, missing, benchmark.store)
-    time_left.learn(planned, took, clock=time.perf_counter() - started)
+    session.time_left.learn(planned, took, clock=time.perf_counter() - started)
     title = benchmark.plan.targets[planned.target].title or planned.target
     results.about.update(title=title, planned_target=planned.target, corpus=planned.encoder.corpus, identity=identity)
     results.about.update(encoder=planned.encoder.encoder)
@@ -237,12 +250,11 @@ def _folder(benchmark: Benchmark, planned: PlannedStudy) -> Path:
     return benchmark.out / STUDIES / file_name(planned.target) / file_name(planned.encoder.title)
 
 
-def _forget_failures(benchmark: Benchmark, pretrainings: Sequence[Pretraining]) -> None:
+def _forget_failures(benchmark: Benchmark, pretrainings: Sequence[Pretraining]) -> set[str]:
+    """Have pre-trainings tried again that failed, and give the ids of trials that did."""
     for one in pretrainings:
         one.forget_failure()
-    for work_id in benchmark.store:
-        if isinstance(benchmark.store.read(work_id), Failure):
-            benchmark.store.forget(work_id)
+    return {work_id for work_id in benchmark.store if isinstance(benchmark.store.read(work_id), Failure)}
 
 
 def _joined(parts: Sequence[pd.DataFrame], *, columns: Sequence[str] = (*WHICH, *SCORE_COLUMNS)) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Compare regimes and baselines on held-out donors, at several label budgets, over seeds."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -24,8 +25,15 @@ from selfcell.benchmark.records import Record, feature_means, in_tables
 from selfcell.benchmark.results import StudyResults, trial_id
 from selfcell.benchmark.seen import Relation, Seen, learned_from, relation_of, what_was_seen
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan, check_plan
-from selfcell.benchmark.study_split import choose_split, draw_labelled, id_of_test_cells, warn_of_few_labelled
-from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, refuse_full_disk, run_trials
+from selfcell.benchmark.study_split import (
+    choose_split,
+    draw_labelled,
+    id_of_test_cells,
+    warn_of_few_labelled,
+    warn_of_few_neighbors,
+    with_batches,
+)
+from selfcell.benchmark.trials import Contest, Failure, Outcome, Trial, Workplace, or_nothing, run_trials
 from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
@@ -38,6 +46,8 @@ from selfcell.downstream.resampling import TestUnits
 from selfcell.training.run_folder import TrainedModel, describe_environment
 
 logger = logging.getLogger(__name__)
+
+_NO_MAP = pd.DataFrame(columns=list(MAP_COLUMNS))
 
 
 class Study:
@@ -76,7 +86,7 @@ class Study:
         self.plan = plan
         self.models = list(models)
         check_models(self.models, crossed=plan.crossed)
-        cells, self.batch_names = _with_batches(cells, plan.batch_key)
+        cells, self.batch_names = with_batches(cells, plan.batch_key)
         self.task = DOWNSTREAM_TASKS[plan.task].of(plan.task_settings, cells, plan.columns)
         self.donors = None if plan.donor_key is None else obs_column(cells.obs, plan.donor_key, role="donor")
         self.cells = cells.aligned_to(self.models[0].genes, allow_low_overlap=allow_low_overlap)
@@ -103,6 +113,9 @@ class Study:
         )
         warn_of_few_labelled(plan.budgets, self.trainable)
         self.trials = list(self._trials())
+        largest_first = sorted(self.trials, key=lambda trial: -len(trial.labelled))
+        n_labelled = {trial.budget: len(trial.labelled) for trial in largest_first}
+        warn_of_few_neighbors(n_labelled, getattr(plan.task_settings, "n_neighbors", None))
 
     def _check_methods(self) -> None:
         """Refuse what some method could not work with, before any is run."""
@@ -130,7 +143,9 @@ class Study:
         return StudyResults(
             **in_tables(records),
             curves=self._curves(),
-            cell_map=self._map(outcomes),
+            cell_map=or_nothing(
+                "The map of cells", functools.partial(self._map, outcomes), _NO_MAP, keep_going=workplace.keep_going
+            ),
             details=self._examine(self._encoded[0], keep_going=workplace.keep_going)
             | feature_means(self.trials, outcomes),
             about=self._about(seconds=time.perf_counter() - started),
@@ -171,7 +186,9 @@ class Study:
         # Computed here once, so that it travels to the processes with the rest.
         self.task.prepare()
         for shared in {SHARED[trial.method] for trial in waiting if trial.method in SHARED}:
-            getattr(self.compared, shared)
+            # What fails here fails again in the trials that need it, and in no others.
+            with contextlib.suppress(Exception):
+                getattr(self.compared, shared)
         return contest
 
     @functools.cached_property
@@ -182,16 +199,9 @@ class Study:
         if not self.plan.examined:
             return {}
         split = dataclasses.replace(self.split, train=self.trainable, validation=self.split.validation[:0])
-        try:
-            task = self.task.with_settings(self._settings(max(self.plan.budgets, key=LabelBudget.is_all)))
-            return task.examine(encoded, split, donors=self.donors, regimes=self.plan.regimes)
-        except Exception as error:
-            refuse_full_disk(error, "A closer look at the answers")
-            # The trials are done: what is known is written without it.
-            if not (keep_going or isinstance(error, InputError)):
-                raise
-            logger.warning("The answers were not looked into more closely: %s", error)
-            return {}
+        task = self.task.with_settings(self._settings(max(self.plan.budgets, key=LabelBudget.is_all)))
+        look = functools.partial(task.examine, encoded, split, donors=self.donors, regimes=self.plan.regimes)
+        return or_nothing("A closer look at the answers", look, {}, keep_going=keep_going)
 
     def _trials(self) -> Iterator[Trial]:
         n_models = len(self.models)
@@ -287,7 +297,7 @@ class Study:
 
     def _map(self, outcomes: Mapping[Hashable, Outcome | Failure]) -> pd.DataFrame:
         if not self.plan.maps or (self.plan.label_key is None and self.batch_names is None):
-            return pd.DataFrame(columns=list(MAP_COLUMNS))
+            return _NO_MAP
         shown = shown_cells(self.split.test)
         spaces = {
             **self._trained_spaces(outcomes),
@@ -355,11 +365,3 @@ class Study:
             "seconds": {"comparison": round(seconds, 1)},
             **describe_environment(),
         }
-
-
-def _with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:
-    """Give the cells with a batch each, those without a value in one of their own, and that column."""
-    if batch_key is None:
-        return cells, None
-    batch_names = obs_column(cells.obs, batch_key, role="batch", missing="own category")
-    return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batch_names})), batch_names

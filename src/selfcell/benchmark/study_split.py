@@ -1,7 +1,8 @@
 """Which cells a study learns from, and which it judges on."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from selfcell.core.errors import InputError
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.genes import GeneTable
-from selfcell.data.source import Cells
+from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split, split_by_query, split_cells, split_from_json, with_all_training_donors
 from selfcell.training.known_cells import KnownCells
 from selfcell.training.run_folder import TrainedModel
@@ -161,6 +162,14 @@ def draw_labelled(budget: LabelBudget, trainable: np.ndarray, donors: pd.Series 
     return rows
 
 
+def with_batches(cells: Cells, batch_key: str | None) -> tuple[Cells, pd.Series | None]:
+    """Give the cells with a batch each, those without a value in one of their own, and that column."""
+    if batch_key is None:
+        return cells, None
+    batch_names = obs_column(cells.obs, batch_key, role="batch", missing="own category")
+    return dataclasses.replace(cells, obs=cells.obs.assign(**{batch_key: batch_names})), batch_names
+
+
 def warn_of_few_labelled(budgets: Sequence[LabelBudget], trainable: np.ndarray) -> None:
     """Warn of shares that are a handful of cells."""
     for fraction in [budget.fraction for budget in budgets if budget.fraction is not None]:
@@ -170,6 +179,27 @@ def warn_of_few_labelled(budgets: Sequence[LabelBudget], trainable: np.ndarray) 
                 fraction,
                 f"{len(trainable):,}",
                 n_labelled,
+            )
+
+
+def warn_of_few_neighbors(n_labelled: Mapping[str, int], n_neighbors: int | None) -> None:
+    """Warn of label budgets with fewer cells than neighbors are asked: then all of them answer, whichever the cell.
+
+    Parameters
+    ----------
+    n_labelled
+        The fewest cells that are labelled at each budget.
+    n_neighbors
+        Neighbors that the task asks; None for one that asks none.
+    """
+    for budget, n_cells in n_labelled.items():
+        if n_neighbors is not None and n_cells < n_neighbors:
+            logger.warning(
+                "With %s there are %d labelled cells, fewer than the %d neighbors that are asked (n_neighbors): all of "
+                "them are taken, whichever the cell.",
+                budget,
+                n_cells,
+                n_neighbors,
             )
 
 

@@ -23,17 +23,13 @@ from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
 from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
-from selfcell.core.memory import give_back_unused
+from selfcell.core.memory import forget_peak, give_back_unused, peak_memory
 from selfcell.core.write_errors import CannotWriteError, error_number
 from selfcell.data.splits import Split
 from selfcell.downstream import REGIMES
 from selfcell.downstream.base import DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
 from selfcell.downstream.resampling import TestUnits
 from selfcell.training.faults import is_disk_full, without_mend
-
-if sys.platform != "win32":
-    import resource
-
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +82,7 @@ class Outcome(NamedTuple):
     seconds: float
     """As if the trial shared nothing with others."""
     peak_memory_mb: float | None
-    """Of the process that ran the trial, so far."""
+    """The most that the process held while it ran the trial, the cells that all share included."""
 
 
 class Failure(NamedTuple):
@@ -96,10 +92,14 @@ class Failure(NamedTuple):
     seconds: float
 
 
+Made = TypeVar("Made")
 _LONG = 2.0
 """Seconds of a trial beside which a search for what it left behind, a tenth of a second, is nothing."""
 KILLED = "The process was killed, perhaps for want of memory."
 
+
+_NO_HURRY = {"wait_for_workers_timeout": 24 * 3600}
+"""Seconds, of joblib: jobs of a cluster may wait long in a queue, and workers may leave and come back."""
 
 AGAIN = "Once that is mended, the same command goes on with what is missing."
 
@@ -124,6 +124,30 @@ def refuse_full_disk(error: Exception, work: str) -> None:
         raise CannotWriteError(said, error_number(error)) from error
 
 
+def or_nothing(what: str, make: Callable[[], Made], nothing: Made, *, keep_going: bool) -> Made:
+    """Make something that trials can do without; where that fails they are written without it, which is logged.
+
+    Parameters
+    ----------
+    what
+        What is made, as a sentence begins with it.
+    make
+        Makes it.
+    nothing
+        What to give where it cannot be made.
+    keep_going
+        Whether any error will do, or those alone that a user can mend.
+    """
+    try:
+        return make()
+    except Exception as error:
+        refuse_full_disk(error, what)
+        if not (keep_going or isinstance(error, InputError)):
+            raise
+        logger.warning("%s is left out: %s", what, error)
+        return nothing
+
+
 @dataclass(frozen=True)
 class Contest:
     """What all trials share; it is sent to other processes, so it holds no more than they need."""
@@ -138,6 +162,7 @@ class Contest:
 
     def run(self, trial: Trial) -> Outcome:
         """Run one trial."""
+        forget_peak()
         started, saved = time.perf_counter(), self.compared.seconds_saved
         task = self.task.with_settings(trial.settings)
         split = Split(trial.labelled, np.array([], dtype=np.int64), self.test, unit="trial")
@@ -148,7 +173,8 @@ class Contest:
             predicted = baseline(Problem(task, self.compared, split, trial.seed))
         seconds = round(time.perf_counter() - started + self.compared.seconds_saved - saved, 3)
         scores, tables = task.score(predicted, split, self.units), task.tables(predicted, split, self.units)
-        return Outcome(scores, tables, seconds, _peak_memory_mb())
+        peak = peak_memory()
+        return Outcome(scores, tables, seconds, None if peak is None else round(peak / 2**20, 1))
 
     def run_or_fail(self, trial: Trial) -> Outcome | Failure:
         """Run one trial, and take down what went wrong if something does."""
@@ -285,7 +311,10 @@ def working_in(workplace: Workplace, jobs: int) -> Iterator[int]:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=max(1, n_cores() // jobs)):
             yield jobs
         return
-    with dask_client(workplace.dask) as client, joblib.parallel_config(backend="dask"):
+    with dask_client(workplace.dask) as client, joblib.parallel_config(backend="dask", **_NO_HURRY):
+        if not client.ncores():
+            logger.info("No worker has joined %s yet: waiting for one.", workplace.dask)
+            client.wait_for_workers(1)
         yield workplace.jobs or max(len(client.ncores()), 1)
 
 
@@ -331,10 +360,3 @@ def _tidied(run: Callable[[Trial], Answer], trial: Trial) -> Answer:
         gc.collect()
     give_back_unused(more_than=0)
     return outcome
-
-
-def _peak_memory_mb() -> float | None:
-    if sys.platform == "win32":
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -67,6 +67,7 @@ class WorkIds:
             pretext=[manifest.get(name) for name in ("pretext", "pretext_settings")] if takes_pretext else None,
             weights=self._models[trial.model].weights_digest if trial.needs_model else None,
             code=code_version(modules),
+            **self._task.identity(),
         )
 
     @functools.cached_property

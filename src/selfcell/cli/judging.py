@@ -99,6 +99,14 @@ def evaluate(
         str | None,
         typer.Option("--query-label", metavar="COLUMN", help="The query's column of types, if named otherwise."),
     ] = None,
+    query_donor: Annotated[
+        str | None,
+        typer.Option("--query-donor", metavar="COLUMN", help="The query's column of donors, if named otherwise."),
+    ] = None,
+    query_batch: Annotated[
+        str | None,
+        typer.Option("--query-batch", metavar="COLUMN", help="The query's column of batches, if named otherwise."),
+    ] = None,
     label_map: Annotated[
         Path | None,
         typer.Option("--label-map", metavar="FILE.csv", help="Types under another name: columns from and to."),
@@ -151,6 +159,8 @@ def evaluate(
             test_where=test_where,
             query=query,
             query_label_key=query_label,
+            query_donor_key=query_donor,
+            query_batch_key=query_batch,
             label_map=None if label_map is None else read_label_map(label_map),
             settings=task_settings(task, config, set_, target=target),
             layer=layer,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selfcell.core.errors import InputError
+from selfcell.core.errors import NoWorkplaceError
 from selfcell.core.extras import import_extra
 
 _SECONDS_TO_WAIT = 30
@@ -19,10 +19,12 @@ def dask_client(address: str) -> Any:
     Raises
     ------
     InputError
-        If Dask is not installed, or there is no scheduler.
+        If Dask is not installed.
+    NoWorkplaceError
+        If there is no scheduler.
     """
     distributed = import_extra("distributed", extra="dask", use="--dask, here and on the workers,")
     try:
         return distributed.Client(address, timeout=_SECONDS_TO_WAIT)
     except (OSError, ValueError) as error:
-        raise InputError(f"There is no Dask scheduler at {address!r}: {error}.") from error
+        raise NoWorkplaceError(f"There is no Dask scheduler at {address!r}: {error}.") from error

@@ -1,6 +1,7 @@
 """Hashes of arrays and tables, to tell whether two are the same."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ def digest_of(values: Any) -> str:
         digest.update(f"{part.shape} {part.dtype.str}\n".encode())
         digest.update(part.tobytes())
     return digest.hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Give the SHA-256 of a file's bytes as hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _parts(values: Any) -> list[np.ndarray]:

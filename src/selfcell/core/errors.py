@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class NoWorkplaceError(InputError):
+    """The machines that work should be done on cannot be reached: nothing is wrong with the work itself."""
+
+
 @contextlib.contextmanager
 def speaking_of(origin: str) -> Iterator[None]:
     """Put the name of a file before what is wrong with it, where several are at hand."""

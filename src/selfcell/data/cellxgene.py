@@ -98,7 +98,7 @@ def donor_column(cells: Cells | StreamedCells, donor_key: str | None) -> str | N
 
 
 def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Give what the Cell Ontology calls each type: its own name or, if that is not known, the id of most of its cells.
+    """Give what the Cell Ontology calls each type: its own name or, if that is not known, its most frequent known id.
 
     Parameters
     ----------
@@ -116,8 +116,10 @@ def ontology_terms(obs: pd.DataFrame, label_key: str, classes: Sequence[str]) ->
     knows = load_cell_ontology().knows
     named: dict[str, str] = {}
     if TERM_COLUMN in obs and not all(map(knows, classes)):
-        ids = obs[TERM_COLUMN].astype(str).groupby(obs[label_key].astype(str)).agg(lambda of_type: of_type.mode()[0])
-        named = {name: term for name, term in ids.items() if knows(term)}
+        # Names of cells may be there twice.
+        found = pd.DataFrame({key: obs[key].astype(str).to_numpy() for key in (label_key, TERM_COLUMN)})
+        found = found[found[TERM_COLUMN].isin([term for term in found[TERM_COLUMN].unique() if knows(term)])]
+        named = found.groupby(label_key)[TERM_COLUMN].agg(lambda of_type: of_type.mode()[0]).to_dict()
     strange = [name for name in classes if not knows(name) and name not in named]
     if strange and len(strange) <= len(classes) / 2:
         logger.info(

@@ -86,7 +86,7 @@ def annotate(
         Write ``unknown`` as the type of such cells.
     layer, scale, gene_column, allow_low_overlap
         As in :func:`selfcell.embed`; ``layer``, ``scale`` and ``gene_column`` are those of the query, and the
-        reference's are found by themselves.
+        reference's are found by themselves; ``allow_low_overlap`` holds for both.
 
     Raises
     ------
@@ -114,7 +114,9 @@ def annotate(
     # The smaller chore first: a fault in the reference shows before the query is read.
     asked: _ByReference | _ByClassifier
     if reference is not None:
-        asked = _ByReference.of(reference, label_key, donor_key, model, n_neighbors, weights, alpha)
+        asked = _ByReference.of(
+            reference, label_key, donor_key, model, n_neighbors, weights, alpha, allow_low_overlap=allow_low_overlap
+        )
     else:
         asked = _ByClassifier.of(model, alpha)
     cells = open_cells(query, layer=layer, scale=scale, gene_column=gene_column)
@@ -171,12 +173,15 @@ class _ByReference(NamedTuple):
         n_neighbors: int,
         weights: Weights,
         alpha: float,
+        *,
+        allow_low_overlap: bool,
     ) -> "_ByReference":
         _warn_of_trained_on(model)
         cells = open_cells(source)
         label_key = needed_label_column(cells, label_key)
         with speaking_of(cells.origin):
-            cells = cells.with_value_in(label_key, role="label").aligned_to(model.genes)
+            cells = cells.with_value_in(label_key, role="label")
+            cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
         labels = obs_column(cells.obs, label_key, role="label")
         donor_key = donor_column(cells, donor_key)
         if donor_key is None:

@@ -151,6 +151,10 @@ class DownstreamTask(abc.ABC):
             If the model or the cells lack what the regime needs.
         """
 
+    def identity(self) -> dict[str, Any]:
+        """Give what scores depend on besides counts, columns and ``obsm``, as hashes; a part of the ids of trials."""
+        return {}
+
     def facts(self, rows: Int[np.ndarray, " n_rows"]) -> dict[str, int]:
         """Give what a row of scores says of its test cells besides their number."""
         return {}

@@ -14,7 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
+from selfcell.data.cell_ontology import load_cell_ontology
 from selfcell.data.cellxgene import ontology_terms
 from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import Split, split_cells
@@ -113,6 +115,14 @@ class CellTypeTask(DownstreamTask):
         classes = label_classes(labels.to_list(), key=columns.label)
         terms = ontology_terms(cells.obs, columns.label, classes)
         return cls(settings, label_code=encode(labels, classes), classes=classes, terms=terms)
+
+    def identity(self) -> dict[str, Any]:
+        """Give hashes of what the Cell Ontology calls the types, and of what it says of them."""
+        if not self.terms:
+            return {}
+        ontology = load_cell_ontology()
+        lines = [" < ".join([term, *sorted(ontology.ancestors(term))]) for term in ontology.resolve(self.terms)]
+        return {"ontology": digest_of(np.array(lines, dtype=object))}
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Leave out cells of types that no reference cell has: nothing could name them. Says how many.

@@ -57,7 +57,7 @@ def call_unknown(
     ----------
     sets
         Labels in the prediction set of each cell, of :meth:`~selfcell.downstream.conformal.PredictionSets.predict`.
-        Only the score ``least_ambiguous`` leaves sets empty.
+        An empty one is one of the two reasons to call a cell unknown.
     share
         Of :func:`share_farther`.
     alpha
