@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import runpy
-import threading
 from pathlib import Path
 
 import anndata
@@ -294,11 +293,10 @@ def test_a_cluster_whose_workers_come_late_is_waited_for(folder, monkeypatch, ca
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None)
     with cluster, caplog.at_level("INFO", "selfcell"):
-        timer = threading.Timer(3, lambda: cluster.scale(1))
-        timer.start()
+        # As a queue does it: workers begin where work waits, and none before.
+        cluster.adapt(minimum=0, maximum=1, interval="200ms")
         workplace = Workplace(dask=cluster.scheduler_address, keep_going=True, show_progress=False)
         scores = run_benchmark(written(folder, **ONE), out=folder / "out", workplace=workplace)
-        timer.join()
     assert scores["error"].isna().all() and "No worker has joined" in caplog.text
 
 

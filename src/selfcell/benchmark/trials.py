@@ -314,7 +314,6 @@ def working_in(workplace: Workplace, jobs: int) -> Iterator[int]:
     with dask_client(workplace.dask) as client, joblib.parallel_config(backend="dask", **_NO_HURRY):
         if not client.ncores():
             logger.info("No worker has joined %s yet: waiting for one.", workplace.dask)
-            client.wait_for_workers(1)
         yield workplace.jobs or max(len(client.ncores()), 1)
 
 
