@@ -247,6 +247,15 @@ def test_types_of_few_test_cells_are_marked_and_macro_figures_are_given_without_
     assert verdict["frequent_difference"] == pytest.approx(verdict["difference"]) and shown in text
 
 
+def test_all_scores_have_their_spread_over_seeds_where_it_was_kept(folder, page, tmp_path):
+    of_all = page.read_text().split(">All scores</h2>")[1]
+    spread = pd.read_parquet(folder / "estimates.parquet")["sd"].iloc[0]
+    assert ">sd over seeds</button>" in of_all and f">{spread:.3g}</td>" in of_all
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    pd.read_parquet(copy / "estimates.parquet").drop(columns="sd").to_parquet(copy / "estimates.parquet")
+    assert f">{spread:.3g}</td>" not in write_report(copy).read_text().split(">All scores</h2>")[1]
+
+
 def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scores(page):
     text = page.read_text()
     how = text[text.index('id="t-how"') :]

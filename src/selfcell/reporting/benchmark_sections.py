@@ -262,6 +262,8 @@ def _everything(tables: BenchmarkTables) -> Iterator[Section]:
             "learned from": rows["budget"],
             "score": rows["metric"].map(metric_name),
             "mean": rows["mean"],
+            # Of a benchmark of before it was kept there is none.
+            "sd over seeds": rows.get("sd", default=float("nan")),
             "low": rows["low"],
             "high": rows["high"],
             "test cells": rows["n_cells"],
