@@ -1,6 +1,7 @@
 """The page of a benchmark: what it says, and that it works in a browser, by clicks and keys, in light and dark."""
 
 import base64
+import hashlib
 import html
 import json
 import os
@@ -274,6 +275,36 @@ def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scor
         "Training for the task, of fine-tuned networks and of those from scratch: 20 epochs, minibatches of 256 cells",
     ):
         assert told in how, told
+
+
+def test_all_commands_are_named_and_versions_that_differ(folder, page, tmp_path):
+    how = page.read_text().split('id="t-how"')[1]
+    assert "Made with selfcell 1 by selfcell x. These are the sessions that came to their end in this folder.<" in how
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "benchmark.json").read_text())
+    sessions = [
+        {"when": when, "command": command, "versions": {"selfcell": "1", "torch": torch, "python": "3.12"},
+         "machine": {}, "seconds": 5_000.0, "times": times}
+        for when, command, torch, times in (("then", "selfcell a", "1", 1), ("now", "selfcell b", "2", 3))
+    ]  # fmt: skip
+    (copy / "benchmark.json").write_text(json.dumps({**about, "sessions": sessions}))
+    how = write_report(copy).read_text().split('id="t-how"')[1]
+    assert "by selfcell a (then, 5,000 seconds); selfcell b (now, 3 times, 5,000 seconds)." in how
+    assert "Versions differ between sessions: torch 1, then 2." in how and "python 3.12" not in how
+
+
+def test_tables_of_two_runs_are_refused_and_those_without_hashes_are_not(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "benchmark.json").read_text())
+    written = {
+        name: hashlib.sha256((copy / f"{name}.parquet").read_bytes()).hexdigest() for name in ("pairs", "scores")
+    }
+    (copy / "benchmark.json").write_text(json.dumps({**about, "tables": written}))
+    assert write_report(copy).exists()
+    pairs = pd.read_parquet(copy / "pairs.parquet")
+    pairs.assign(difference=pairs["difference"] + 0.1).to_parquet(copy / "pairs.parquet", index=False)
+    with pytest.raises(InputError, match=r"two runs: pairs\.parquet is not the one .* Run the benchmark again"):
+        write_report(copy)
 
 
 def test_what_holds_over_all_targets_is_a_table(page):

@@ -11,10 +11,11 @@ import pandas as pd
 
 from selfcell.benchmark.statistics import SPREADS, VERDICT_RULE
 from selfcell.benchmark.summaries import FORMAT_VERSION, count_failed
+from selfcell.benchmark.table_files import refuse_mixed
 from selfcell.benchmark.verdicts import HOLM_RULE
 from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_object, read_text, reading
+from selfcell.core.reading import check_fields, read_object, read_text, reading
 from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_methods import methods_paragraphs
 from selfcell.reporting.benchmark_sections import sections, worth_sentence
@@ -22,6 +23,8 @@ from selfcell.reporting.benchmark_tables import BenchmarkTables, Drawing, Sectio
 from selfcell.reporting.figures import as_pdf, as_svg
 from selfcell.reporting.names import encoder_name
 
+TABLES = ("verdicts", "estimates", "pairs", "classes", "scores")
+"""What the page is made of."""
 _NOTE = operator.itemgetter("note")
 
 
@@ -62,7 +65,10 @@ def read_tables(folder: Path) -> BenchmarkTables:
         raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
     if about["format_version"] < FORMAT_VERSION:
         raise InputError(f"{folder} is of an older format. Run the benchmark again: trials that are done are kept.")
-    read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "classes", "scores")}
+    with reading(folder / "benchmark.json"):
+        check_fields(about, **{name: kind for name, kind in (("tables", dict), ("sessions", list)) if name in about})
+    read = {name: _read(folder / f"{name}.parquet") for name in TABLES}
+    refuse_mixed(folder, about.get("tables", {}), TABLES)
     scores = read.pop("scores")
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
     with reading(folder / "scores.parquet"):
