@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from selfcell.benchmark.summaries import between, classes, estimates
 from selfcell.benchmark.verdicts import verdicts
@@ -165,6 +166,7 @@ def test_the_verdict_comes_first_and_every_question_has_its_answer(page):
     assert "fine-tuned: no ranks of encoders, which take 6 targets at which the same ones were run" in text
     assert "Macro F1: no ranks of methods" in text and "there are 2 targets." in text
     assert "Of the verdicts 5 stand where p is corrected for so many comparisons" in text and "in Macro F1." in text
+    assert "peak_memory_mb: the most memory, in MB, of the process while the trial ran, the cells included" in text
     assert "At types: Intervals take in the spread over seeds and over test donors" in text
     assert "At unseen: Intervals take in the spread over seeds and over 50 random blocks" in text
 
@@ -193,9 +195,12 @@ def test_methods_and_encoders_are_ranked_over_targets_each_counting_once():
     sentence, (drawing,) = ranked(pd.DataFrame(rows), "method", "Macro F1")
     # Of the three methods, one was not run at one of the seven targets.
     assert sentence.startswith("Macro F1: probe ranks first on average over 6 targets; mean ranks must differ by 1.35")
+    p_value = scipy.stats.friedmanchisquare(*([place] * 6 for place in (3, 2, 1))).pvalue
+    assert f"has a probability of {p_value:.2g} (p of Friedman's test of all 3 at once)." in sentence
     assert list(drawing.table["method"]) == ["probe", "scVI", "PCA + neighbors"]
     assert list(drawing.table["mean rank"]) == [1, 2, 3]
-    assert ranked(pd.DataFrame(rows), "encoder", "probe")[0].startswith("probe: byol ranks first on average over 7")
+    of_encoders = ranked(pd.DataFrame(rows), "encoder", "probe")[0]
+    assert of_encoders.startswith("probe: byol ranks first on average over 7") and "Friedman" not in of_encoders
     sentence, drawn = ranked(pd.DataFrame(rows[:12]), "method", "Macro F1")
     assert "no ranks of methods" in sentence and drawn == []
 

@@ -62,7 +62,7 @@ def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[
     -------
     One row a target, corpus, encoder, method, label budget and score, with the columns of :data:`ESTIMATE_COLUMNS`;
     ``sd`` is the standard deviation over pairs of seeds, each computation counted once, NaN with one; ``seconds`` is
-    the median of a trial, ``peak_memory_mb`` the largest.
+    the median of a trial, ``peak_memory_mb`` the largest of all trials.
     """
     rows = []
     for which, of_study in _by(scores, list(ONE)):
