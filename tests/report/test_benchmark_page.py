@@ -36,17 +36,6 @@ PLAN = {
 }  # fmt: skip
 SIZES = {"blood": 5_000, "other": 50_000}
 CELLS = {(corpus, encoder): size for corpus, size in SIZES.items() for encoder in ("masked", "byol")}
-SWITCHES = (
-    "headless=new",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-dev-shm-usage",
-    "window-size=1100,1400",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "no-first-run",
-)
 SHIFT = {"zero_shot": -0.05, "probe": 0.0, "fine_tuned": 0.08, "from_scratch": 0.0, "pca_knn": -0.1}
 
 
@@ -328,6 +317,18 @@ def test_what_comes_from_data_is_text_and_nothing_from_outside(page):
     assert text.count("<script>") == 1
 
 
+def test_ids_and_labels_are_given_once_and_what_scrolls_is_reached_by_keys(page):
+    text = page.read_text().split("<script>")[0]
+    ids = re.findall(r'<[^<>]*?\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) > 100
+    referred = re.findall(r"""(?:url\(#|href="#|for=")([^)"]+)""", text)
+    assert set(referred) <= set(ids) and len(referred) > 20
+    labels = re.findall(r"<label[^>]*>(.*?)</label>", text)
+    assert "Show rows of scores with" in labels and len(set(labels)) == len(labels) == text.count("<table") - 1
+    for region in re.findall(r"<pre[^>]*>|<div class=.scroll.[^>]*>", text):
+        assert 'tabindex="0" role="region" aria-label=' in region
+
+
 def test_what_is_taken_along_is_whole(page):
     text = page.read_text()
     links = re.findall(r'href="data:([\w/+]+);base64,([\w+/=]+)" download="([\w.-]+)"', text)
@@ -353,24 +354,6 @@ def test_a_damaged_or_newer_benchmark_is_refused(folder, tmp_path):
     (copy / "benchmark.json").write_text(json.dumps({**about, "format_version": 1}))
     with pytest.raises(InputError, match=r"of an older format. Run the benchmark again"):
         write_report(copy)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        if os.environ.get("SELFCELL_REQUIRE_BROWSER"):
-            pytest.fail("chromium and chromedriver are needed: apt-get install chromium chromium-driver")
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    from selenium import webdriver  # noqa: PLC0415 - there may be no browser to drive
-
-    options = webdriver.ChromeOptions()
-    for switch in SWITCHES:
-        options.add_argument(f"--{switch}")
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

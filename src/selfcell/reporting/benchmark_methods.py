@@ -9,7 +9,7 @@ import pandas as pd
 from selfcell.benchmark.sessions import sessions_of
 from selfcell.core.words import counted
 from selfcell.reporting.benchmark_tables import BenchmarkTables, headline_scores
-from selfcell.reporting.names import encoder_name, method_name, metric_name
+from selfcell.reporting.names import VISIBLE_FROM, encoder_name, method_name, metric_name
 
 _TOLD_VERSIONS = ("selfcell", "torch", "python")
 
@@ -19,8 +19,7 @@ def methods_paragraphs(tables: BenchmarkTables) -> list[str]:
     return [
         *_of_pretraining(tables),
         *_of_targets(tables),
-        "Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
-        "spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean.",
+        VISIBLE_FROM,
         _made_by(sessions_of(tables.about)),
     ]
 
