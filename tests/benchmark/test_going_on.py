@@ -11,17 +11,19 @@ import pandas as pd
 import pytest
 
 from selfcell.baselines.base import ComparedCells
-from selfcell.benchmark import opened, pretrainings, results
+from selfcell.benchmark import opened, pretrainings, results, run
 from selfcell.benchmark.merge import merge_benchmarks
 from selfcell.benchmark.opened import Benchmark
 from selfcell.benchmark.results import read_results
-from selfcell.benchmark.run import run_benchmark, write_tables
+from selfcell.benchmark.run import run_benchmark
 from selfcell.benchmark.summaries import count_failed
+from selfcell.benchmark.table_files import write_tables
 from selfcell.benchmark.trials import Contest, Workplace
 from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
 from selfcell.core.write_errors import CannotWriteError
 from selfcell.reporting.benchmark_page import write_benchmark_page
+from selfcell.reporting.html import write_report
 from selfcell.training.faults import explained
 from selfcell.training.settings import TrainingSettings
 
@@ -323,3 +325,24 @@ def test_an_edited_file_of_gene_programmes_is_another_pre_training(folder, here,
         InputError, match=r"pretext\.programs 'sets\.gmt' is no file beside the plan .* nor a named source"
     ):
         run_benchmark(plan, out=folder / "out", workplace=QUIET)
+
+
+def test_tables_of_two_runs_make_no_page(folder, here, monkeypatch):
+    plan = written(folder, **ONE)
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    with_more(folder)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    with pytest.raises(InputError, match=r"has tables of two runs: \w+\.parquet is not .* Run the benchmark again"):
+        write_report(folder / "out")
+    run_benchmark(plan, out=folder / "out", workplace=QUIET)
+    assert write_report(folder / "out").exists()
+    # The one that was stopped tells nothing, and the other two are alike.
+    (session,) = json.loads((folder / "out" / "benchmark.json").read_text())["sessions"]
+    assert session["times"] == 2 and session["seconds"] > 0 and session["versions"]["torch"]

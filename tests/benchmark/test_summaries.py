@@ -45,6 +45,20 @@ def test_means_are_those_of_each_study(tables):
     assert (row["mean"], row["low"], row["high"]) == (expected.mean, expected.low, expected.high)
 
 
+def test_the_spread_over_seeds_stands_beside_the_mean_each_computation_counted_once(tables):
+    scores, draws = tables
+    of_one = (scores["corpus"] == "small") & (scores["encoder"] == "byol") & (scores["method"] == "zero_shot")
+    which = "corpus == 'small' and encoder == 'byol' and method == 'zero_shot'"
+    found = estimates(scores, draws, HEADLINES).query(which).iloc[0]
+    assert found["sd"] == pytest.approx(scores.loc[of_one, "value"].std(ddof=1))
+    # Nothing depends on the seed of fine-tuning: two computations, each written down for two pairs of seeds.
+    scores["value"] = scores["value"].mask(of_one, scores["pretrain_seed"] / 10)
+    scores["work_id"] = scores["trial_id"].mask(of_one, "w" + scores["pretrain_seed"].astype(str))
+    assert estimates(scores, draws, HEADLINES).query(which)["sd"].iloc[0] == pytest.approx(0.1 / np.sqrt(2))
+    alone = scores["pretrain_seed"].eq(0) & scores["finetune_seed"].eq(0)
+    assert estimates(scores[alone], draws, HEADLINES)["sd"].isna().all()
+
+
 def test_encoders_are_compared_pair_by_pair_with_the_first(tables):
     scores, draws = tables
     found = between("encoder", *tables, HEADLINES)

@@ -1,6 +1,7 @@
 """The page of a benchmark: what it says, and that it works in a browser, by clicks and keys, in light and dark."""
 
 import base64
+import hashlib
 import html
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from selfcell.benchmark.summaries import between, classes, estimates
 from selfcell.benchmark.verdicts import verdicts
@@ -34,17 +36,6 @@ PLAN = {
 }  # fmt: skip
 SIZES = {"blood": 5_000, "other": 50_000}
 CELLS = {(corpus, encoder): size for corpus, size in SIZES.items() for encoder in ("masked", "byol")}
-SWITCHES = (
-    "headless=new",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-dev-shm-usage",
-    "window-size=1100,1400",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "no-first-run",
-)
 SHIFT = {"zero_shot": -0.05, "probe": 0.0, "fine_tuned": 0.08, "from_scratch": 0.0, "pca_knn": -0.1}
 
 
@@ -164,6 +155,7 @@ def test_the_verdict_comes_first_and_every_question_has_its_answer(page):
     assert "fine-tuned: no ranks of encoders, which take 6 targets at which the same ones were run" in text
     assert "Macro F1: no ranks of methods" in text and "there are 2 targets." in text
     assert "Of the verdicts 5 stand where p is corrected for so many comparisons" in text and "in Macro F1." in text
+    assert "peak_memory_mb: the most memory, in MB, of the process while the trial ran, the cells included" in text
     assert "At types: Intervals take in the spread over seeds and over test donors" in text
     assert "At unseen: Intervals take in the spread over seeds and over 50 random blocks" in text
 
@@ -192,9 +184,12 @@ def test_methods_and_encoders_are_ranked_over_targets_each_counting_once():
     sentence, (drawing,) = ranked(pd.DataFrame(rows), "method", "Macro F1")
     # Of the three methods, one was not run at one of the seven targets.
     assert sentence.startswith("Macro F1: probe ranks first on average over 6 targets; mean ranks must differ by 1.35")
+    p_value = scipy.stats.friedmanchisquare(*([place] * 6 for place in (3, 2, 1))).pvalue
+    assert f"has a probability of {p_value:.2g} (p of Friedman's test of all 3 at once)." in sentence
     assert list(drawing.table["method"]) == ["probe", "scVI", "PCA + neighbors"]
     assert list(drawing.table["mean rank"]) == [1, 2, 3]
-    assert ranked(pd.DataFrame(rows), "encoder", "probe")[0].startswith("probe: byol ranks first on average over 7")
+    of_encoders = ranked(pd.DataFrame(rows), "encoder", "probe")[0]
+    assert of_encoders.startswith("probe: byol ranks first on average over 7") and "Friedman" not in of_encoders
     sentence, drawn = ranked(pd.DataFrame(rows[:12]), "method", "Macro F1")
     assert "no ranks of methods" in sentence and drawn == []
 
@@ -247,6 +242,15 @@ def test_types_of_few_test_cells_are_marked_and_macro_figures_are_given_without_
     assert verdict["frequent_difference"] == pytest.approx(verdict["difference"]) and shown in text
 
 
+def test_all_scores_have_their_spread_over_seeds_where_it_was_kept(folder, page, tmp_path):
+    of_all = page.read_text().split(">All scores</h2>")[1]
+    spread = pd.read_parquet(folder / "estimates.parquet")["sd"].iloc[0]
+    assert ">sd over seeds</button>" in of_all and f">{spread:.3g}</td>" in of_all
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    pd.read_parquet(copy / "estimates.parquet").drop(columns="sd").to_parquet(copy / "estimates.parquet")
+    assert f">{spread:.3g}</td>" not in write_report(copy).read_text().split(">All scores</h2>")[1]
+
+
 def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scores(page):
     text = page.read_text()
     how = text[text.index('id="t-how"') :]
@@ -267,6 +271,36 @@ def test_the_methods_paragraphs_say_network_epochs_masks_budgets_splits_and_scor
         assert told in how, told
 
 
+def test_all_commands_are_named_and_versions_that_differ(folder, page, tmp_path):
+    how = page.read_text().split('id="t-how"')[1]
+    assert "Made with selfcell 1 by selfcell x. These are the sessions that came to their end in this folder.<" in how
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "benchmark.json").read_text())
+    sessions = [
+        {"when": when, "command": command, "versions": {"selfcell": "1", "torch": torch, "python": "3.12"},
+         "machine": {}, "seconds": 5_000.0, "times": times}
+        for when, command, torch, times in (("then", "selfcell a", "1", 1), ("now", "selfcell b", "2", 3))
+    ]  # fmt: skip
+    (copy / "benchmark.json").write_text(json.dumps({**about, "sessions": sessions}))
+    how = write_report(copy).read_text().split('id="t-how"')[1]
+    assert "by selfcell a (then, 5,000 seconds); selfcell b (now, 3 times, 5,000 seconds)." in how
+    assert "Versions differ between sessions: torch 1, then 2." in how and "python 3.12" not in how
+
+
+def test_tables_of_two_runs_are_refused_and_those_without_hashes_are_not(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "benchmark.json").read_text())
+    written = {
+        name: hashlib.sha256((copy / f"{name}.parquet").read_bytes()).hexdigest() for name in ("pairs", "scores")
+    }
+    (copy / "benchmark.json").write_text(json.dumps({**about, "tables": written}))
+    assert write_report(copy).exists()
+    pairs = pd.read_parquet(copy / "pairs.parquet")
+    pairs.assign(difference=pairs["difference"] + 0.1).to_parquet(copy / "pairs.parquet", index=False)
+    with pytest.raises(InputError, match=r"two runs: pairs\.parquet is not the one .* Run the benchmark again"):
+        write_report(copy)
+
+
 def test_what_holds_over_all_targets_is_a_table(page):
     text = page.read_text()
     section = text[text.index(">What holds over all targets?</h2>") :]
@@ -281,6 +315,18 @@ def test_what_comes_from_data_is_text_and_nothing_from_outside(page):
     outside = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', text)
     assert outside == [] and "@import" not in text
     assert text.count("<script>") == 1
+
+
+def test_ids_and_labels_are_given_once_and_what_scrolls_is_reached_by_keys(page):
+    text = page.read_text().split("<script>")[0]
+    ids = re.findall(r'<[^<>]*?\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) > 100
+    referred = re.findall(r"""(?:url\(#|href="#|for=")([^)"]+)""", text)
+    assert set(referred) <= set(ids) and len(referred) > 20
+    labels = re.findall(r"<label[^>]*>(.*?)</label>", text)
+    assert "Show rows of scores with" in labels and len(set(labels)) == len(labels) == text.count("<table") - 1
+    for region in re.findall(r"<pre[^>]*>|<div class=.scroll.[^>]*>", text):
+        assert 'tabindex="0" role="region" aria-label=' in region
 
 
 def test_what_is_taken_along_is_whole(page):
@@ -308,24 +354,6 @@ def test_a_damaged_or_newer_benchmark_is_refused(folder, tmp_path):
     (copy / "benchmark.json").write_text(json.dumps({**about, "format_version": 1}))
     with pytest.raises(InputError, match=r"of an older format. Run the benchmark again"):
         write_report(copy)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        if os.environ.get("SELFCELL_REQUIRE_BROWSER"):
-            pytest.fail("chromium and chromedriver are needed: apt-get install chromium chromium-driver")
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    from selenium import webdriver  # noqa: PLC0415 - there may be no browser to drive
-
-    options = webdriver.ChromeOptions()
-    for switch in SWITCHES:
-        options.add_argument(f"--{switch}")
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

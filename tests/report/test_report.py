@@ -1,5 +1,7 @@
+import base64
 import dataclasses
 import html.parser
+import io
 import json
 import re
 import subprocess
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 
 from selfcell.benchmark.results import UNFINISHED, StudyResults, read_results
+from selfcell.benchmark.statistics import ScoreStack
 from selfcell.core.errors import InputError
 from selfcell.downstream.confidence import UNSEEN_COLUMNS
 from selfcell.downstream.metrics import macro_f1
@@ -159,6 +162,42 @@ def test_every_figure_says_what_it_shows_and_scales(folder):
     assert len(figures) >= 7
     assert all('role="img"' in figure and "aria-label=" in figure and "viewBox" in figure for figure in figures)
     assert 'name="viewport"' in page
+
+
+def test_tables_are_those_of_a_benchmarks_page_and_ids_are_given_once(folder):
+    text = write_report(folder).read_text().split("<script>")[0]
+    ids = re.findall(r'<[^<>]*?\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) and set(re.findall(r"""(?:url\(#|for=")([^)"]+)""", text)) <= set(ids)
+    assert text.count('<table class="sortable"') == text.count('type="search"') == 5
+    assert all("scope=" in header for header in re.findall(r"<th\b[^>]*>", text))
+    content = re.findall(r'href="data:text/csv;base64,([\w+/=]+)" download="types.csv"', text)[0]
+    table = pd.read_csv(io.BytesIO(base64.b64decode(content)))
+    assert list(table)[:3] == ["Type", "test cells", "fine-tuned"] and set(table["Type"]) == {"B", "T <cell>", "NK *"}
+    shown = re.findall(r'data-value="([^"]*)">([^<]*)</td>', text)
+    assert ("1200", "1,200") in shown and all(float(value) == float(said.split()[0]) for value, said in shown[:8])
+
+
+def test_each_comparison_says_what_could_have_been_seen(folder):
+    text = write_report(folder).read_text()
+    section = text.split("<h2>Questions and answers</h2>")[1].split("<h2>")[0]
+    results = read_results(folder)
+    found = ScoreStack(results.scores, results.resamples, "macro_f1").compare("zero_shot", "pca_knn", "2 donors")
+    assert (
+        found.verdict == "no evidence" and f'data-value="{found.detectable:.8g}">{found.detectable:.3g}</td>' in section
+    )
+    assert ">visible from</button>" in section and "Visible from: the difference of which" in section
+
+
+def test_the_table_of_scores_is_sorted_and_filtered_in_a_browser(folder, browser):
+    browser.get(write_report(folder).as_uri())
+    table = browser.find_element("css selector", "table.sortable")
+    table.find_elements("css selector", "th button")[1].click()
+    rows = [row.text for row in table.find_elements("css selector", "tbody tr")]
+    assert rows[0].startswith("from scratch") and rows[-1].startswith("fine-tuned")
+    browser.find_element("css selector", "input[type=search]").send_keys("PCA")
+    assert [row.is_displayed() for row in table.find_elements("css selector", "tbody tr")].count(True) == 1
+    assert browser.find_element("css selector", "output").text == "1 of 4 rows"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_the_same_results_give_the_same_page(folder, tmp_path):

@@ -10,15 +10,16 @@ studies/             the tables of each target and encoder; ``selfcell report`` 
 scores.parquet       every score of every trial, one row each
 resamples.parquet    each score on every draw of test donors
 confusion.parquet    cells by donor, true and predicted type
-estimates.parquet    mean and interval of every method, seconds and memory
+estimates.parquet    mean, spread over seeds and interval of every method; seconds and memory
 pairs.parquet        each encoder against the first that a target was asked of, each corpus against the largest
 verdicts.parquet     each question at each target and label budget: difference, interval, p, and what it says
 classes.parquet      F1 of each type by method, and which types have few test cells
 over_targets.parquet each question and score over all targets: how many are above zero, and Wilcoxon's p
-benchmark.json       what it is, and by what it was made; written last
+benchmark.json       what it is, by what sessions it was made, and hashes of the tables; written last
 ==================== ================================================================================================
 """
 
+import datetime
 import logging
 import time
 from collections.abc import Sequence
@@ -35,11 +36,13 @@ from selfcell.benchmark.outcome_store import OutcomeStore
 from selfcell.benchmark.planned import PlannedEncoder, PlannedStudy
 from selfcell.benchmark.pretrainings import FailedPretraining, Pretraining, run_pretrainings
 from selfcell.benchmark.results import SCORE_COLUMNS, StudyResults, read_results, trial_id
+from selfcell.benchmark.sessions import sessions_of, with_session
 from selfcell.benchmark.summaries import FORMAT_VERSION, PAIR_COLUMNS, between, classes, estimates
+from selfcell.benchmark.table_files import write_tables
 from selfcell.benchmark.time_left import TimeLeft, seconds_taken
 from selfcell.benchmark.trials import Failure, Outcome, Workplace
 from selfcell.benchmark.verdicts import over_targets, verdicts
-from selfcell.core.atomic import atomic_folder, atomic_path, write_json
+from selfcell.core.atomic import atomic_folder, write_json
 from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError, NoWorkplaceError
 from selfcell.core.reading import read_json
@@ -95,7 +98,7 @@ def run_benchmark(
     InputError
         If the plan, its cells or the folder cannot be worked with; before any training.
     """
-    started = time.perf_counter()
+    started, when = time.perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     benchmark = Benchmark.open(Path(plan), Path(out), only=only)
     workplace = workplace or Workplace(keep_going=True)
     fingerprints = benchmark.check_cells()
@@ -128,8 +131,9 @@ def run_benchmark(
     sizes = {(row["corpus"], row["encoder"]): row["n_train"] for row in about["pretrainings"]}
     of_pairs = [between("encoder", *of_all), between("corpus", *of_all, sizes=sizes)]
     joined["pairs"] = _joined(of_pairs, columns=PAIR_COLUMNS)
-    write_tables(joined, benchmark.out, csv=csv)
-    about["seconds_of_this_session"] = round(time.perf_counter() - started, 1)
+    about["tables"] = write_tables(joined, benchmark.out, csv=csv)
+    session = {"when": when, **describe_environment(), "seconds": round(time.perf_counter() - started, 1)}
+    about["sessions"] = with_session(_earlier_sessions(benchmark.out), session)
     write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
 
@@ -149,16 +153,6 @@ class _Session:
         for work_id in self.failed & work_ids:
             self.benchmark.store.forget(work_id)
         self.failed.difference_update(work_ids)
-
-
-def write_tables(tables: dict[str, pd.DataFrame], out: Path, *, csv: bool) -> None:
-    """Write tables as Parquet, each atomically, and as CSV if asked to; a CSV that is there is never left behind."""
-    for name, table in tables.items():
-        with atomic_path(out / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
-        if csv or (out / f"{name}.csv").exists():
-            with atomic_path(out / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def _of_others(benchmark: Benchmark, table: str) -> pd.DataFrame:
@@ -293,6 +287,11 @@ def _settings(benchmark: Benchmark) -> dict[str, Any]:
         ],
         "targets": {one.target: one.plan.task_settings.model_dump(mode="json") for one in studies},
     }
+
+
+def _earlier_sessions(out: Path) -> list[dict[str, Any]]:
+    file = out / "benchmark.json"
+    return sessions_of(read_json(file)) if file.exists() else []
 
 
 def _what_was_seen(benchmark: Benchmark) -> list[dict[str, str | None]]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from selfcell.benchmark.statistics import ScoreStack
@@ -20,6 +21,7 @@ ESTIMATE_COLUMNS = (
     "budget",
     "metric",
     "mean",
+    "sd",
     "low",
     "high",
     "n_labelled_cells",
@@ -59,7 +61,8 @@ def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[
     Returns
     -------
     One row a target, corpus, encoder, method, label budget and score, with the columns of :data:`ESTIMATE_COLUMNS`;
-    ``seconds`` is the median of a trial, ``peak_memory_mb`` the largest.
+    ``sd`` is the standard deviation over pairs of seeds, each computation counted once, NaN with one; ``seconds`` is
+    the median of a trial, ``peak_memory_mb`` the largest of all trials.
     """
     rows = []
     for which, of_study in _by(scores, list(ONE)):
@@ -72,7 +75,7 @@ def estimates(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[
             for (method, budget), part in trials:
                 found = stack.estimate(method, budget)
                 row = {**dict(zip(ONE, which, strict=True)), "method": method, "budget": budget, "metric": metric}
-                row |= {"mean": found.mean, "low": found.low, "high": found.high}
+                row |= {"mean": found.mean, "sd": _deviation(found.by_seed), "low": found.low, "high": found.high}
                 row |= {name: part[name].median() for name in ("n_labelled_cells", "n_cells", "n_units", "seconds")}
                 rows.append({**row, "peak_memory_mb": part["peak_memory_mb"].max()})
     return pd.DataFrame(rows, columns=list(ESTIMATE_COLUMNS))
@@ -178,6 +181,10 @@ def classes(confusion: pd.DataFrame) -> pd.DataFrame:
     means = by_trial.groupby([*which, "truth"], sort=False)[["n_cells", "f1"]].mean().reset_index()
     table = means.assign(has_few_cells=means["n_cells"] < FEW_CELLS).rename(columns={"truth": "class"})
     return table[list(CLASS_COLUMNS)]
+
+
+def _deviation(by_seed: tuple[float, ...]) -> float:
+    return float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else float("nan")
 
 
 def _with_method(scores: pd.DataFrame, resamples: pd.DataFrame, varied: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,13 +1,17 @@
 """The methods paragraphs of a benchmark's page, written from the settings that were used."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
+from selfcell.benchmark.sessions import sessions_of
 from selfcell.core.words import counted
 from selfcell.reporting.benchmark_tables import BenchmarkTables, headline_scores
-from selfcell.reporting.names import encoder_name, method_name, metric_name
+from selfcell.reporting.names import VISIBLE_FROM, encoder_name, method_name, metric_name
+
+_TOLD_VERSIONS = ("selfcell", "torch", "python")
 
 
 def methods_paragraphs(tables: BenchmarkTables) -> list[str]:
@@ -15,10 +19,38 @@ def methods_paragraphs(tables: BenchmarkTables) -> list[str]:
     return [
         *_of_pretraining(tables),
         *_of_targets(tables),
-        "Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
-        "spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean.",
-        f"Made with selfcell {tables.about['versions']['selfcell']}.",
+        VISIBLE_FROM,
+        _made_by(sessions_of(tables.about)),
     ]
+
+
+def _made_by(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Name the commands, and the versions where they are not the same in all sessions."""
+    told = [one["command"] + (f" ({', '.join(facts)})" if (facts := _when(one)) else "") for one in sessions]
+    versions = {name: [one["versions"].get(name) for one in sessions] for name in _TOLD_VERSIONS}
+    differing = [
+        f"{name} {', then '.join(map(str, _runs_of(of_name)))}"
+        for name, of_name in versions.items()
+        if len(set(of_name)) > 1
+    ]
+    made = (
+        f"Made with selfcell {sessions[-1]['versions']['selfcell']} by {'; '.join(told)}. These are the sessions that "
+        "came to their end in this folder."
+    )
+    return made + (f" Versions differ between sessions: {'; '.join(differing)}." if differing else "")
+
+
+def _when(session: Mapping[str, Any]) -> list[str]:
+    seconds = session["seconds"]
+    return [
+        *([session["when"]] if session["when"] else []),
+        *([f"{session['times']} times"] if session["times"] > 1 else []),
+        *([] if seconds is None else [f"{seconds:,.0f} seconds"]),
+    ]
+
+
+def _runs_of(values: Sequence[Any]) -> list[Any]:
+    return [value for value, _ in groupby(values)]
 
 
 def _of_pretraining(tables: BenchmarkTables) -> list[str]:

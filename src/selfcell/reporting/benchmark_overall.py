@@ -1,5 +1,6 @@
 """What a benchmark says over all of its targets: each question's test, and how methods and encoders rank."""
 
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -69,6 +70,11 @@ def ranked(estimates: pd.DataFrame, what: str, words: str) -> tuple[str, list[Dr
         f"{words}: {names.get(first, first)} ranks first on average over {ranking.n_targets} targets; mean ranks must "
         f"differ by {ranking.critical_difference:.2f} to be told apart (Nemenyi's test at 0.05)."
     )
+    if not math.isnan(ranking.p_value):
+        sentence += (
+            f" That ranks differ so much, or more, if no {what} were better than another, has a probability of "
+            f"{ranking.p_value:.2g} (p of Friedman's test of all {len(scores.columns)} at once)."
+        )
     table = ranking.mean_rank.rename("mean rank").rename_axis(what).reset_index()
     table[what] = table[what].map(lambda name: names.get(name, name))
     caption = f"Ranks of {what}s: {words}"

@@ -1,27 +1,28 @@
 """The page of a whole benchmark: the verdict first, then question by question."""
 
-import base64
 import operator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from selfcell.benchmark.statistics import SPREADS, VERDICT_RULE
 from selfcell.benchmark.summaries import FORMAT_VERSION, count_failed
+from selfcell.benchmark.table_files import refuse_mixed
 from selfcell.benchmark.verdicts import HOLM_RULE
-from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
-from selfcell.core.reading import read_object, read_text, reading
+from selfcell.core.reading import check_fields, read_object, read_text, reading
 from selfcell.core.words import counted, file_name
 from selfcell.reporting.benchmark_methods import methods_paragraphs
 from selfcell.reporting.benchmark_sections import sections, worth_sentence
 from selfcell.reporting.benchmark_tables import BenchmarkTables, Drawing, Section
 from selfcell.reporting.figures import as_pdf, as_svg
 from selfcell.reporting.names import encoder_name
+from selfcell.reporting.page import link, sheet, write_page
 
+TABLES = ("verdicts", "estimates", "pairs", "classes", "scores")
+"""What the page is made of."""
 _NOTE = operator.itemgetter("note")
 
 
@@ -43,14 +44,10 @@ def write_benchmark_page(folder: Path, path: Path) -> Path:
         If the benchmark is not finished, of a newer format, or a table is missing or damaged.
     """
     tables = read_tables(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     plan = read_text(folder / "plan.toml")
     with reading(folder):
-        page = environment.get_template("benchmark.html.j2").render(**_content(tables, plan))
-    write_text(path, page)
-    return path
+        content = _content(tables, plan)
+    return write_page("benchmark.html.j2", content, path, source=folder)
 
 
 def read_tables(folder: Path) -> BenchmarkTables:
@@ -62,7 +59,10 @@ def read_tables(folder: Path) -> BenchmarkTables:
         raise InputError(f"{folder} was written by a newer selfcell. Upgrade it.")
     if about["format_version"] < FORMAT_VERSION:
         raise InputError(f"{folder} is of an older format. Run the benchmark again: trials that are done are kept.")
-    read = {name: _read(folder / f"{name}.parquet") for name in ("verdicts", "estimates", "pairs", "classes", "scores")}
+    with reading(folder / "benchmark.json"):
+        check_fields(about, **{name: kind for name, kind in (("tables", dict), ("sessions", list)) if name in about})
+    read = {name: _read(folder / f"{name}.parquet") for name in TABLES}
+    refuse_mixed(folder, about.get("tables", {}), TABLES)
     scores = read.pop("scores")
     columns = ["target", "corpus", "encoder", "method", "budget", "pretrain_seed", "finetune_seed", "error"]
     with reading(folder / "scores.parquet"):
@@ -85,7 +85,7 @@ def _content(tables: BenchmarkTables, plan: str) -> dict[str, Any]:
         "title": about["title"],
         "headline": worth_sentence(tables.verdicts),
         "caveats": _caveats(tables),
-        "sections": [_shown(section, place) for place, section in enumerate(sections(tables))],
+        "sections": [_shown(section) for section in sections(tables)],
         "rule": VERDICT_RULE + HOLM_RULE + _spreads(tables),
         "methods": methods_paragraphs(tables),
         "plan": plan,
@@ -132,47 +132,18 @@ def _listed(source: str | list[str]) -> list[str]:
     return [source] if isinstance(source, str) else source
 
 
-def _shown(section: Section, place: int) -> dict[str, Any]:
-    drawings = [_drawn(drawing, f"d{place}-{number}") for number, drawing in enumerate(section.drawings)]
-    tables = [_sheet(table, name, f"t{place}-{number}") for number, (name, table) in enumerate(section.tables)]
+def _shown(section: Section) -> dict[str, Any]:
+    drawings = [_drawn(drawing) for drawing in section.drawings]
+    tables = [sheet(table, name) for name, table in section.tables]
     return {"title": section.title, "sentences": section.sentences, "drawings": drawings, "tables": tables}
 
 
-def _drawn(drawing: Drawing, place: str) -> dict[str, Any]:
+def _drawn(drawing: Drawing) -> dict[str, Any]:
     svg, name = as_svg(drawing.figure, drawing.caption), file_name(drawing.name)
     return {
         "caption": drawing.caption[0].upper() + drawing.caption[1:],
         "svg": svg,
-        "svg_link": _link(f"{name}.svg", "image/svg+xml", svg.encode()),
-        "pdf_link": _link(f"{name}.pdf", "application/pdf", as_pdf(drawing.figure)),
-        "table": _sheet(drawing.table, drawing.name, place),
+        "svg_link": link(f"{name}.svg", "image/svg+xml", svg.encode()),
+        "pdf_link": link(f"{name}.pdf", "application/pdf", as_pdf(drawing.figure)),
+        "table": sheet(drawing.table, drawing.name),
     }
-
-
-def _sheet(table: pd.DataFrame, name: str, place: str) -> dict[str, Any]:
-    is_number = [pd.api.types.is_numeric_dtype(table[column]) for column in table]
-    rows = [
-        [_cell(value, is_number=numeric) for value, numeric in zip(row, is_number, strict=True)]
-        for row in table.itertuples(index=False, name=None)
-    ]
-    csv = table.to_csv(index=False, float_format="%.6g").encode()
-    return {
-        "id": place,
-        "name": name,
-        "columns": list(zip(map(str, table.columns), is_number, strict=True)),
-        "rows": rows,
-        "csv": _link(f"{file_name(name)}.csv", "text/csv", csv),
-    }
-
-
-def _cell(value: Any, *, is_number: bool) -> dict[str, Any]:
-    if not is_number:
-        return {"text": "" if pd.isna(value) else str(value), "is_number": False}
-    if pd.isna(value):
-        return {"text": "", "is_number": True, "value": ""}
-    is_whole = float(value).is_integer() and abs(value) >= 1
-    return {"text": f"{value:,.0f}" if is_whole else f"{value:.3g}", "is_number": True, "value": f"{value:.8g}"}
-
-
-def _link(name: str, kind: str, content: bytes) -> dict[str, str]:
-    return {"name": name, "href": f"data:{kind};base64,{base64.b64encode(content).decode()}"}

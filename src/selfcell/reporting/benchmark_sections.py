@@ -241,7 +241,11 @@ def _cost(tables: BenchmarkTables) -> Iterator[Section]:
     table = pd.DataFrame({"seconds": seconds, "peak_memory_mb": memory}).reset_index()
     drawing = Drawing("cost", "Seconds of a trial", draw_cost(seconds), table)
     runs = pd.DataFrame(tables.about.get("pretrainings", []))
-    sentences = ["A pre-training is not part of the seconds of a trial: it is done once, and used for every target."]
+    sentences = [
+        "A pre-training is not part of the seconds of a trial: it is done once, and used for every target.",
+        "peak_memory_mb: the most memory, in MB, of the process while the trial ran, the cells included; the largest "
+        "of all trials.",
+    ]
     if len(runs):
         of_runs = runs.groupby(["encoder", "corpus"], sort=False)["seconds"].median()
         sentences.append(
@@ -262,6 +266,8 @@ def _everything(tables: BenchmarkTables) -> Iterator[Section]:
             "learned from": rows["budget"],
             "score": rows["metric"].map(metric_name),
             "mean": rows["mean"],
+            # Of a benchmark of before it was kept there is none.
+            "sd over seeds": rows.get("sd", default=float("nan")),
             "low": rows["low"],
             "high": rows["high"],
             "test cells": rows["n_cells"],

@@ -44,8 +44,7 @@ def confidence_content(details: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "unseen_rows": [
             (
                 str(row["class"]),
-                f"{int(row['n_cells']):,}",
-                [_shown(float(value)) for value in row.drop(["class", "n_cells"])],
+                [f"{int(row['n_cells']):,}", *(_shown(float(value)) for value in row.drop(["class", "n_cells"]))],
             )
             for _, row in details.get("unseen_types", pd.DataFrame()).iterrows()
         ],

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from selfcell.benchmark.intervals import Estimate
@@ -21,17 +20,26 @@ from selfcell.benchmark.statistics import (
     summarize,
 )
 from selfcell.benchmark.verdicts import BESIDE
-from selfcell.core.atomic import write_text
 from selfcell.core.errors import InputError
 from selfcell.core.reading import reading
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS, per_class
 from selfcell.reporting import figures
+from selfcell.reporting.answers import answer_table
 from selfcell.reporting.benchmark_page import write_benchmark_page
 from selfcell.reporting.confidence_section import confidence_content
 from selfcell.reporting.feature_section import feature_content
-from selfcell.reporting.names import METRIC_HELP, SECOND_OPINION, budget_word, fullest, method_name, metric_name
-from selfcell.reporting.run_page import run_content
+from selfcell.reporting.names import (
+    METRIC_HELP,
+    SECOND_OPINION,
+    VISIBLE_FROM,
+    budget_word,
+    fullest,
+    method_name,
+    metric_name,
+)
+from selfcell.reporting.page import sheet, write_page
+from selfcell.reporting.run_page import run_content, seconds_and_versions
 
 PAGE_SUFFIXES = (".html", ".htm")
 """What pages end in: nothing else is overwritten by one."""
@@ -79,14 +87,9 @@ def write_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
         return write_benchmark_page(folder, path)
     is_run = (folder / "manifest.json").exists() and not (folder / "study.json").exists()
     results = None if is_run else read_results(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("selfcell.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     with reading(folder):
         content = run_content(folder) if results is None else _study_content(results)
-        page = environment.get_template("template.html.j2").render(**content)
-    write_text(path, page)
-    return path
+    return write_page("template.html.j2", content, path, source=folder)
 
 
 def _refuse_no_folder(folder: Path) -> None:
@@ -186,6 +189,9 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         "beside": _beside(results),
         "budgets": list(stack.budgets),
         "budget_word": budget_word(about["task"]),
+        "score_columns": ["Method", *(f"{budget} {budget_word(about['task'])}" for budget in stack.budgets)],
+        "answer_sheet": sheet(answer_table(answers), "answers"),
+        "visible_from": VISIBLE_FROM,
         "answers": [
             (question, figures.plot_differences(comparisons, metric=metric)) for question, comparisons in answers
         ],
@@ -207,8 +213,7 @@ def _study_content(results: StudyResults) -> dict[str, Any]:
         **confidence_content(results.details),
         **feature_content(results.details),
         "settings": about["settings"],
-        "versions": about["versions"] | about["machine"],
-        "seconds": about["seconds"],
+        "made_by": seconds_and_versions(about["seconds"], about),
     }
 
 
@@ -228,10 +233,8 @@ def _class_content(stack: ConfusionStack) -> dict[str, Any]:
     n_cells = scores[wanted[0]].n_cells
     rows = [
         (
-            name,
-            int(n_cells[place]),
-            n_cells[place] < FEW_CELLS,
-            [str(estimates[method][name]) for method in wanted],
+            f"{name} *" if n_cells[place] < FEW_CELLS else name,
+            [f"{int(n_cells[place]):,}", *(str(estimates[method][name]) for method in wanted)],
         )
         for place, name in enumerate(stack.classes)
         if n_cells[place] > 0

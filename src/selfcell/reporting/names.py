@@ -57,6 +57,11 @@ METRIC_HELP = {
 
 SECOND_OPINION = {"reconstruction": "hidden_pearson_per_cell"}
 """The score by which comparisons are told once more: to explain counts that are seen, copying is enough."""
+VISIBLE_FROM = (
+    "Visible from: the difference of which there would have been a verdict with a probability of 0.8, given this "
+    "spread. Pairs that agree: pairs of seeds of which the difference has the sign of the mean."
+)
+"""What two columns of tables of differences tell."""
 
 BUDGET_WORDS = {"cell_type": "labelled", "cross_modality": "measured"}
 """What the donors of a budget have that others have not; where tasks need nothing of them, they are trained on."""

@@ -1,5 +1,6 @@
 """The page of a training run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def _run_fact(name: str, value: Any) -> tuple[str, str]:
     if isinstance(value, float):
         return called, f"{value:.4g}"
     return called, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def seconds_and_versions(seconds: Mapping[str, Any], about: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Give the rows of the last table of a page."""
+    made = about["versions"] | about["machine"]
+    return [*((f"Seconds, {name}", value) for name, value in seconds.items()), *made.items()]
 
 
 def run_content(folder: Path) -> dict[str, Any]:
@@ -66,7 +73,10 @@ def run_content(folder: Path) -> dict[str, Any]:
         "beside": [],
         "budgets": [],
         "budget_word": "",
+        "score_columns": [],
         "answers": [],
+        "answer_sheet": None,
+        "visible_from": "",
         "score_figures": [],
         "maps": [],
         "curves": curves,
@@ -74,6 +84,5 @@ def run_content(folder: Path) -> dict[str, Any]:
         "confidence_rows": [],
         "feature_rows": [],
         "settings": {"config.toml": read_text(folder / "config.toml")},
-        "versions": manifest["versions"] | manifest["machine"],
-        "seconds": {"training": outcome.get("seconds")},
+        "made_by": seconds_and_versions({"training": outcome.get("seconds")}, manifest),
     }
