@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfcell.benchmark.evaluate import evaluate
+from selfcell.core.errors import InputError
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 
 QUICK = ["--set", "training.max_epochs=3", "--set", "training.device=cpu", "--set", "hidden_size=16"]
@@ -80,6 +83,24 @@ def test_a_target_that_is_missing_or_not_named_is_told_before_work(run, measured
     ):
         code, _, errors = run(*arguments)
         assert code == 1 and message in errors and "Traceback" not in errors, (arguments, errors)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("target", [["--target", "protein_counts"], []])
+def test_an_atlas_has_nothing_to_predict_and_the_file_is_asked_for(run, measured, model, tmp_path, target):
+    build_atlas([measured], tmp_path / "atlas")
+    task = ["--task", "cross_modality", *target, "--out", tmp_path / "r"]
+    for command in (
+        ["finetune", model.path, tmp_path / "atlas"],
+        ["evaluate", model.path, tmp_path / "atlas"],
+        ["evaluate", model.path, measured, "--query", tmp_path / "atlas"],
+    ):
+        code, _, errors = run(*command, *task)
+        assert code == 1 and "atlas is an atlas, which keeps counts and obs alone" in errors, errors
+        assert "Give the .h5ad or .h5mu file that it was built of" in errors
+    settings = {"target": "protein_counts"} if target else {}
+    with pytest.raises(InputError, match="atlas is an atlas, which keeps counts and obs alone"):
+        evaluate(model, tmp_path / "atlas", task="cross_modality", settings=settings, show_progress=False)
     assert not (tmp_path / "r").exists()
 
 
