@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import selfcell
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
@@ -53,6 +54,28 @@ def test_finetune_predict_evaluate_report(run, measured, model, tmp_path):
     by_method = features.groupby("method")["pearson"].mean()
     of_all = scores[scores["metric"] == "pearson_per_feature"].groupby("method")["value"].mean()
     np.testing.assert_allclose(by_method.sort_index(), of_all.sort_index(), rtol=1e-4, atol=1e-6)
+
+
+def test_predict_from_a_reference(run, measured, model, tmp_path):
+    whole = anndata.read_h5ad(measured)
+    whole[:200].write_h5ad(tmp_path / "reference.h5ad")
+    new = anndata.AnnData(X=whole.X[200:], obs=whole.obs[200:], var=whole.var)
+    new.write_h5ad(tmp_path / "new.h5ad")
+    asked = ["--reference", tmp_path / "reference.h5ad", "--target", "protein_counts", "--only", "CD3"]
+    for by, more in (("ridge", ["--donor", "donor"]), ("knn", ["--set", "n_neighbors=5", "--set", "transform=clr"])):
+        out = tmp_path / f"{by}.h5ad"
+        code, said, errors = run("predict", model.path, tmp_path / "new.h5ad", *asked, "--by", by, *more, "--out", out)
+        transform = {"ridge": "log1p", "knn": "clr"}[by]
+        assert code == 0 and f"1 target, on the scale {transform}" in said, errors
+        found = anndata.read_h5ad(out)
+        settings = {"n_neighbors": 5, "transform": "clr"} if by == "knn" else None
+        key = selfcell.predict_modality(
+            new, model, reference=whole[:200].copy(), target="protein_counts", by=by, names=["CD3"], key_added=by,
+            donor_key="donor" if by == "ridge" else None, settings=settings,
+        )  # fmt: skip
+        np.testing.assert_allclose(found.obsm["predicted_protein_counts"], new.obsm[key], rtol=1e-5, atol=1e-6)
+    code, _, errors = run("predict", model.path, tmp_path / "new.h5ad", "--by", "knn", "--out", tmp_path / "p.h5ad")
+    assert code == 1 and "by is for a reference (--reference), but there is none" in errors
 
 
 def test_judged_on_another_data_set_shared_proteins_are_used(run, measured, model, tmp_path):
