@@ -7,6 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import selfcell
+from selfcell.benchmark.evaluate import evaluate
+from selfcell.core.errors import InputError
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 
 QUICK = ["--set", "training.max_epochs=3", "--set", "training.device=cpu", "--set", "hidden_size=16"]
@@ -52,6 +56,28 @@ def test_finetune_predict_evaluate_report(run, measured, model, tmp_path):
     np.testing.assert_allclose(by_method.sort_index(), of_all.sort_index(), rtol=1e-4, atol=1e-6)
 
 
+def test_predict_from_a_reference(run, measured, model, tmp_path):
+    whole = anndata.read_h5ad(measured)
+    whole[:200].write_h5ad(tmp_path / "reference.h5ad")
+    new = anndata.AnnData(X=whole.X[200:], obs=whole.obs[200:], var=whole.var)
+    new.write_h5ad(tmp_path / "new.h5ad")
+    asked = ["--reference", tmp_path / "reference.h5ad", "--target", "protein_counts", "--only", "CD3"]
+    for by, more in (("ridge", ["--donor", "donor"]), ("knn", ["--set", "n_neighbors=5", "--set", "transform=clr"])):
+        out = tmp_path / f"{by}.h5ad"
+        code, said, errors = run("predict", model.path, tmp_path / "new.h5ad", *asked, "--by", by, *more, "--out", out)
+        transform = {"ridge": "log1p", "knn": "clr"}[by]
+        assert code == 0 and f"1 target, on the scale {transform}" in said, errors
+        found = anndata.read_h5ad(out)
+        settings = {"n_neighbors": 5, "transform": "clr"} if by == "knn" else None
+        key = selfcell.predict_modality(
+            new, model, reference=whole[:200].copy(), target="protein_counts", by=by, names=["CD3"], key_added=by,
+            donor_key="donor" if by == "ridge" else None, settings=settings,
+        )  # fmt: skip
+        np.testing.assert_allclose(found.obsm["predicted_protein_counts"], new.obsm[key], rtol=1e-5, atol=1e-6)
+    code, _, errors = run("predict", model.path, tmp_path / "new.h5ad", "--by", "knn", "--out", tmp_path / "p.h5ad")
+    assert code == 1 and "by is for a reference (--reference), but there is none" in errors
+
+
 def test_judged_on_another_data_set_shared_proteins_are_used(run, measured, model, tmp_path):
     other = simulate_cells(n_cells=120, n_genes=60, n_types=3, n_donors=2, n_proteins=9, seed=0)
     other.uns["protein_names"] = np.array([f"cd-{place}" for place in range(4, 13)], dtype=object)
@@ -80,6 +106,24 @@ def test_a_target_that_is_missing_or_not_named_is_told_before_work(run, measured
     ):
         code, _, errors = run(*arguments)
         assert code == 1 and message in errors and "Traceback" not in errors, (arguments, errors)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("target", [["--target", "protein_counts"], []])
+def test_an_atlas_has_nothing_to_predict_and_the_file_is_asked_for(run, measured, model, tmp_path, target):
+    build_atlas([measured], tmp_path / "atlas")
+    task = ["--task", "cross_modality", *target, "--out", tmp_path / "r"]
+    for command in (
+        ["finetune", model.path, tmp_path / "atlas"],
+        ["evaluate", model.path, tmp_path / "atlas"],
+        ["evaluate", model.path, measured, "--query", tmp_path / "atlas"],
+    ):
+        code, _, errors = run(*command, *task)
+        assert code == 1 and "atlas is an atlas, which keeps counts and obs alone" in errors, errors
+        assert "Give the .h5ad or .h5mu file that it was built of" in errors
+    settings = {"target": "protein_counts"} if target else {}
+    with pytest.raises(InputError, match="atlas is an atlas, which keeps counts and obs alone"):
+        evaluate(model, tmp_path / "atlas", task="cross_modality", settings=settings, show_progress=False)
     assert not (tmp_path / "r").exists()
 
 

@@ -32,7 +32,7 @@ NOT_RUN = {
     r"^selfcell benchmark \S+ --out \S+$": "trains for minutes; tests/cli/test_benchmark.py runs a small plan",
     r"HF_HUB_OFFLINE": "a commit of the reader's; tests/hub takes away the network",
     r"^selfcell programs\b|msigdb|trrust": "fetches gene sets; tests/data/test_programs.py does",
-    r"--by (scib-metrics|cz-benchmarks)": "packages that need not be there; tests/downstream/test_score_embeddings.py",
+    r"(--by |scorer=)(scib-metrics|cz-benchmarks)": "packages that need not be there; test_score_embeddings.py",
     r"replaced:|runs/replaced|judged-replaced": "a module of the reader's; test_own_task.py follows that page",
     r"--from-census": "the census; tests/data/atlas/test_census.py makes small ones",
     r"\b(big|sctab|atlas20m)\b|https://|s3://": "cells that few have; test_commands.py reads these commands",

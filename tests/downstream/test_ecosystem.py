@@ -1,6 +1,7 @@
 """Files as others make them, without options, and what others do with what we write: scanpy, MuData, CELLxGENE."""
 
 import logging
+from pathlib import Path
 
 import anndata
 import mudata
@@ -94,6 +95,24 @@ def test_nothing_is_written_into_a_mudata_whose_cells_are_in_another_order(adata
         mdata = mudata.MuData({"prot": proteins, "rna": adata})
     with pytest.raises(InputError, match=rf"written into an AnnData, .*MuData.*selfcell\.{call}\(mdata\['rna'\]"):
         getattr(selfcell, call)(mdata, model)
+
+
+@pytest.mark.parametrize("call", ["embed", "annotate", "impute", "predict_modality"])
+@pytest.mark.parametrize(
+    ("path", "reader"),
+    [
+        ("cells.h5ad", r"anndata\.read_h5ad\('cells\.h5ad'\)\."),
+        (Path("cells.zarr"), r"anndata\.read_zarr\('cells\.zarr'\)\."),
+        ("cells.h5mu", r"mudata\.read_h5mu\('cells\.h5mu'\)\['rna'\]\."),
+    ],
+)
+def test_a_path_is_to_be_read_first_or_given_to_the_command(model, call, path, reader):
+    command = {"predict_modality": "predict"}.get(call, call)
+    with pytest.raises(
+        InputError, match=rf"but this is a path, '{path}'\. Read it first: adata = {reader}.*selfcell {command} MODEL"
+    ) as raised:
+        getattr(selfcell, call)(path, model)
+    assert "MuData" not in str(raised.value)
 
 
 def test_a_modality_is_named_behind_the_file(adata, rng, tmp_path, caplog):

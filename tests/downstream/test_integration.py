@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import anndata
 import numpy as np
@@ -6,11 +7,13 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+import selfcell
 from selfcell.core.config import build
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
 from selfcell.data.source import open_cells
 from selfcell.data.splits import Split
+from selfcell.downstream import integration
 from selfcell.downstream.base import Columns, EncodedCells
 from selfcell.downstream.embed import embed
 from selfcell.downstream.finetune import finetune
@@ -117,6 +120,54 @@ def test_scores_are_those_of_the_test_cells_and_of_all(task, encoded):
         )
         assert {name: scores.values[prefix + name] for name in expected} == expected
     assert not scores.resampled
+
+
+@pytest.mark.slow
+def test_scib_metrics_judges_where_it_is_asked_for(adata, encoded):
+    task = IntegrationTask.of(settings_of(scorer="scib-metrics"), open_cells(adata), COLUMNS)
+    scores = task.score(encoded.embedding, SPLIT, UNITS).values
+    some = anndata.AnnData(obs=adata.obs.iloc[SPLIT.test])
+    some.obsm["X_mine"], some.obsm["X_pca"] = encoded.embedding[SPLIT.test], task.unintegrated[SPLIT.test]
+    asked = {"label_key": "cell_type", "batch_key": "batch", "unintegrated": "X_pca", "by": "scib-metrics"}
+    expected = selfcell.score_embeddings(some, ["X_mine"], **asked).loc["X_mine"].to_dict()
+    assert {"kbet", "isolated_labels", "total"} <= expected.keys()
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert scores.keys() == {*expected, *(f"all_{name}" for name in expected)}
+
+
+def test_the_scorer_is_given_the_cells_that_are_judged_on_and_no_more_than_are_drawn(
+    adata, encoded, pretrained, monkeypatch
+):
+    monkeypatch.setattr(integration, "check_scib", lambda _: None)
+    monkeypatch.setattr(integration, "scib_scores", lambda space, **_: {"total": float(len(space)), "kbet": 0.5})
+    monkeypatch.setattr(integration, "MAX_SCORED", 300)
+    task = IntegrationTask.of(settings_of(scorer="scib-metrics"), open_cells(adata), COLUMNS)
+    scores = task.score(encoded.embedding, SPLIT, UNITS).values
+    assert scores == {"total": 140.0, "kbet": 0.5, "all_total": 300.0, "all_kbet": 0.5}
+    judged = selfcell.evaluate(
+        pretrained, adata, task="integration", label_key="cell_type", batch_key="batch", donor_key="donor", jobs=1,
+        regimes=["zero_shot"], baselines=["pca"], n_seeds=1, settings={"scorer": "scib-metrics"}, show_progress=False,
+    )  # fmt: skip
+    assert set(judged["metric"]) == scores.keys() and set(judged["method"]) == {"zero_shot", "pca"}
+
+
+def test_that_scib_metrics_is_absent_is_said_before_anything_is_trained(adata, pretrained, monkeypatch, tmp_path):
+    monkeypatch.setattr(IntegrationTask, "train", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setitem(sys.modules, "scib_metrics.benchmark", None)
+    monkeypatch.setitem(sys.modules, "scib_metrics", None)
+    message = r"Scoring by the reference needs scib_metrics: in a clone of selfcell, pip install '\.\[scib\]'"
+    with pytest.raises(InputError, match=message):
+        selfcell.evaluate(
+            pretrained, adata, task="integration", label_key="cell_type", batch_key="batch", donor_key="donor", jobs=1,
+            settings={"scorer": "scib-metrics", "training": QUICK}, out=tmp_path / "judged", show_progress=False,
+        )  # fmt: skip
+    assert not (tmp_path / "judged").exists()
+
+
+def test_too_few_cells_for_scib_metrics_are_refused_before_anything_is_trained(adata):
+    task = IntegrationTask.of(settings_of(scorer="scib-metrics"), open_cells(adata), COLUMNS)
+    with pytest.raises(InputError, match=r"scib-metrics needs more than 90 cells, but there are 60"):
+        task.usable(np.arange(60), reference=np.arange(60, 400))
 
 
 def test_swapped_batches_and_types_change_the_scores():

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from selfcell.baselines.base import ComparedCells, Problem
-from selfcell.data.source import Cells, obsm_space
+from selfcell.data.source import Cells
+from selfcell.data.space import obsm_space
 from selfcell.downstream.embed import embed_counts
 from selfcell.network.encoder import MlpEncoder
 from selfcell.training.fit import seeded

@@ -1,7 +1,7 @@
 """``selfcell demo``, ``selfcell evaluate``, ``selfcell score`` and ``selfcell report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -140,6 +140,8 @@ def evaluate(
     from selfcell.data.label_maps import read_label_map
     from selfcell.downstream import REGIMES
 
+    settings = task_settings(task, config, set_, target=target)
+    _refuse_atlases(task, settings, [cells, query])
     with resumable("The trials that are done are kept: give the same command again to go on."):
         run(
             [str(model), *map(str, also or [])],
@@ -162,7 +164,7 @@ def evaluate(
             query_donor_key=query_donor,
             query_batch_key=query_batch,
             label_map=None if label_map is None else read_label_map(label_map),
-            settings=task_settings(task, config, set_, target=target),
+            settings=settings,
             layer=layer,
             scale=scale.value,
             gene_column=gene_column,
@@ -227,6 +229,16 @@ def score(
     if out is not None:
         write_text(out, table.to_csv())
         typer.echo(f"Wrote {out}.")
+
+
+def _refuse_atlases(task: str, settings: dict[str, Any], cells: list[Path | None]) -> None:
+    """Refuse atlases where something of obsm is predicted, before they are read."""
+    from selfcell.data.atlas.index import is_atlas
+    from selfcell.data.targets import refuse_atlas
+
+    for path in cells:
+        if task == "cross_modality" and path is not None and is_atlas(path):
+            refuse_atlas(path, settings.get("target", "KEY"))
 
 
 def _show(folder: Path) -> None:

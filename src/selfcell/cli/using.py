@@ -15,9 +15,11 @@ from selfcell.cli.options import (
     OverwriteOption,
     ScaleChoice,
     ScaleOption,
+    SetOption,
     StreamArgument,
     WhereOption,
     refuse_existing,
+    task_settings,
     write_adata,
 )
 
@@ -212,8 +214,36 @@ def predict(
     model: ModelArgument,
     cells: CellsArgument,
     out: FileOption,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="CELLS",
+            help="Cells of which both were measured; not needed with a model fine-tuned for it.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="KEY", help="Key of the reference's obsm with what is predicted."),
+    ] = None,
+    by: Annotated[
+        Literal["ridge", "knn"] | None,
+        typer.Option(
+            help="With a reference: a ridge regression on the embedding, or the mean of the nearest cells.",
+            show_default="ridge",
+        ),
+    ] = None,
+    donor: Annotated[
+        str | None,
+        typer.Option(
+            "--donor",
+            metavar="COLUMN",
+            help="Column of the reference's obs with the donor, by which ridge chooses its penalty. Default: donor_id.",
+        ),
+    ] = None,
+    set_: SetOption = None,
     key_added: Annotated[
-        str | None, typer.Option(help='Key of obsm to write; "predicted_" and the model\'s target if left out.')
+        str | None, typer.Option(help='Key of obsm to write; "predicted_" and the target if left out.')
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NAME", help="Predict this target; give as often as needed.")
@@ -226,9 +256,13 @@ def predict(
 ) -> None:
     """Write a copy of the cells with proteins or chromatin predicted from their genes, in obsm.
 
-    MODEL is one that was fine-tuned for it: selfcell finetune MODEL CELLS --task cross_modality --target KEY
+    MODEL is one that was fine-tuned for it: selfcell finetune MODEL CELLS --task cross_modality --target KEY. Or any
+    other, with cells of which both were measured (--reference), from which nothing is trained but a regression.
 
     Example: selfcell predict runs/proteins new.h5ad --out predicted.h5ad --only CD3 --only CD19
+
+    Example: selfcell predict runs/mae new.h5ad --reference cite.h5ad --target protein_counts --by ridge --out
+    predicted.h5ad
     """
     refuse_existing(out, overwrite=overwrite)
     from selfcell.core.words import counted
@@ -240,6 +274,11 @@ def predict(
     key = predict_modality(
         adata,
         loaded,
+        reference=reference,
+        target=target,
+        by=by,
+        donor_key=donor,
+        settings=task_settings("cross_modality", None, set_) or None,
         key_added=key_added,
         names=only or None,
         layer=layer,
@@ -248,7 +287,7 @@ def predict(
         allow_low_overlap=allow_low_overlap,
     )
     write_adata(adata, out)
-    n_targets, transform = adata.obsm[key].shape[1], loaded.manifest["transform"]
+    n_targets, transform = adata.obsm[key].shape[1], adata.uns["selfcell"][key]["transform"]
     typer.echo(
         f'{counted(n_targets, "target")}, on the scale {transform}: obsm["{key}"], with names in uns["{key}_names"].'
     )

@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, did_you_mean, speaking_of
 from selfcell.core.memory import available_memory
@@ -57,6 +57,8 @@ class Cells:
     obsm: Mapping[str, Any] = field(default_factory=dict)
     """What else was measured or computed of each cell, as in AnnData: proteins, chromatin, embeddings."""
     uns: Mapping[str, Any] = field(default_factory=dict)
+    of_atlas: bool = False
+    """Whether they were read from an atlas, which keeps counts and obs alone."""
 
     def __len__(self) -> int:
         return int(self.counts.shape[0])
@@ -135,8 +137,13 @@ class Cells:
         return digest.hexdigest()
 
 
+_READERS = {".h5mu": ("mudata.read_h5mu", "['rna']"), ".zarr": ("anndata.read_zarr", "")}
+_COMMANDS = {"predict_modality": "predict"}
+"""Of functions that are called otherwise than their command."""
+
+
 def refuse_mudata(adata: Any, call: str) -> None:
-    """Refuse to write into a MuData, whose cells may be others than those of its RNA, and in another order.
+    """Refuse to write into a file, or a MuData, whose cells may be others than those of its RNA, in another order.
 
     Parameters
     ----------
@@ -150,6 +157,13 @@ def refuse_mudata(adata: Any, call: str) -> None:
     InputError
         If it is no AnnData.
     """
+    if isinstance(adata, str | Path):
+        reader, part = _READERS.get(Path(adata).suffix, ("anndata.read_h5ad", ""))
+        raise InputError(
+            f"What {call} gives is written into an AnnData, but this is a path, {str(adata)!r}. Read it first: "
+            f"adata = {reader}({str(adata)!r}){part}. Or give it to the command, which writes a file: selfcell "
+            f"{_COMMANDS.get(call, call)} MODEL {adata} --out FILE.h5ad"
+        )
     if not isinstance(adata, anndata.AnnData):
         raise InputError(
             f"What {call} gives is written into an AnnData, but this is a {type(adata).__name__}. Of a MuData give the "
@@ -178,8 +192,9 @@ def open_cells(
     InputError
         If the file cannot be read, there are no cells or genes, there are no counts, or gene names are unusable.
     """
+    of_atlas = False
     if isinstance(source, str | Path):
-        adata, origin = read_adata(source), _name_of(Path(source))
+        adata, origin, of_atlas = read_adata(source), _name_of(Path(source)), is_atlas(source)
     elif isinstance(source, anndata.AnnData):
         adata, origin = source, "adata"
     else:
@@ -187,7 +202,8 @@ def open_cells(
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"{origin} is empty: {adata.n_obs:,} cells x {adata.n_vars:,} genes.")
     with speaking_of(origin):
-        return _checked(adata, origin, layer=layer, scale=scale, gene_column=gene_column)
+        cells = _checked(adata, origin, layer=layer, scale=scale, gene_column=gene_column)
+    return dataclasses.replace(cells, of_atlas=of_atlas)
 
 
 def _checked(adata: anndata.AnnData, origin: str, *, layer: str | None, scale: Scale, gene_column: str | None) -> Cells:
@@ -340,25 +356,6 @@ def obs_column(
             "Drop these cells, or give them a value of their own."
         )
     return cast("pd.Series", column.astype(str))
-
-
-def obsm_space(obsm: Mapping[str, Any], key: str) -> Float[np.ndarray, "n_cells n_latent"]:
-    """Give an embedding from ``obsm``.
-
-    Raises
-    ------
-    InputError
-        If there is no such key, or it does not hold a finite vector for each cell.
-    """
-    if key not in obsm:
-        raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(obsm))}")
-    try:
-        space = np.asarray(obsm[key], dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell ({error}).") from error
-    if space.ndim != 2 or not np.isfinite(space).all():
-        raise InputError(f"obsm[{key!r}] must hold one vector of finite numbers for each cell.")
-    return space
 
 
 def encode(column: pd.Series, classes: tuple[str, ...]) -> np.ndarray:

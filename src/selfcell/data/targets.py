@@ -5,7 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import anndata
 import numpy as np
@@ -76,6 +77,8 @@ def read_targets(
         If there is no such key; names are too few, too many or given twice; or the values are no counts where counts
         are needed, or no numbers.
     """
+    if isinstance(adata, Cells) and adata.of_atlas:
+        refuse_atlas(adata.origin, key)
     if key not in adata.obsm:
         raise InputError(f"There is nothing in obsm[{key!r}] to predict. {did_you_mean(key, list(adata.obsm))}")
     found, origin = adata.obsm[key], f"obsm[{key!r}]"
@@ -86,6 +89,27 @@ def read_targets(
     _refuse_faults(matrix, kind, origin)
     names = _names(found, adata.uns, key, names_key, n_targets=matrix.shape[1])
     return Targets(matrix, names, kind, origin)
+
+
+def refuse_atlas(atlas: str | Path, key: str) -> NoReturn:
+    """Say why an atlas has nothing in ``obsm``, and what to give instead.
+
+    Parameters
+    ----------
+    atlas
+        Its name or folder.
+    key
+        What is asked for.
+
+    Raises
+    ------
+    InputError
+        Always.
+    """
+    raise InputError(
+        f"{atlas} is an atlas, which keeps counts and obs alone: there is no obsm[{key!r}] in it to predict. Give the "
+        ".h5ad or .h5mu file that it was built of."
+    )
 
 
 def _kind_of(key: str, matrix: np.ndarray | sp.csr_matrix) -> TargetKind:

@@ -13,7 +13,7 @@ from selfcell.core.errors import InputError
 from selfcell.core.words import counted
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
-from selfcell.data.targets import TargetKind, Targets, read_targets
+from selfcell.data.targets import TargetKind, Targets, read_targets, refuse_atlas
 from selfcell.downstream.base import Columns, DownstreamTask, EncodedCells, SupervisedSettings, TaskScores
 from selfcell.downstream.feature_sums import FeatureSums, cell_blocks, densely
 from selfcell.downstream.neighbors import Weights, find_neighbors, mean_of_neighbors
@@ -116,6 +116,8 @@ class CrossModalityTask(DownstreamTask):
             If no key is named, or what it has cannot be used.
         """
         if settings.target is None:
+            if cells.of_atlas:
+                refuse_atlas(cells.origin, "KEY")
             there = ", ".join(sorted(cells.obsm)) or "nothing"
             raise InputError(
                 "The task cross_modality needs the key of obsm with what is predicted: --target KEY (the setting "

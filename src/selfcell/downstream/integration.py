@@ -20,8 +20,9 @@ from selfcell.downstream.cell_type import label_classes
 from selfcell.downstream.conditional_autoencoder import ConditionalAutoencoder
 from selfcell.downstream.decoding import decoder_settings
 from selfcell.downstream.embed import embed_counts
-from selfcell.downstream.integration_scores import integration_scores
+from selfcell.downstream.integration_scores import cells_to_score, integration_scores
 from selfcell.downstream.resampling import TestUnits
+from selfcell.downstream.scib_scores import check_scib, scib_scores
 from selfcell.downstream.supervised import FineTuningSettings, Start, TrainingPlace, train_supervised
 from selfcell.network.conditional_decoder import ConditionalDecoder, ConditionedLayers
 from selfcell.network.encoder import MlpEncoder
@@ -60,6 +61,9 @@ class IntegrationSettings(SupervisedSettings):
     mmd_weight: float = Field(default=1.0, ge=0)
     """Weight of the maximum mean discrepancy between the embeddings of batches, as a multiple of the reconstruction's
     loss; 0 leaves it out."""
+    scorer: Literal["selfcell", "scib-metrics"] = "selfcell"
+    """Whose scores judge: those of this package, or scib-metrics, slower and with two more, to set beside published
+    ones; it needs the extra scib."""
 
 
 class IntegrationTask(DownstreamTask):
@@ -72,7 +76,8 @@ class IntegrationTask(DownstreamTask):
     mix among them, the former are those over all cells too.
 
     Neighbors make scores of integration, and those of drawn donors cannot be had from those of all, so that none are
-    resampled.
+    resampled. Scores are those of :func:`~selfcell.downstream.integration_scores.integration_scores`, or by the setting
+    ``scorer`` those of :func:`~selfcell.downstream.scib_scores.scib_scores`, under the same names.
 
     Parameters
     ----------
@@ -141,7 +146,8 @@ class IntegrationTask(DownstreamTask):
         Raises
         ------
         InputError
-            If no types are known, or test and training cells together are of one batch.
+            If no types are known, test and training cells together are of one batch, or the scorer is not installed
+            or needs more cells.
         """
         if self.label_code is None:
             raise InputError(
@@ -154,6 +160,8 @@ class IntegrationTask(DownstreamTask):
                 f"All training cells are of one batch ({self.batch_names[trained[0]]!r}), so nothing can be learned of "
                 "the differences between batches. Judge on other cells, or take another column of batches."
             )
+        if self.settings.scorer == "scib-metrics":
+            check_scib(len(rows) if len(tested) > 1 else len(rows) + len(reference))
         unseen = np.setdiff1d(tested, trained)
         if len(unseen):
             logger.info("No training cell is of %s: those test cells are mapped unseen.", self._listed(unseen))
@@ -226,6 +234,14 @@ class IntegrationTask(DownstreamTask):
 
     def _scores(self, space: np.ndarray, rows: np.ndarray) -> dict[str, float]:
         assert self.label_code is not None
+        if self.settings.scorer == "scib-metrics":
+            rows = rows[cells_to_score(self.batch_code[rows], self.label_code[rows], MAX_SCORED)]
+            return scib_scores(
+                space[rows],
+                batch_code=self.batch_code[rows],
+                label_code=self.label_code[rows],
+                unintegrated=self.unintegrated[rows],
+            )
         return integration_scores(
             space[rows],
             batch_code=self.batch_code[rows],

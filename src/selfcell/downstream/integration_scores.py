@@ -75,8 +75,7 @@ def integration_scores(
     if max_cells is not None and max_cells < 1:
         raise InputError(f"max_cells must be 1 or more, but is {max_cells}.")
     if max_cells is not None and max_cells < len(embedding):
-        chosen = _stratified(batch_code * (label_code.max() + 1) + label_code, max_cells, seed=seed)
-        logger.info("Integration is scored on %d of %d cells.", max_cells, len(embedding))
+        chosen = cells_to_score(batch_code, label_code, max_cells, seed=seed)
         return integration_scores(
             embedding[chosen],
             batch_code=batch_code[chosen],
@@ -252,6 +251,26 @@ def _renumbered(code: np.ndarray, name: str, what: str, needed: str) -> np.ndarr
     if len(known) < 2:
         raise InputError(f"All cells are of one {what}. {needed}.")
     return renumbered
+
+
+def cells_to_score(
+    batch_code: Int[np.ndarray, " n_cells"], label_code: Int[np.ndarray, " n_cells"], max_cells: int, *, seed: int = 0
+) -> Int[np.ndarray, " n_chosen"]:
+    """Draw the cells that are scored where there are too many, each pair of batch and type keeping its share.
+
+    Parameters
+    ----------
+    batch_code, label_code
+        Batch and type of each, from 0.
+    max_cells
+        How many to draw; all where there are no more.
+    seed
+        Of the draw.
+    """
+    if max_cells >= len(batch_code):
+        return np.arange(len(batch_code))
+    logger.info("Integration is scored on %d of %d cells.", max_cells, len(batch_code))
+    return _stratified(batch_code * (label_code.max() + 1) + label_code, max_cells, seed=seed)
 
 
 def _stratified(stratum: Int[np.ndarray, " n_cells"], n_chosen: int, *, seed: int) -> Int[np.ndarray, " n_chosen"]:

@@ -1,6 +1,9 @@
 """Scores of data integration by scib-metrics, the reference: slower, on JAX, and with two more of them."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from types import ModuleType
 
 import anndata
 import numpy as np
@@ -61,22 +64,45 @@ def scib_scores(
     batch_code, label_code = check_integration(
         embedding, batch_code=batch_code, label_code=label_code, unintegrated=unintegrated
     )
-    if len(embedding) <= LISI_NEIGHBORS:
+    check_scib(len(embedding))
+    with _quietly():
+        return _scores(embedding, batch_code, label_code, unintegrated)
+
+
+def check_scib(n_cells: int) -> None:
+    """Refuse what scib-metrics cannot do, before hours are spent.
+
+    Raises
+    ------
+    InputError
+        If it is not installed, or there are fewer cells than neighbors it wants.
+    """
+    if n_cells <= LISI_NEIGHBORS:
         raise InputError(
-            f"scib-metrics needs more than {LISI_NEIGHBORS} cells, but there are {len(embedding)}. "
-            "integration_scores takes fewer."
+            f"scib-metrics needs more than {LISI_NEIGHBORS} cells, but there are {n_cells}. "
+            "integration_scores takes fewer (--by selfcell, the setting scorer=selfcell)."
         )
+    with _quietly():
+        _benchmarks()
+
+
+def _benchmarks() -> ModuleType:
+    return import_extra("scib_metrics.benchmark", extra="scib", use="Scoring by the reference")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         # umap, which it imports, tells that TensorFlow is not there; and a comparison below zero is set to zero.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         warnings.filterwarnings("ignore", "PCR comparison score is negative", UserWarning)
-        return _scores(embedding, batch_code, label_code, unintegrated)
+        yield
 
 
 def _scores(
     embedding: np.ndarray, batch_code: np.ndarray, label_code: np.ndarray, unintegrated: np.ndarray | None
 ) -> dict[str, float]:
-    scib = import_extra("scib_metrics.benchmark", extra="scib", use="Scoring by the reference")
+    scib = _benchmarks()
     obs = pd.DataFrame({"batch": batch_code, "label": label_code}).astype("category")
     obs.index = obs.index.astype(str)
     embeddings = {"embedding": embedding, "unintegrated": embedding if unintegrated is None else unintegrated}

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from selfcell.core.errors import InputError, did_you_mean
-from selfcell.data.source import obs_column, obsm_space
+from selfcell.data.source import obs_column
+from selfcell.data.space import obsm_space
 from selfcell.downstream.cz_scores import cz_scores
 from selfcell.downstream.integration_scores import integration_scores, type_scores
 from selfcell.downstream.scib_scores import scib_scores
