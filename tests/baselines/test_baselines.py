@@ -17,7 +17,8 @@ from selfcell.data.counts import log_normalize
 from selfcell.data.highly_variable import highly_variable_genes
 from selfcell.data.source import encode
 from selfcell.data.splits import Split
-from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask, fit_logistic_regression
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
+from selfcell.downstream.logistic_regression import fit_logistic_regression
 from selfcell.network.encoder import EncoderSettings
 
 TASK_BASELINES = BASELINES["cell_type"]

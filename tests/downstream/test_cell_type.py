@@ -14,9 +14,9 @@ from selfcell.downstream.base import EncodedCells
 from selfcell.downstream.cell_type import (
     CellTypeSettings,
     CellTypeTask,
-    fit_logistic_regression,
     label_classes,
 )
+from selfcell.downstream.logistic_regression import fit_logistic_regression
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, TrainingPlace
 from selfcell.downstream.type_classifier import CellTypeClassifier, class_weight, weighted_cross_entropy

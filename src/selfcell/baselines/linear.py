@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from selfcell.baselines.base import Problem
-from selfcell.downstream.cell_type import CellTypeTask, fit_logistic_regression
+from selfcell.downstream.cell_type import CellTypeTask
+from selfcell.downstream.logistic_regression import fit_logistic_regression
 from selfcell.downstream.type_classifier import ClassWeights
 
 GENE_INVERSE_PENALTY = 0.001

@@ -18,6 +18,7 @@ from selfcell.data.genes import GeneTable
 from selfcell.data.joined import join_cells
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
+from selfcell.data.targets import refuse_atlas
 from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.training.run_folder import TrainedModel
 
@@ -186,6 +187,8 @@ def _part(cells: Cells, which: str, plan: StudyPlan, genes: GeneTable, *, allow_
     table = {}
     with speaking_of(cells.origin):
         for key in DOWNSTREAM_TASKS[plan.task].obsm_keys(plan.task_settings):
+            if cells.of_atlas:
+                refuse_atlas(cells.origin, key)
             if key not in cells.obsm:
                 raise InputError(f"There is no obsm[{key!r}]. {did_you_mean(key, list(cells.obsm))}")
         for role, key in plan.columns._asdict().items():

@@ -63,9 +63,9 @@ SCORE_COLUMNS = (
 """Columns of ``scores.csv``. ``method`` is a regime or a baseline; ``budget`` says how many donors were labelled;
 ``n_cells``, ``n_classes`` and ``n_units`` (donors, or blocks
 of cells that stand for them) are those of the test truth, and ``test_cells`` is a hash of which cells and donors these
-are: scores on others are not paired. ``peak_memory_mb`` is that of the process so far.
-What does not depend on the pre-training, or on a seed, is run once: its trials have the same ``work_id``.
-A trial that failed is one row with its ``error`` and without a ``value``."""
+are: scores on others are not paired. ``peak_memory_mb`` is the most that the process held while the trial ran, the
+cells included. What does not depend on the pre-training, or on a seed, is run once: its trials have the same
+``work_id``. A trial that failed is one row with its ``error`` and without a ``value``."""
 
 CONFUSION_COLUMNS = (
     "trial_id",

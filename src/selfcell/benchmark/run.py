@@ -132,8 +132,8 @@ def run_benchmark(
     of_pairs = [between("encoder", *of_all), between("corpus", *of_all, sizes=sizes)]
     joined["pairs"] = _joined(of_pairs, columns=PAIR_COLUMNS)
     about["tables"] = write_tables(joined, benchmark.out, csv=csv)
-    session = {"when": when, **describe_environment(), "seconds": round(time.perf_counter() - started, 1)}
-    about["sessions"] = with_session(_earlier_sessions(benchmark.out), session)
+    told = {"when": when, **describe_environment(), "seconds": round(time.perf_counter() - started, 1)}
+    about["sessions"] = with_session(_earlier_sessions(benchmark.out), told)
     write_json(benchmark.out / "benchmark.json", about)
     return joined["scores"]
 

@@ -6,17 +6,11 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
-from selfcell.data.cell_ontology import load_cell_ontology
 from selfcell.data.cellxgene import ontology_terms
 from selfcell.data.source import Cells, encode, obs_column
 from selfcell.data.splits import Split, split_cells
@@ -30,9 +24,10 @@ from selfcell.downstream.base import (
 from selfcell.downstream.classifier_confidence import ClassifierConfidence, learn_confidence
 from selfcell.downstream.confidence import Answer, Reference, confidence_table, leave_types_out
 from selfcell.downstream.labelled_reference import ALPHA
+from selfcell.downstream.logistic_regression import fit_logistic_regression
 from selfcell.downstream.metrics import FEW_CELLS, classification_scores, macro_f1
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
-from selfcell.downstream.ontology_scores import corrected_confusion
+from selfcell.downstream.ontology_scores import corrected_confusion, digest_of_terms
 from selfcell.downstream.resampling import TestUnits
 from selfcell.downstream.supervised import Start, Supervised, TrainingPlace, train_supervised
 from selfcell.downstream.type_classifier import CellTypeClassifier, ClassWeights, class_weight, classify
@@ -117,12 +112,8 @@ class CellTypeTask(DownstreamTask):
         return cls(settings, label_code=encode(labels, classes), classes=classes, terms=terms)
 
     def identity(self) -> dict[str, Any]:
-        """Give hashes of what the Cell Ontology calls the types, and of what it says of them."""
-        if not self.terms:
-            return {}
-        ontology = load_cell_ontology()
-        lines = [" < ".join([term, *sorted(ontology.ancestors(term))]) for term in ontology.resolve(self.terms)]
-        return {"ontology": digest_of(np.array(lines, dtype=object))}
+        """Give a hash of what the Cell Ontology calls the types, and says of them."""
+        return {"ontology": digest_of_terms(self.terms)} if self.terms else {}
 
     def usable(self, rows: Int[np.ndarray, " n_rows"], *, reference: Int[np.ndarray, " n_reference"]) -> np.ndarray:
         """Leave out cells of types that no reference cell has: nothing could name them. Says how many.
@@ -235,8 +226,9 @@ class CellTypeTask(DownstreamTask):
         if "zero_shot" in regimes:
             reference, truth, classes = self._reference(encoded, split, donors)
             test = encoded.embedding[split.test]
-            answer = reference.ask(test)
-            of_methods.append(confidence_table("zero_shot", answer, donors=names, truth=truth, classes=classes))
+            of_methods.append(
+                confidence_table("zero_shot", reference.ask(test), donors=names, truth=truth, classes=classes)
+            )
             tables["unseen_types"] = leave_types_out(reference, test, truth, classes)
         if "fine_tuned" in regimes and (told := self._ask_classifier(encoded, split, donors)) is not None:
             truth = self.label_code[split.test]
@@ -322,38 +314,6 @@ class CellTypeTask(DownstreamTask):
 def _listed(classes: tuple[str, ...], codes: np.ndarray) -> str:
     names = [classes[code] for code in np.unique(codes)]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def fit_logistic_regression(
-    train: np.ndarray | sp.csr_matrix,
-    label_code: Int[np.ndarray, " n_train"],
-    test: np.ndarray | sp.csr_matrix,
-    *,
-    class_weights: ClassWeights,
-    inverse_penalty: float,
-) -> np.ndarray:
-    """Predict by a multinomial logistic regression.
-
-    Parameters
-    ----------
-    train, test
-        Cells x features; dense ones are standardized, sparse ones scaled to unit variance and not centred.
-    label_code
-        Class of each training cell.
-    class_weights
-        How much a class weighs.
-    inverse_penalty
-        scikit-learn's ``C``: the smaller, the stronger the L2 penalty.
-    """
-    if len(np.unique(label_code)) == 1:
-        return np.full(test.shape[0], label_code[0])
-    scaler = StandardScaler(with_mean=not sp.issparse(train))
-    regression = LogisticRegression(C=inverse_penalty, max_iter=3_000, tol=1e-3)
-    model = make_pipeline(scaler, regression)
-    weight = class_weight(label_code, n_classes=int(label_code.max()) + 1, kind=class_weights)
-    model.fit(train, label_code, logisticregression__sample_weight=weight[label_code])
-    predicted: np.ndarray = model.predict(test)
-    return predicted
 
 
 def label_classes(labels: "np.ndarray | list[str]", *, key: str) -> tuple[str, ...]:

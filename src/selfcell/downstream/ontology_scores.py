@@ -5,10 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int, Real
 
+from selfcell.core.digest import digest_of
 from selfcell.core.errors import InputError
 from selfcell.data.cell_ontology import CellOntology, load_cell_ontology
 
 ONTOLOGY_METRICS = ("exact", "descendant", "ancestor", "unrelated", "mean_hops", "mean_hops_to_common")
+
+
+def digest_of_terms(terms: Sequence[str]) -> str:
+    """Hash which types the Cell Ontology takes terms for, and what it says these are kinds of."""
+    ontology = load_cell_ontology()
+    lines = [" < ".join([term, *sorted(ontology.ancestors(term))]) for term in ontology.resolve(terms)]
+    return digest_of(np.array(lines, dtype=object))
 
 
 def kinds_of_classes(
