@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pandas as pd
+from real.differences import differences_section
+from real.words import interval
 
 from selfcell.reporting.names import method_name, metric_name
 
@@ -33,14 +35,14 @@ HEADLINE = {
 REGIMES = ("zero_shot", "probe", "fine_tuned", "from_scratch")
 
 
-def write_page(page: Path, table: pd.DataFrame, confidence: pd.DataFrame) -> None:
+def write_page(page: Path, table: pd.DataFrame, confidence: pd.DataFrame, verdicts: pd.DataFrame) -> None:
     """Write the tables of all tasks that were run between the marks of a page."""
     sections = [
         _section(title, table[(table["task"] == task) & table["metric"].isin(metrics)], metrics)
         for task, (title, metrics) in TASKS.items()
         if (table["task"] == task).any()
     ]
-    _write_between(page, [_overview(table), *sections, _sureness(confidence)])
+    _write_between(page, [_overview(table), differences_section(verdicts), *sections, _sureness(confidence)])
 
 
 def write_headline(page: Path, table: pd.DataFrame) -> None:
@@ -124,7 +126,7 @@ def _glance(table: pd.DataFrame) -> list[str]:
                 budget,
                 *(f"{mean[regime]:.3f}" if regime in mean else "" for regime in REGIMES),
                 f"{baselines.max():.3f} {method_name(str(baselines.idxmax()))}",
-                _interval(*tuned[columns], sign="+"),
+                interval(*tuned[columns], sign="+"),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -154,23 +156,17 @@ def _table(metric: str, rows: pd.DataFrame) -> list[str]:
     name = metric_name(metric)
     lines = [f"| {name} | {' | '.join(budgets)} | seconds |", "|---" * (len(budgets) + 2) + "|"]
     for method, of_method in rows.groupby("method", sort=False):
-        cells = {row["budget"]: _interval(row["mean"], row["low"], row["high"]) for _, row in of_method.iterrows()}
+        cells = {row["budget"]: interval(row["mean"], row["low"], row["high"]) for _, row in of_method.iterrows()}
         seconds = of_method["seconds"].max()
         found = " | ".join(cells.get(budget, "") for budget in budgets)
         lines.append(f"| {method_name(str(method))} | {found} | {seconds:.3g} |")
     tuned = rows[rows["against_scratch"].notna()].set_index("budget")
     if len(tuned):
         differences = [
-            _interval(*tuned.loc[budget, ["against_scratch", "against_scratch_low", "against_scratch_high"]], sign="+")
+            interval(*tuned.loc[budget, ["against_scratch", "against_scratch_low", "against_scratch_high"]], sign="+")
             if budget in tuned.index
             else ""
             for budget in budgets
         ]
         lines.append(f"| *fine-tuned less from scratch* | {' | '.join(differences)} | |")
     return lines
-
-
-def _interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
-    if pd.isna(low):
-        return f"{mean:{sign}.3f}"
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

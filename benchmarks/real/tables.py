@@ -9,6 +9,8 @@ from real.page import write_headline, write_page
 from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import ScoreStack
+from selfcell.benchmark.verdicts import holm, verdicts
+from selfcell.downstream import DOWNSTREAM_TASKS
 from selfcell.downstream.confidence_scores import confidence_scores
 from selfcell.reporting.names import METHOD_NAMES
 
@@ -21,7 +23,7 @@ ASKED = {
 }
 """Targets with each of their methods."""
 KEPT_METRICS = {
-    "cell_type": ("macro_f1", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
+    "cell_type": ("macro_f1", "macro_f1_frequent", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
     "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
     "integration": ("total", "all_total", "bio_conservation", "batch_correction"),
     "reconstruction": (
@@ -45,13 +47,15 @@ def write_tables(out: Path) -> None:
     scores = [_scores(name, results) for name, results in finished.items()]
     examined = {name: results.details for name, results in finished.items() if "confidence" in results.details}
     confidence = [confidence_scores(details["confidence"]).assign(study=name) for name, details in examined.items()]
+    answers = [_verdicts(name, results) for name, results in finished.items()]
     unseen = [details["unseen_types"].assign(study=name) for name, details in examined.items()]
     DOCS.mkdir(parents=True, exist_ok=True)
     _write(DOCS / "real_data.csv", scores)
     _write(DOCS / "confidence.csv", confidence)
     _write(DOCS / "unseen_types.csv", unseen)
-    table = pd.read_csv(DOCS / "real_data.csv")
-    write_page(DOCS.parent / "results.md", table, pd.read_csv(DOCS / "confidence.csv"))
+    _write(DOCS / "verdicts.csv", _with_holm(answers))
+    table, verdicts_ = pd.read_csv(DOCS / "real_data.csv"), pd.read_csv(DOCS / "verdicts.csv")
+    write_page(DOCS.parent / "results.md", table, pd.read_csv(DOCS / "confidence.csv"), verdicts_)
     write_headline(ROOT / "README.md", table)
     write_figures(DOCS, table)
 
@@ -90,6 +94,29 @@ def _scores(name: str, results: StudyResults) -> pd.DataFrame:
             for budget in (budget for budget in stack.budgets if stack.has(method, budget)):
                 rows.append({"task": task, "study": name, **_row(results, stack, method, budget, metric)})
     return pd.DataFrame(rows)
+
+
+KEPT_OF_VERDICTS = (
+    *("budget", "metric", "question", "method", "against", "difference", "low", "high"),
+    *("frequent_difference", "frequent_low", "frequent_high", "p_value", "p_holm", "detectable", "n_pairs", "finding"),
+)
+
+
+def _verdicts(name: str, results: StudyResults) -> pd.DataFrame:
+    """Answer the questions that a study answers; p by Holm's method is of all studies, and comes later."""
+    which = {"target": name, "corpus": results.about["corpus"], "encoder": results.about["encoder"]}
+    task = str(results.about["task"])
+    tables = [table.assign(**which) for table in (results.scores, results.resamples)]
+    found = verdicts(*tables, {name: DOWNSTREAM_TASKS[task].headline})
+    return found[list(KEPT_OF_VERDICTS)].assign(task=task, study=name)
+
+
+def _with_holm(answers: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Correct p for all studies of a question, as the verdicts of one benchmark are."""
+    table = pd.concat(answers, ignore_index=True)
+    for _, rows in table.groupby("question"):
+        table.loc[rows.index, "p_holm"] = holm(rows["p_value"].to_numpy(dtype=float))
+    return [table]
 
 
 def _row(results: StudyResults, stack: ScoreStack, method: str, budget: str, metric: str) -> dict[str, object]:

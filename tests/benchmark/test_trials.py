@@ -1,13 +1,16 @@
 """What trials share, and what they are told."""
 
+import joblib
 import pandas as pd
 import pytest
+import torch
 
 from selfcell.baselines import scvi_models
 from selfcell.baselines.base import ComparedCells
 from selfcell.benchmark import trials
 from selfcell.benchmark.evaluate import evaluate
 from selfcell.benchmark.results import read_results
+from selfcell.benchmark.trials import Workplace, n_cores, working_in
 from selfcell.data.simulate import simulate_cells
 
 ARGUMENTS = {
@@ -70,3 +73,10 @@ def test_confidence_is_written_and_read_back(model, adata, tmp_path):
     n_test = results.about["split"]["test"]["n_cells"]
     assert len(results.details["confidence"]) == n_test and set(results.details) == {"confidence", "unseen_types"}
     assert results.details["confidence"]["is_unknown"].dtype == bool
+
+
+def test_processes_share_the_cores_and_do_not_fight_for_them():
+    with working_in(Workplace(jobs=2), 2) as at_once:
+        pool = joblib.Parallel(n_jobs=2, pre_dispatch=at_once)
+        found = pool(joblib.delayed(torch.get_num_threads)() for _ in range(2))
+    assert at_once == 2 and found == [max(1, n_cores() // 2)] * 2

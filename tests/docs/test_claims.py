@@ -66,6 +66,8 @@ def test_the_figures_in_the_prose_of_the_results_are_those_of_the_table():
     scores, differences = ["mean", "low", "high"], ["against_scratch", "against_scratch_low", "against_scratch_high"]
     intervals = {tuple(f"{value:.3f}" for value in row) for row in table[scores].to_numpy()}
     intervals |= {tuple(f"{value:+.3f}" for value in row) for row in table[differences].dropna().to_numpy()}
+    verdicts = pd.read_csv(ROOT / "docs" / "results" / "verdicts.csv")[["difference", "low", "high"]]
+    intervals |= {tuple(f"{value:+.3f}" for value in row) for row in verdicts.to_numpy()}
     stated = INTERVAL.findall(prose)
     assert len(stated) > 3 and not [interval for interval in stated if interval not in intervals]
     alone = re.findall(r"[+-]?\b0\.\d{3}\b", INTERVAL.sub("", prose))
@@ -82,12 +84,14 @@ def test_the_tables_of_the_results_have_what_the_plan_asks_and_nothing_else():
 
 
 def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     written = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "real" / "page.py")))
-    table, confidence = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in ("real_data", "confidence"))
+    names = ("real_data", "confidence", "verdicts")
+    table, *others = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in names)
     pages_of = {"README.md": written.write_headline, "docs/results.md": written.write_page}
     for name, write in pages_of.items():
         page = shutil.copy(ROOT / name, tmp_path)
-        write(Path(page), table, *([confidence] if write is written.write_page else []))
+        write(Path(page), table, *(others if write is written.write_page else []))
         assert Path(page).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
 
 

@@ -154,8 +154,8 @@ def _space(model: Any, compared: ComparedCells) -> np.ndarray:
 
 def _as_adata(compared: ComparedCells, rows: np.ndarray, *, label: np.ndarray | None = None) -> anndata.AnnData:
     """Give cells as scvi-tools takes them; those of batches that training did not see get one that it did."""
-    has_batches = compared.batch_key is not None
-    batch = known_experiments(compared) if has_batches else np.full(len(compared.cells), "all", dtype=object)
+    is_told = compared.batch_key is not None
+    batch = known_experiments(compared) if is_told else np.full(len(compared.cells), "all", dtype=object)
     obs = pd.DataFrame({_BATCH: pd.Categorical(batch[rows])}, index=rows.astype(str))
     obs[_LABEL] = _UNLABELLED if label is None else label[rows]
     return anndata.AnnData(compared.cells.counts[rows][:, compared.highly_variable], obs=obs)

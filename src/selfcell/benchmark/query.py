@@ -195,7 +195,9 @@ def _part(cells: Cells, which: str, plan: StudyPlan, genes: GeneTable, *, allow_
             if key is None:
                 continue
             if role != "label" and which == "query" and key not in cells.obs:
-                logger.warning(
+                # That a data set is one batch is what one expects.
+                logger.log(
+                    logging.WARNING if role == "donor" else logging.INFO,
                     "There is no obs[%r] in %s, so all of its cells count as one %s. If it has a column of another "
                     "name, say so: --query-%s COLUMN (query_%s_key), or in a plan %s = COLUMN of its cells.",
                     key,
