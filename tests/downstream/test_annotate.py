@@ -2,6 +2,7 @@ import logging
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from selfcell.core.errors import InputError
@@ -350,3 +351,12 @@ def test_a_reference_of_few_genes_of_the_encoder_is_taken_where_that_is_allowed(
         annotate(query, model, reference=few, label_key="cell_type")
     annotate(query, model, reference=few, label_key="cell_type", allow_low_overlap=True)
     assert query.obs["predicted_type"].notna().all()
+
+
+def test_genes_that_either_lacks_are_not_looked_at(halves, model):
+    reference, query = halves
+    few = query[:, :45].copy()
+    annotate(few, model, reference=reference, label_key="cell_type")
+    both = [reference[:, :45].copy(), query[:, :45].copy()]
+    annotate(both[1], model, reference=both[0], label_key="cell_type")
+    pd.testing.assert_frame_equal(few.obs, both[1].obs)

@@ -12,8 +12,9 @@ import scipy.sparse as sp
 from jaxtyping import Int
 from sklearn.decomposition import PCA
 
-from selfcell.data.counts import log_normalize, of_genes
+from selfcell.data.counts import log_normalize
 from selfcell.data.highly_variable import highly_variable_genes
+from selfcell.data.measured import of_genes
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 from selfcell.downstream.base import DownstreamTask

@@ -139,8 +139,7 @@ def joined_for_judging(
     joined, split = _joined(*parts, plan)
     if joined.measured is not None:
         logger.info(
-            "Both %s and %s measure %s of the encoder's %s genes. Networks take the others for zero; baselines learn "
-            "from what both measure.",
+            "Both %s and %s measure %s of the encoder's %s genes: networks and baselines learn from these.",
             cells.origin,
             query.origin,
             f"{int(joined.measured.sum()):,}",

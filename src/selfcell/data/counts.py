@@ -7,7 +7,6 @@ from typing import Any, Literal
 import anndata
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool
 
 from selfcell.core.errors import InputError, did_you_mean
 
@@ -110,15 +109,6 @@ def log_normalize(counts: sp.csr_matrix) -> sp.csr_matrix:
     expression = counts.copy()
     expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(counts.indptr)).astype(np.float32))
     return expression
-
-
-def of_genes(counts: sp.csr_matrix, measured: Bool[np.ndarray, " n_genes"] | None) -> sp.csr_matrix:
-    """Give counts with those of some genes alone, and zero for the others; of all genes if None is given."""
-    if measured is None:
-        return counts
-    kept = sp.csr_matrix(counts @ sp.diags_array(measured.astype(counts.dtype)))
-    kept.eliminate_zeros()
-    return kept
 
 
 def _say_where_from(address: str, refusals: list[str]) -> None:

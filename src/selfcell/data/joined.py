@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from selfcell.core.errors import InputError
+from selfcell.data.measured import in_both
 from selfcell.data.source import Cells
 from selfcell.data.target_names import align_targets
 from selfcell.data.targets import Targets
@@ -51,14 +52,10 @@ def join_cells(
         obs=pd.concat([first.obs[shared], second.obs[shared]]),
         origin=f"{first.origin}, then {second.origin}",
         alignment=None,
-        measured=_in_both(first.measured, second.measured),
+        measured=in_both(first.measured, second.measured),
         obsm=obsm,
         uns=uns,
     )
-
-
-def _in_both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    return second if first is None else first if second is None else first & second
 
 
 def _stacked(

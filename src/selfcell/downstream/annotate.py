@@ -14,11 +14,12 @@ from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.cellxgene import donor_column, needed_label_column
 from selfcell.data.counts import Scale
+from selfcell.data.measured import on_common_genes
 from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cells, refuse_mudata
 from selfcell.downstream.cell_type import N_TO_CALIBRATE, label_classes
 from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
-from selfcell.downstream.labelled_reference import ALPHA, LabelledReference, calibrated_reference
+from selfcell.downstream.labelled_reference import ALPHA, calibrated_reference
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
 from selfcell.downstream.type_classifier import classify, trained_head
 from selfcell.training.run_folder import TrainedModel
@@ -135,7 +136,7 @@ def annotate(
         _warn_of_distance(found.is_unknown, key_added)
         query.obs[f"{key_added}_distance"] = found.distance.astype(np.float32)
         query.obs[f"{key_added}_familiarity"] = found.familiarity.astype(np.float32)
-    write_provenance(query, key_added, model, cells, **asked.how)
+    write_provenance(query, key_added, model, cells, **asked.how, **found.how)
 
 
 class _Found(NamedTuple):
@@ -145,6 +146,8 @@ class _Found(NamedTuple):
     distance: np.ndarray | None
     familiarity: np.ndarray | None
     sets: Bool[np.ndarray, "n_cells n_classes"] | None
+    how: dict[str, Any]
+    """What is to be written of the answer besides."""
 
 
 def _names_of_sets(sets: Bool[np.ndarray, "n_cells n_classes"], classes: tuple[str, ...]) -> pd.Categorical:
@@ -157,7 +160,10 @@ def _names_of_sets(sets: Bool[np.ndarray, "n_cells n_classes"], classes: tuple[s
 class _ByReference(NamedTuple):
     """The nearest labelled cells vote."""
 
-    reference: LabelledReference
+    cells: Cells
+    """The reference, on the model's genes."""
+    label_code: np.ndarray
+    donor_code: np.ndarray | None
     classes: tuple[str, ...]
     known: CellHashes
     """Of the reference."""
@@ -191,21 +197,23 @@ class _ByReference(NamedTuple):
             )
         classes = label_classes(labels.to_list(), key=label_key)
         donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
-        reference = calibrated_reference(
-            embed_counts(model.encoder, cells.counts, show_progress=True),
-            encode(labels, classes),
-            n_classes=len(classes),
-            donor_code=None if donors is None else pd.factorize(donors)[0].astype(np.int64),
-            n_neighbors=n_neighbors,
-            weights=weights,
-            alpha=alpha,
-        )
+        donor_code = None if donors is None else pd.factorize(donors)[0].astype(np.int64)
         how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
-        how |= {"donor": donor_key or "", "temperature": reference.temperature}
-        return cls(reference, classes, CellHashes.of(cells), how)
+        how |= {"donor": donor_key or ""}
+        return cls(cells, encode(labels, classes), donor_code, classes, CellHashes.of(cells), how)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
-        assigned = self.reference.assign(embed_counts(model.encoder, cells.counts, show_progress=True))
+        known, asked = on_common_genes(self.cells, cells)
+        reference = calibrated_reference(
+            embed_counts(model.encoder, known.counts, show_progress=True),
+            self.label_code,
+            n_classes=len(self.classes),
+            donor_code=self.donor_code,
+            n_neighbors=self.how["n_neighbors"],
+            weights=self.how["weights"],
+            alpha=self.how["alpha"],
+        )
+        assigned = reference.assign(embed_counts(model.encoder, asked.counts, show_progress=True))
         return _Found(
             assigned.label_code,
             assigned.confidence,
@@ -213,6 +221,7 @@ class _ByReference(NamedTuple):
             assigned.distance,
             assigned.share_farther,
             assigned.sets,
+            {"temperature": reference.temperature},
         )
 
 
@@ -300,4 +309,4 @@ class _ByClassifier(NamedTuple):
         code = probability.argmax(axis=1)
         confidence = probability[np.arange(len(code)), code]
         sets = self.confidence.sets(probability) if self.confidence.is_calibrated else None
-        return _Found(code, confidence, self.confidence.is_unknown(probability), None, None, sets)
+        return _Found(code, confidence, self.confidence.is_unknown(probability), None, None, sets, {})

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from selfcell.core.config import Settings as AnySettings
 from selfcell.core.seeds import numpy_rng
+from selfcell.data.measured import as_measured
 from selfcell.data.source import Cells
 from selfcell.data.splits import Split
 from selfcell.downstream.embed import embed_counts
@@ -43,7 +44,12 @@ class EncodedCells:
 
     @classmethod
     def of(cls, model: TrainedModel, cells: Cells) -> "EncodedCells":
-        """Embed cells that are aligned to the model's genes."""
+        """Embed cells that are aligned to the model's genes, by those that were measured in all of them.
+
+        Where a query lacks genes, the reference is shown without them too: networks learn from what both measure, as
+        baselines do.
+        """
+        cells = as_measured(cells)
         return cls(cells, model, embed_counts(model.encoder, cells.counts))
 
     @property

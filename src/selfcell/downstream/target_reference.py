@@ -12,6 +12,7 @@ from selfcell.core.errors import InputError, speaking_of
 from selfcell.data.atlas.index import is_atlas
 from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.cellxgene import donor_column
+from selfcell.data.measured import on_common_genes
 from selfcell.data.source import Cells, CellSource, open_cells
 from selfcell.data.splits import Split
 from selfcell.data.targets import refuse_atlas
@@ -121,7 +122,8 @@ class TargetReference(NamedTuple):
             If all of them are in the reference.
         """
         _refuse_known(cells, self.cells)
-        parts = [embed_counts(model.encoder, some.counts, show_progress=True) for some in (self.cells, cells)]
+        shown = on_common_genes(self.cells, cells)
+        parts = [embed_counts(model.encoder, some.counts, show_progress=True) for some in shown]
         train, test = np.arange(len(self.cells)), len(self.cells) + np.arange(len(cells))
         split = Split(train, np.array([], dtype=np.int64), test, unit="data set")
         if self.by == "ridge":

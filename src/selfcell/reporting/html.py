@@ -326,7 +326,7 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
         *(
-            [("Genes", f"{n_measured:,} are measured in both data sets: baselines learn from these, networks from all")]
+            [("Genes", f"{n_measured:,} are measured in both data sets, and all methods learn from these")]
             if (n_measured := about.get("n_measured_genes"))
             else []
         ),
