@@ -25,6 +25,7 @@ HEADLINE = {
     "types_liu_to_pbmc3k": ("all cells",),
     "types_liu_to_kang": ("all cells",),
     "types_liu_to_teaseq": ("all cells",),
+    "proteins_liu_few": ("0.01 of the cells",),
     "proteins_liu": ("all donors",),
     "chromatin_teaseq": ("all cells",),
     "integration_pancreas": ("all donors",),
