@@ -293,7 +293,7 @@ def test_a_scheduler_that_is_gone_ends_the_command_and_leaves_the_tables(folder,
 
 def test_a_cluster_whose_workers_come_late_is_waited_for(folder, monkeypatch, caplog):
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0")
     with cluster, caplog.at_level("INFO", "selfcell"):
         # As a queue does it: workers begin where work waits, and none before.
         cluster.adapt(minimum=0, maximum=1, interval="200ms")

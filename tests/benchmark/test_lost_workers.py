@@ -23,7 +23,7 @@ def test_a_worker_that_is_lost_costs_a_repeat_and_nothing_else(folder):
     run.run(benchmark.cells["made"])
     study = benchmark.study(benchmark.studies()[0], [run.result()])
     contest, finished, lost = study._contest(study.trials), [], []
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
 
         def lose_one(trial, outcome):
             finished.append(trial.key)

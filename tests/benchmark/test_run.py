@@ -261,7 +261,7 @@ def test_a_dask_cluster_comes_to_the_same_scores(folder):
     plan = written(folder, encoders={"mae": {}}, seeds={"pretraining": [0], "finetuning": [0]})
     here = run_benchmark(plan, out=folder / "here", workplace=QUIET)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         workplace = Workplace(dask=cluster.scheduler_address, keep_going=True, show_progress=False)
         there = run_benchmark(plan, out=folder / "there", workplace=workplace)

@@ -360,3 +360,27 @@ def test_genes_that_either_lacks_are_not_looked_at(halves, model):
     both = [reference[:, :45].copy(), query[:, :45].copy()]
     annotate(both[1], model, reference=both[0], label_key="cell_type")
     pd.testing.assert_frame_equal(few.obs, both[1].obs)
+
+
+def test_how_many_genes_both_have_is_said_and_few_are_refused(halves, model, caplog):
+    reference, query = halves
+    first, last = reference[:, :40].copy(), query[:, 25:].copy()
+    with pytest.raises(InputError, match=r"15 of the encoder's 60 genes are in both .*--allow-low-overlap"):
+        annotate(last, model, reference=first, label_key="cell_type")
+    with caplog.at_level(logging.INFO, "selfcell"):
+        annotate(last, model, reference=first, label_key="cell_type", allow_low_overlap=True)
+    assert "15 of the encoder's 60 genes are in both the reference and the cells: only these" in caplog.text
+    assert last.uns["selfcell"]["predicted_type"]["n_common_genes"] == 15
+
+
+def test_a_cell_of_the_reference_without_counts_of_common_genes_is_left_out(halves, model, caplog):
+    reference, query = halves
+    few = query[:, :45].copy()
+    counts = reference.X.toarray()
+    counts[0, :45], counts[0, 45:] = 0, 3
+    reference.X = type(reference.X)(counts)
+    annotate(few, model, reference=reference, label_key="cell_type")
+    assert "1 of 200 cells of the reference have no counts in genes that the others have too" in caplog.text
+    without = query[:, :45].copy()
+    annotate(without, model, reference=reference[1:].copy(), label_key="cell_type")
+    pd.testing.assert_frame_equal(few.obs, without.obs)

@@ -103,7 +103,7 @@ class ComparedCells:
     @functools.cached_property
     def highly_variable(self) -> Int[np.ndarray, " n_highly_variable"]:
         """Positions of the 2,000 most variable genes (all, where there are fewer), by the unlabelled cells alone."""
-        return highly_variable_genes(self.cells.counts[self.unlabelled])
+        return highly_variable_genes(of_genes(self.cells.counts[self.unlabelled], self.cells.measured))
 
 
 TaskT = TypeVar("TaskT", bound=DownstreamTask)

@@ -16,6 +16,7 @@ from selfcell.data.cell_hashes import CellHashes
 from selfcell.data.cellxgene import TERM_COLUMN
 from selfcell.data.genes import GeneTable
 from selfcell.data.joined import join_cells
+from selfcell.data.measured import as_measured
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import Split
 from selfcell.data.targets import refuse_atlas
@@ -139,7 +140,7 @@ def joined_for_judging(
     joined, split = _joined(*parts, plan)
     if joined.measured is not None:
         logger.info(
-            "Both %s and %s measure %s of the encoder's %s genes: networks and baselines learn from these.",
+            "Both %s and %s measure %s of the encoder's %s genes: all methods but scVI and scANVI learn from these.",
             cells.origin,
             query.origin,
             f"{int(joined.measured.sum()):,}",
@@ -168,6 +169,8 @@ def _joined(cells: Cells, query: Cells, plan: StudyPlan) -> tuple[Cells, Split]:
     train, test = np.arange(len(cells)), len(cells) + np.arange(len(query))
     task, settings = DOWNSTREAM_TASKS[plan.task], plan.task_settings
     joined = join_cells(cells, query, names_keys=task.names_keys(settings), needed=task.obsm_keys(settings))
+    # Refused here, before hours are spent.
+    as_measured(joined)
     return joined, Split(train, np.array([], dtype=np.int64), test, unit="data set")
 
 

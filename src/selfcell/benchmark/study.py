@@ -38,6 +38,7 @@ from selfcell.benchmark.work_ids import WorkIds
 from selfcell.core.config import to_toml
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_table
+from selfcell.data.measured import as_measured
 from selfcell.data.source import Cells, obs_column
 from selfcell.data.splits import PARTS, Split
 from selfcell.downstream import DOWNSTREAM_TASKS
@@ -193,7 +194,9 @@ class Study:
 
     @functools.cached_property
     def _encoded(self) -> tuple[EncodedCells, ...]:
-        return tuple(EncodedCells.of(model, self.cells) for model in self.models)
+        # Once, so that all models share one matrix.
+        shown = as_measured(self.cells)
+        return tuple(EncodedCells.of(model, shown) for model in self.models)
 
     def _examine(self, encoded: EncodedCells, *, keep_going: bool) -> dict[str, pd.DataFrame]:
         if not self.plan.examined:

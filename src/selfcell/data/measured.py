@@ -1,17 +1,25 @@
 """Cells of which some genes were not measured in all: these are left out of what any method is shown."""
 
 import dataclasses
+import logging
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
+from selfcell.core.errors import InputError
 from selfcell.data.source import Cells, refuse_empty_cells
+
+logger = logging.getLogger(__name__)
+
+_LEAST_SHARE = 0.5
+"""Of the encoder's genes, as where cells are put on them."""
 
 
 def of_genes(counts: sp.csr_matrix, measured: Bool[np.ndarray, " n_genes"] | None) -> sp.csr_matrix:
-    """Give counts with those of some genes alone, and zero for the others; of all genes if None is given."""
-    if measured is None:
+    """Give counts with those of some genes alone, and zero for the others; the same matrix where that is all."""
+    if measured is None or measured[counts.indices].all():
         return counts
     kept = sp.csr_matrix(counts @ sp.diags_array(measured.astype(counts.dtype)))
     kept.eliminate_zeros()
@@ -30,24 +38,59 @@ def as_measured(cells: Cells) -> Cells:
     InputError
         If a cell has counts of other genes alone.
     """
-    if cells.measured is None:
-        return cells
     kept = dataclasses.replace(cells, counts=of_genes(cells.counts, cells.measured))
     refuse_empty_cells(kept)
     return kept
 
 
-def on_common_genes(reference: Cells, query: Cells) -> tuple[Cells, Cells]:
-    """Keep of two sets of cells, on the same genes, the counts of genes that were measured in both.
+class CommonGenes(NamedTuple):
+    """A reference and a query by the genes that were measured in both."""
+
+    reference: Cells
+    """Those of its cells that have counts of these genes."""
+    rows: Int[np.ndarray, " n_rows"]
+    """Their positions in the reference."""
+    query: Cells
+    n_genes: int
+
+
+def on_common_genes(reference: Cells, query: Cells, *, allow_low_overlap: bool) -> CommonGenes:
+    """Keep of two sets of cells, on the genes of one encoder, the counts of genes that were measured in both.
+
+    Parameters
+    ----------
+    reference
+        Cells that something is known of; those without counts of common genes are left out, which is logged.
+    query
+        Cells that are asked about.
+    allow_low_overlap
+        Go on where under half of the encoder's genes were measured in both.
 
     Raises
     ------
     InputError
-        If a cell has counts of other genes alone.
+        If that is so and not allowed, or a cell of the query has no counts of common genes.
     """
     measured = in_both(reference.measured, query.measured)
-    first, second = (as_measured(dataclasses.replace(cells, measured=measured)) for cells in (reference, query))
-    return first, second
+    n_genes = len(query.genes) if measured is None else int(measured.sum())
+    if measured is not None:
+        told = f"{n_genes:,} of the encoder's {len(query.genes):,} genes are in both the reference and the cells"
+        if n_genes < _LEAST_SHARE * len(query.genes) and not allow_low_overlap:
+            raise InputError(
+                f"{told}, and only these can be looked at. Take a reference that measures what the cells do, or go on "
+                "all the same: --allow-low-overlap (allow_low_overlap=True)."
+            )
+        logger.info("%s: only these are looked at.", told)
+    counts = of_genes(reference.counts, measured)
+    rows = np.flatnonzero(np.diff(counts.indptr))
+    if n_left_out := len(reference) - len(rows):
+        logger.warning(
+            "%s of %s cells of the reference have no counts in genes that the others have too, and are left out.",
+            f"{n_left_out:,}",
+            f"{len(reference):,}",
+        )
+    known = dataclasses.replace(reference, counts=counts, measured=measured).subset(rows)
+    return CommonGenes(known, rows, as_measured(dataclasses.replace(query, measured=measured)), n_genes)
 
 
 def in_both(

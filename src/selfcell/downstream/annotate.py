@@ -168,6 +168,8 @@ class _ByReference(NamedTuple):
     known: CellHashes
     """Of the reference."""
     how: dict[str, Any]
+    allow_low_overlap: bool
+    """Go on where reference and query have few genes in common."""
 
     @classmethod
     def of(
@@ -200,20 +202,20 @@ class _ByReference(NamedTuple):
         donor_code = None if donors is None else pd.factorize(donors)[0].astype(np.int64)
         how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
         how |= {"donor": donor_key or ""}
-        return cls(cells, encode(labels, classes), donor_code, classes, CellHashes.of(cells), how)
+        return cls(cells, encode(labels, classes), donor_code, classes, CellHashes.of(cells), how, allow_low_overlap)
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
-        known, asked = on_common_genes(self.cells, cells)
+        shown = on_common_genes(self.cells, cells, allow_low_overlap=self.allow_low_overlap)
         reference = calibrated_reference(
-            embed_counts(model.encoder, known.counts, show_progress=True),
-            self.label_code,
+            embed_counts(model.encoder, shown.reference.counts, show_progress=True),
+            self.label_code[shown.rows],
             n_classes=len(self.classes),
-            donor_code=self.donor_code,
+            donor_code=None if self.donor_code is None else self.donor_code[shown.rows],
             n_neighbors=self.how["n_neighbors"],
             weights=self.how["weights"],
             alpha=self.how["alpha"],
         )
-        assigned = reference.assign(embed_counts(model.encoder, asked.counts, show_progress=True))
+        assigned = reference.assign(embed_counts(model.encoder, shown.query.counts, show_progress=True))
         return _Found(
             assigned.label_code,
             assigned.confidence,
@@ -221,7 +223,7 @@ class _ByReference(NamedTuple):
             assigned.distance,
             assigned.share_farther,
             assigned.sets,
-            {"temperature": reference.temperature},
+            {"temperature": reference.temperature, "n_common_genes": shown.n_genes},
         )
 
 

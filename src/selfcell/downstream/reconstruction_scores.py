@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int, Num
 
 from selfcell.data.counts import log_normalize
-from selfcell.data.measured import as_measured
+from selfcell.data.measured import of_genes
 from selfcell.data.source import Cells
 from selfcell.downstream.base import TaskScores
 from selfcell.downstream.count_distribution import CountDistribution
@@ -56,7 +56,7 @@ class Reconstruction:
         What was not measured is zero, which would be an error of whoever expects what is there, and a gift to whoever
         learned it to be zero.
         """
-        return cls(as_measured(cells).counts[rows], forecast, cells.measured)
+        return cls(of_genes(cells.counts[rows], cells.measured), forecast, cells.measured)
 
     def blocks(self, cells_at_once: int | None = None) -> Iterator[slice]:
         """Cut the cells into blocks; as many at once as there is room for, if left out."""

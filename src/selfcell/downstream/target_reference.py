@@ -43,6 +43,8 @@ class TargetReference(NamedTuple):
     """The reference, on the model's genes."""
     by: str
     donor_key: str | None
+    allow_low_overlap: bool
+    """Go on where reference and cells have few genes in common."""
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class TargetReference(NamedTuple):
             cells = cells.aligned_to(model.genes, allow_low_overlap=allow_low_overlap)
         donor_key = donor_column(cells, donor_key) if by == "ridge" else None
         task = CrossModalityTask.of(settings, cells, Columns(donor=donor_key))
-        return cls(task, cells, by, donor_key)
+        return cls(task, cells, by, donor_key, allow_low_overlap)
 
     @property
     def target(self) -> str:
@@ -122,13 +124,17 @@ class TargetReference(NamedTuple):
             If all of them are in the reference.
         """
         _refuse_known(cells, self.cells)
-        shown = on_common_genes(self.cells, cells)
-        parts = [embed_counts(model.encoder, some.counts, show_progress=True) for some in shown]
-        train, test = np.arange(len(self.cells)), len(self.cells) + np.arange(len(cells))
-        split = Split(train, np.array([], dtype=np.int64), test, unit="data set")
+        shown = on_common_genes(self.cells, cells, allow_low_overlap=self.allow_low_overlap)
+        known, asked = (
+            embed_counts(model.encoder, some.counts, show_progress=True) for some in (shown.reference, shown.query)
+        )
+        space = np.zeros((len(self.cells) + len(cells), known.shape[1]), dtype=np.float32)
+        space[shown.rows], space[len(self.cells) :] = known, asked
+        test = len(self.cells) + np.arange(len(cells))
+        split = Split(shown.rows, np.array([], dtype=np.int64), test, unit="data set")
         if self.by == "ridge":
-            return self.task.predict_by_ridge(np.concatenate(parts), split)
-        return self.task.answer_in_space(np.concatenate(parts), split)
+            return self.task.predict_by_ridge(space, split)
+        return self.task.answer_in_space(space, split)
 
 
 def _check_model(model: TrainedModel) -> None:

@@ -323,10 +323,12 @@ def _study_facts(about: dict[str, Any]) -> list[tuple[str, str]]:
         f"; {sum(types.values()):,} more are of types that no labelled cell has: {', '.join(types)}" if types else ""
     )
     judged = "To judge" + _SEEN[about.get("has_seen")]
+    both = "measured in both data sets: all methods but scVI and scANVI learn from these"
+    measured_in = both if about.get("is_query") else "in the cells"
     return [
         ("Data", f"{about['dataset']}: {about['n_cells']:,} cells x {about['n_genes']:,} genes"),
         *(
-            [("Genes", f"{n_measured:,} are measured in both data sets, and all methods learn from these")]
+            [("Genes", f"{n_measured:,} of the model's {about['n_genes']:,} are {measured_in}")]
             if (n_measured := about.get("n_measured_genes"))
             else []
         ),

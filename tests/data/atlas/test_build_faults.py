@@ -295,7 +295,7 @@ def test_a_dask_cluster_builds_the_same_shards(tmp_path: Path, files: list[Path]
     distributed = pytest.importorskip("distributed")
     plain = build_atlas(files, tmp_path / "plain", shard_cells=40)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         index = build_atlas(files, tmp_path / "atlas", shard_cells=40, dask=cluster.scheduler_address)
     assert index.shards == plain.shards
