@@ -53,6 +53,8 @@ def test_a_method_that_was_not_run_yet_is_taken_for_one_like_all():
     left.learn(first, {"probe": [0.5]}, clock=0.5)
     left.drop(first)
     assert left.seconds() == pytest.approx(2 * 100.0 * 0.5)
+    left.learn(study("of old"), {}, clock=1e6)
+    assert left.seconds() == pytest.approx(2 * 100.0 * 0.5)
 
 
 def test_what_was_kept_or_killed_tells_nothing():

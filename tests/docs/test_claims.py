@@ -83,8 +83,8 @@ def test_the_tables_of_the_results_have_what_the_plan_asks_and_nothing_else():
     assert set(zip(table["study"], table["method"], strict=True)) == asked
 
 
-def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path):
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     written = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "real" / "page.py")))
     names = ("real_data", "confidence", "verdicts")
     table, *others = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in names)

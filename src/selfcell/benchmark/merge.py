@@ -11,7 +11,7 @@ from selfcell.benchmark.outcome_store import SUFFIX, OutcomeStore
 from selfcell.benchmark.trials import Outcome
 from selfcell.core.atomic import atomic_folder, atomic_path, write_json, write_text
 from selfcell.core.config import read_toml
-from selfcell.core.digest import file_digest
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.training.out_folder import is_finished_run
@@ -88,7 +88,7 @@ def _take_over(folder: Path, out: Path) -> int:
 
 def _warn_of_other_weights(run: Path, ours: Path) -> None:
     """Say so where a pre-training came out otherwise on another machine: trials go by the weights they began from."""
-    if file_digest(run / WEIGHTS) != file_digest(ours / WEIGHTS):
+    if sha256_of(run / WEIGHTS) != sha256_of(ours / WEIGHTS):
         logger.warning(
             "%s has other weights than %s, as another machine rounds otherwise, and its trials that begin from them "
             "are run anew. Pre-train once (--only TARGET, then copy runs/), and share that.",

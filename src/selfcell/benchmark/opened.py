@@ -150,7 +150,7 @@ class Benchmark:
             for name in self.targets:
                 studies = [study for study in self.studies() if study.target == name]
                 with speaking_of(f"[targets.{name}]"):
-                    check_target(studies, *self._cells_of(studies[0]), foreseen)
+                    check_target(studies, *self.cells_of(studies[0]), foreseen)
 
     def _foreseen(self, corpus: str, data: DataSettings) -> Sequence[Run]:
         with speaking_of(f"[corpora.{corpus}]"):
@@ -190,13 +190,13 @@ class Benchmark:
     def study(self, planned: PlannedStudy, models: Sequence[TrainedModel]) -> Study:
         """Make the study of a target for the encoders that were trained."""
         kept_in = self.out / "networks"
-        cells, query = self._cells_of(planned)
+        cells, query = self.cells_of(planned)
         if query is None:
             return Study(planned.plan, cells, models, kept_in=kept_in)
         joined, split, seen = joined_for_judging(cells, query, planned.plan, models, allow_low_overlap=True)
         return Study(planned.plan, joined, models, split=split, seen=seen, kept_in=kept_in)
 
-    def _cells_of(self, planned: PlannedStudy) -> tuple[Cells, Cells | None]:
+    def cells_of(self, planned: PlannedStudy) -> tuple[Cells, Cells | None]:
         """Give the cells of a target, and those of its query, with what their label is called in the former."""
         target, label_key = self.plan.targets[planned.target], planned.plan.label_key
         cells = labelled_cells(self.cells.some(target.cells, target.n_cells), label_key)

@@ -24,7 +24,7 @@ from selfcell.benchmark.trials import (
 )
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
-from selfcell.core.digest import file_digest
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 from selfcell.core.words import file_name
@@ -67,7 +67,7 @@ class Pretraining:
     @functools.cached_property
     def run_id(self) -> str:
         """Hash of all that determines the run: cells, settings, gene programmes, code."""
-        of_programs = {} if self.programs is None else {"programs": file_digest(self.programs)}
+        of_programs = {} if self.programs is None else {"programs": sha256_of(self.programs)}
         task = PRETEXT_TASKS.target_of(self.settings.pretext.name).partition(":")[0]
         return trial_id(
             cells=self.fingerprint,

@@ -1,12 +1,12 @@
 """The tables of a benchmark on disk, and by which file each is known to belong to the others."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from selfcell.core.atomic import atomic_path
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError
 
 
@@ -23,7 +23,7 @@ def write_tables(tables: Mapping[str, pd.DataFrame], out: Path, *, csv: bool) ->
         if csv or (out / f"{name}.csv").exists():
             with atomic_path(out / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g")
-    return {name: _hash(out / f"{name}.parquet") for name in tables}
+    return {name: sha256_of(out / f"{name}.parquet") for name in tables}
 
 
 def refuse_mixed(folder: Path, written: Mapping[str, str], names: Iterable[str]) -> None:
@@ -45,14 +45,9 @@ def refuse_mixed(folder: Path, written: Mapping[str, str], names: Iterable[str])
         If a table is not the one that was written with the others.
     """
     for name in names:
-        if name in written and _hash(folder / f"{name}.parquet") != written[name]:
+        if name in written and sha256_of(folder / f"{name}.parquet") != written[name]:
             raise InputError(
                 f"{folder} has tables of two runs: {name}.parquet is not the one that benchmark.json was written with, "
                 "as where a run was stopped while it wrote them. Run the benchmark again: trials that are done are "
                 "kept."
             )
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -56,8 +56,9 @@ class TimeLeft:
         clock
             Seconds from the first of them to the end of the last.
         """
-        self._work += float(np.nansum([one for seconds in took.values() for one in seconds]))
-        self._clock += clock
+        work = float(np.nansum([one for seconds in took.values() for one in seconds]))
+        # Without any, the clock tells of tables and maps alone.
+        self._work, self._clock = self._work + work, self._clock + clock * (work > 0)
         waiting = self._waiting.get(_key(planned), [])
         for method, trials in itertools.groupby(waiting, key=lambda one: one.method):
             seconds = [one for one in took.get(method, []) if not np.isnan(one)]

@@ -23,9 +23,11 @@ def digest_of(values: Any) -> str:
     return digest.hexdigest()
 
 
-def file_digest(file: Path) -> str:
-    """Give the SHA-256 of a file's bytes as hex digits."""
-    with file.open("rb") as stream:
+def sha256_of(content: Path | bytes) -> str:
+    """Give the SHA-256 of a file's bytes, or of what is to be one, as hex digits."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

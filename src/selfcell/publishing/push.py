@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError
 from selfcell.publishing.card_scores import read_scores
 from selfcell.publishing.contents import Contents, contents_of, public_manifest
 from selfcell.publishing.model_card import write_card
 from selfcell.training.hub_address import HubAddress, read_address
 from selfcell.training.hub_client import hub_package, in_words
-from selfcell.training.hub_files import CARD, LISTING, TRAVEL, sha256_of
+from selfcell.training.hub_files import CARD, LISTING, TRAVEL
 from selfcell.training.run_folder import TrainedModel, load
 
 logger = logging.getLogger(__name__)

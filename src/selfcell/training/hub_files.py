@@ -1,9 +1,9 @@
 """The files of a model on the Hub, and the list of their hashes by which they are checked."""
 
-import hashlib
 import re
 from pathlib import Path
 
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError
 from selfcell.core.reading import read_json
 
@@ -18,14 +18,6 @@ TRAVEL = (*NEEDED, "log.csv", *ABOUT_CELLS)
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\.(safetensors|json|toml|csv|md)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def sha256_of(content: Path | bytes) -> str:
-    """Give the SHA-256 of a file, or of what is to be one, as hex digits."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_listing(file: Path, *, origin: str) -> dict[str, str]:

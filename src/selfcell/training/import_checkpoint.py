@@ -1,6 +1,5 @@
 """Make a model folder of a checkpoint of Richter et al. 2025, which commands use as they use one of pre-training."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from selfcell.core.atomic import atomic_folder, write_text
 from selfcell.core.config import Settings, build, to_toml
+from selfcell.core.digest import sha256_of
 from selfcell.core.errors import InputError, speaking_of
 from selfcell.network.encoder import EncoderSettings, MlpEncoder
 from selfcell.training.import_tables import read_class_names, read_gene_table
@@ -91,17 +91,15 @@ def import_checkpoint(
         encoder = MlpEncoder(network, n_genes=len(table))
     encoder.load_state_dict({f"layers.{key}": weight for key, weight in found.encoder.items()})
     _say_what_it_is(path, found, left_out)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     imported = {
         "file": path.name,
-        "sha256": digest,
+        "sha256": sha256_of(path),
         "layout": found.layout.name,
         "as_evaluated_in_paper": as_evaluated_in_paper,
         "left_out": left_out,
         "warning": found.layout.warning,
     }
-    data = {"origin": path.name, "fingerprint": digest, "n_genes": len(table)}
+    data = {"origin": path.name, "fingerprint": imported["sha256"], "n_genes": len(table)}
     about = {**_kind_of(found, names), "seed": _PAPER_SEED, "imported": imported, "data": data}
     with atomic_folder(out) as temporary:
         write_text(temporary / "config.toml", to_toml(ImportedSettings(network=network)))

@@ -1,6 +1,5 @@
 """Write one shard: a Zarr v3 group in AnnData's layout whose arrays can be read in large blocks."""
 
-import hashlib
 import shutil
 import uuid
 import warnings
@@ -13,12 +12,12 @@ import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec, BloscShuffle
 
+from selfcell.core.digest import sha256_of
 from selfcell.data.atlas.index import Codec, ShardEntry, gene_index_dtype
 from selfcell.data.genes import GeneTable
 
 VALUES_PER_CHUNK = 2**19
 """Values in a chunk of a compressed array, some 300 cells."""
-_READ_AT_ONCE = 2**24
 
 
 def write_shard(
@@ -105,15 +104,6 @@ def refuse_other_content(folder: Path, shard: ShardEntry, *, below: str) -> None
     for name, checksum in shard.sha256.items():
         if name.startswith(below) and sha256_of(folder / name) != checksum:
             raise ValueError(f"the content of {name} does not fit its checksum")
-
-
-def sha256_of(file: Path) -> str:
-    """Give SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_READ_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _narrowest(values: np.ndarray) -> np.dtype[Any]:

@@ -9,9 +9,9 @@ import anndata
 import numpy as np
 import zarr
 
+from selfcell.core.digest import sha256_of
 from selfcell.data.atlas.index import SHARD_FOLDER, AtlasIndex, CategoryColumn, ShardEntry, read_index
 from selfcell.data.atlas.scatter import unheard
-from selfcell.data.atlas.shard import sha256_of
 
 _VALUES_AT_ONCE = 2**22
 _Advance = Callable[[int], Any]
