@@ -30,8 +30,8 @@ def as_measured(cells: Cells) -> Cells:
     """Keep the counts of genes that were measured in all cells, so that no cell is told from another by a lack.
 
     A query may lack genes of the reference, and the reference genes of the query. What is learned from them misleads:
-    with 175 of 1,000 genes missing, networks that were trained on the others alone named types better (macro F1 0.621
-    for 0.594), and so did a regression (0.658 for 0.602).
+    with 175 of 1,000 genes missing, networks that were trained on the others alone named types better (macro F1 0.624
+    for 0.594), and so did a regression (0.658 for 0.591; ``benchmarks/common_genes.py``).
 
     Raises
     ------
