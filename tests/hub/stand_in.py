@@ -6,6 +6,7 @@ import http.server
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -54,6 +55,8 @@ class StandIn:
     """Whether tokens may write nothing."""
     asks_for_consent: bool = False
     is_broken: bool = False
+    before_answer: Callable[[int], None] = lambda _: None
+    """Called before each request is answered, with how many were answered before."""
 
     def put(self, name: str, files: dict[str, bytes], *, branch: str = "main") -> str:
         """Put files into a repository, as others would have."""
@@ -90,6 +93,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
+        self.hub.before_answer(len(self.hub.asked))
         self.hub.asked.append((self.command, path, self.headers.get("Range")))
         if self.hub.is_broken:
             return self._refuse(503, "", "out of order")

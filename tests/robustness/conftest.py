@@ -68,3 +68,15 @@ def server(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("server") / "errors")
     yield server
     server.close()
+
+
+@pytest.fixture
+def asking(hub, tmp_path_factory):
+    """The variables by which a command in another process asks the stand-in of the Hub alone."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path_factory.mktemp("hub")),
+        "HF_TOKEN": hub.token,
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }

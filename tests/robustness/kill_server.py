@@ -1,9 +1,9 @@
 """Runs commands in processes of their own, and kills each at the nth time that it changes a folder.
 
 Reads a line of JSON a command: ``arguments``, ``watch`` (the folder), ``at`` (the place among the changes; null for
-none), ``among`` (which are counted: those with this in their event or path), ``errors`` (a file for what it says),
-``environment`` (variables to set). Answers with a line: whether it was killed, the exit code, and the changes that it
-made.
+none), ``among`` (which are counted: those with this in their event or path), ``errors`` (a file for what it says; the
+number of its process comes beside it, into ``errors.pid``), ``environment`` (variables to set). Answers with a line:
+whether it was killed, the exit code, and the changes that it made.
 
 What is counted are the renames, removals and new folders of an audit hook, and the exchanges of two folders: all by
 which what others see changes. What is written into files whose names begin with a dot, nobody looks at. Modules are
@@ -64,6 +64,7 @@ def child(order, pipe):
     made = []
     sys.argv = ["selfcell", *order["arguments"]]
     os.environ.update(order["environment"])
+    Path(order["errors"]).with_suffix(".pid").write_text(str(os.getpid()))
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     with Path(order["errors"]).open("w") as errors:

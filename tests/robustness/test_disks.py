@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import pickle
 import shutil
@@ -21,6 +22,7 @@ from selfcell.core.atomic import atomic_folder, atomic_path, write_text
 from selfcell.core.errors import InputError
 from selfcell.core.exchange import exchange
 from selfcell.core.write_errors import CannotWriteError, writing
+from selfcell.data.simulate import simulate_cells
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
@@ -101,46 +103,89 @@ QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
 LABELLED = ["--label", "cell_type", "--donor", "donor"]
 COMMANDS = {
     "embed": (["RUN", "CELLS"], "out.h5ad"),
+    "annotate": (["TYPED", "CELLS"], "out.h5ad"),
+    "predict": (["RUN", "CELLS", "--reference", "CITE", "--target", "protein_counts"], "out.h5ad"),
     "impute": (["RUN", "CELLS"], "out.h5ad"),
+    "score": (["CELLS", "--embedding", "X_pca", "--label", "cell_type"], "out.csv"),
     "report": (["RUN"], "out.html"),
     "export": (["RUN"], "out.pt2"),
     "pretrain": (["CELLS", "--donor", "donor", *QUICK], "run"),
     "finetune": (["RUN", "CELLS", *LABELLED, *QUICK], "run"),
-    "evaluate": (["RUN", "CELLS", *LABELLED, "--jobs", "1"], "run"),
+    "import-checkpoint": (["CHECKPOINT", "--genes", "GENES"], "run"),
+    "pull": (["lab/blood"], "run"),
+    "evaluate": (["RUN", "CELLS", *LABELLED, "--jobs", "1", "--regime", "zero_shot", "--seeds", "1"], "run"),
     "atlas build": (["CELLS"], "atlas"),
     "benchmark init": (["CELLS", *LABELLED], "plan.toml"),
 }
 """To the arguments, and to what is made on the disk."""
+SMALL = {"score", "benchmark init", "evaluate"}
+"""Of these all that is written, or enough of it, fits on some pages."""
 
 
-def errors_of(server, command, disk, *, model, file, more=()):
+@pytest.fixture(scope="module")
+def given(model, classifier, tmp_path_factory):
+    """What the words in capitals stand for."""
+    folder = tmp_path_factory.mktemp("given")
+    cells = simulate_cells(n_cells=300, n_genes=60, n_types=3, n_donors=5, n_proteins=4, seed=0)
+    cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(300, 4))
+    cells.write_h5ad(folder / "cells.h5ad")
+    simulate_cells(n_cells=90, n_genes=60, n_proteins=4, seed=1).write_h5ad(folder / "cite.h5ad")
+    stacks = {"encoder": (60, 64, 16), "decoder.0": (16, 64, 60)}
+    state = {
+        f"{name}.{3 * place}.{part}": torch.zeros(shape)
+        for name, widths in stacks.items()
+        for place, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+        for part, shape in (("weight", (n_out, n_in)), ("bias", (n_out,)))
+    }
+    torch.save(state, folder / "a.ckpt")
+    pd.DataFrame({"feature_name": cells.var_names}).to_csv(folder / "var.csv", index=False)
+    names = {"CELLS": "cells.h5ad", "CITE": "cite.h5ad", "CHECKPOINT": "a.ckpt", "GENES": "var.csv"}
+    return {"RUN": model.path, "TYPED": classifier.path, **{word: folder / name for word, name in names.items()}}
+
+
+def errors_of(server, command, disk, *, given, more=(), environment=None):
     """Run a command that must fail, in a process of its own, and give what it says."""
     arguments, name = COMMANDS[command]
-    given = [{"RUN": model.path, "CELLS": file}.get(word, word) for word in arguments]
-    told = server.run([*command.split(), *given, "--out", disk / name, *more], disk)
+    words = [given.get(word, word) for word in arguments]
+    told = server.run([*command.split(), *words, "--out", disk / name, *more], disk, environment=environment)
     assert told["code"] == 1, told
     said = str(told["errors"])
     assert "Traceback" not in said and str(disk) in said, said
     return said
 
 
-@pytest.mark.parametrize("command", ["embed", "impute", "report", "export", "pretrain", "finetune", "atlas build"])
-def test_a_command_on_a_full_disk(server, model, file, small_disk, command):
-    """Filled but for some pages: the smallest files still fit."""
-    (small_disk / "filler").write_bytes(bytes(280 * 1024))
+def fill(disk, *, leaving):
+    """Leave so many bytes of room, in pages of 4 KiB."""
+    with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    os.truncate(disk / "filler", (disk / "filler").stat().st_size - leaving)
+
+
+@pytest.mark.parametrize(
+    ("command", "leaving"),
+    [*((name, 0) for name in COMMANDS), *((name, 20480) for name in COMMANDS if name not in SMALL)],
+)
+def test_a_command_on_a_full_disk(server, given, request, small_disk, command, leaving):
+    """Filled to the last page, or but for some: the smallest files still fit."""
+    environment = None
+    if command == "pull":
+        environment = request.getfixturevalue("asking")
+        selfcell.push(given["RUN"], "lab/blood", license_id="mit")
+    fill(small_disk, leaving=leaving)
     before = files_of(small_disk)
-    said = errors_of(server, command, small_disk, model=model, file=file)
+    said = errors_of(server, command, small_disk, given=given, environment=environment)
     assert any(word in said for word in ("No space left on device", "no room left", "is free")), said
     if "." in COMMANDS[command][1]:
         assert files_of(small_disk) == before
     assert not list(small_disk.rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("command", ["embed", "report", "export", "pretrain", "finetune", "evaluate", "atlas build"])
-def test_a_command_on_a_disk_that_can_only_be_read(server, model, file, read_only, command):
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"benchmark init", "pull"}])
+def test_a_command_on_a_disk_that_can_only_be_read(server, given, read_only, command):
     before = files_of(read_only)
     more = [] if command == "report" else ["--overwrite"]
-    said = errors_of(server, command, read_only, model=model, file=file, more=more)
+    said = errors_of(server, command, read_only, given=given, more=more)
     assert "Read-only file system" in said
     assert files_of(read_only) == before
 

@@ -1,5 +1,7 @@
 """A benchmark that is killed, wherever, goes on with the same command and comes to the same numbers."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import tomli_w
@@ -94,6 +96,36 @@ def test_killed_at_any_write_it_goes_on_and_comes_to_the_same(server, plan, tmp_
         assert set(kept) == names and len(list((out / "runs").glob("[!.]*"))) == 2
         for name, table in numbers_of(out).items():
             pd.testing.assert_frame_equal(table, numbers[name])
+
+
+def test_a_merge_that_is_killed_takes_over_the_rest_when_given_again(server, plan, tmp_path):
+    """What is there of a folder is whole, whichever files are not there yet."""
+    one, merged = tmp_path / "one", tmp_path / "merged"
+    undisturbed(server, plan, one, PLAN)
+    # What is taken over: all but tables, which are made anew.
+    taken = {name: content for name, content in files_of(one).items() if name.startswith(("runs/", "trials/"))}
+    merge = ["benchmark", "merge", one, "--out", merged]
+    changes = server.run(merge, tmp_path)["made"]
+    n_renames = sum(change.startswith("os.rename") for change in changes)
+    assert n_renames >= len(list((one / "trials").iterdir())) + 2
+    for among, at in [("plan.toml", 0), ("cells.json", 0), ("/runs/", 1), ("/trials/", 0), ("/trials/", 3)]:
+        shutil.rmtree(merged, ignore_errors=True)
+        assert server.run(merge, tmp_path, at=at, among=among)["killed"], among
+        left = {name: content for name, content in files_of(merged).items() if name in taken}
+        assert left.items() <= taken.items() and len(left) < len(taken), among
+        assert server.run(merge, tmp_path)["code"] == 0
+        assert taken.items() <= files_of(merged).items(), among
+    told = server.run(command(plan, merged), merged)
+    assert told["code"] == 0, told["errors"]
+    assert trials_of(merged).keys() == trials_of(one).keys()
+    for name, table in numbers_of(one).items():
+        pd.testing.assert_frame_equal(numbers_of(merged)[name], table)
+
+
+def files_of(folder):
+    """Give the files that others see, by their content."""
+    shown = [file for file in folder.rglob("*") if file.is_file() and "/." not in str(file.relative_to(folder))]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in shown if not file.name.startswith(".")}
 
 
 def command(plan, out):

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import anndata
@@ -162,19 +163,45 @@ def test_an_import(server, made, tmp_path):
     )
 
 
-def test_a_pull(server, made, hub, tmp_path):
+def test_a_pull(server, made, asking, tmp_path):
     selfcell.push(made / "run", "lab/blood", license_id="mit")
-    environment = {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(made / "hub"),
-        "HF_TOKEN": hub.token,
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    with_hub = SimpleNamespace(run=functools.partial(server.run, environment=environment))
+    with_hub = SimpleNamespace(run=functools.partial(server.run, environment=asking))
     kill_while_a_folder_is_replaced(
         with_hub, made, tmp_path, ["pull", "lab/blood"], is_new=lambda model: "command" not in model.manifest
     )
+
+
+@pytest.mark.parametrize("there", ["nothing", "another model"])
+def test_a_push(server, made, hub, asking, tmp_path, there):
+    """Killed before the Hub answers a request, or after the last: what it has is the old model or the new, whole."""
+    push = functools.partial(server.run, watch=tmp_path, environment=asking)
+    arguments = ["push", made / "run", "lab/blood", "--license", "mit"]
+    if there == "another model":
+        selfcell.push(made / "typed", "lab/blood", license_id="mit")
+    before = {} if there == "nothing" else hub.files("lab/blood")
+
+    def begin(kill_at):
+        hub.repositories.clear()
+        hub.uploads.clear()
+        hub.asked.clear()
+        if before:
+            hub.put("lab/blood", before)
+        process = server.errors.with_suffix(".pid")
+        hub.before_answer = lambda n: os.kill(int(process.read_text()), signal.SIGKILL) if n == kill_at else None
+
+    begin(None)
+    assert push(arguments)["code"] == 0
+    new, asked = hub.files("lab/blood"), [path for _, path, _ in hub.asked]
+    commits = [place for place, path in enumerate(asked) if "/commit/" in path]
+    assert len(commits) == 1 and new.keys() >= {"encoder.safetensors", "manifest.json", "README.md"}
+    for place in range(len(asked)) if EVERYWHERE else [0, commits[0]]:
+        begin(place)
+        assert push(arguments)["killed"], asked[place]
+        # The Hub may still answer what it was asked.
+        left = hub.files("lab/blood") if "lab/blood" in hub.repositories else {}
+        assert left in (before, new) or set(left) == {".gitattributes"}, asked[place]
+        hub.before_answer = lambda _: None
+        assert push(arguments)["code"] == 0 and hub.files("lab/blood") == new, asked[place]
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
@@ -303,3 +330,16 @@ def test_an_atlas(server, made, tmp_path, command):
         is_old=is_old,
         is_new=lambda: (out / "atlas.json").exists() and read_index(out).n_cells == n_cells and not verify_atlas(out),
     )
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("among", "at"), [("/runs/seed1", 0), ("study.json", 0)])
+def test_the_demo(server, tmp_path, among, at):
+    """What is left is no results, and models that are whole; the same command with --overwrite makes it anew."""
+    arguments = ["demo", "--quick", "--out", tmp_path / "demo", "--overwrite"]
+    assert server.run(arguments, tmp_path, at=at, among=among)["killed"]
+    with pytest.raises(InputError, match=r"no study\.json"):
+        read_results(tmp_path / "demo")
+    assert load(tmp_path / "demo" / "runs" / "seed0").manifest["seed"] == 0
+    assert server.run(arguments, tmp_path)["code"] == 0
+    assert read_results(tmp_path / "demo").about["quick"] and (tmp_path / "demo" / "report.html").exists()

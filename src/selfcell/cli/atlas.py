@@ -12,9 +12,8 @@ from selfcell.cli.options import (
     LayerOption,
     LowOverlapOption,
     OverwriteOption,
-    refuse_existing,
-    write_adata,
 )
+from selfcell.cli.written_files import refuse_existing, write_adata
 
 if TYPE_CHECKING:
     from selfcell.data.atlas.census import CensusCells

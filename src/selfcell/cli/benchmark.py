@@ -16,9 +16,9 @@ from selfcell.cli.options import (
     OverwriteOption,
     ScaleChoice,
     ScaleOption,
-    refuse_existing,
     resumable,
 )
+from selfcell.cli.written_files import refuse_existing
 
 if TYPE_CHECKING:
     from selfcell.benchmark.trials import Workplace

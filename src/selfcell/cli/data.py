@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from selfcell.cli.options import OverwriteOption, refuse_existing, write_adata
+from selfcell.cli.options import OverwriteOption
+from selfcell.cli.written_files import refuse_existing, write_adata
 from selfcell.data.dataset_table import DATASETS, DatasetInfo
 
 

@@ -23,10 +23,10 @@ from selfcell.cli.options import (
     SetOption,
     TargetOption,
     TaskOption,
-    refuse_existing,
     resumable,
     task_settings,
 )
+from selfcell.cli.written_files import refuse_existing
 
 
 def demo(

@@ -1,7 +1,6 @@
 """Options that several commands share."""
 
 import contextlib
-import tempfile
 import warnings
 from collections.abc import Iterator
 from enum import StrEnum
@@ -51,6 +50,14 @@ ModelArgument = Annotated[
 ]
 RunOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")]
 FileOption = Annotated[Path, typer.Option("--out", metavar="FILE.h5ad", help="File to write.")]
+CellsOutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="File to write: an .h5ad; or an .h5mu, with all modalities, if the cells are of one.",
+    ),
+]
 LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column of obs with the cell type.")]
 OptionalLabelOption = Annotated[
     str | None,
@@ -178,40 +185,6 @@ def task_settings(
     return content
 
 
-def refuse_existing(path: Path, *, overwrite: bool, kinds: tuple[str, ...] = (".h5ad",)) -> None:
-    """Refuse to write over a file, before hours are spent.
-
-    Parameters
-    ----------
-    path
-        The file to be.
-    overwrite
-        Whether it may be replaced.
-    kinds
-        Suffixes that it may have.
-
-    Raises
-    ------
-    InputError
-        If the file is there, or is named otherwise.
-    """
-    if path.suffix not in kinds:
-        raise InputError(f"--out must name {_listed(kinds)} file, but is {str(path)!r}.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already. Name another file, or replace it (--overwrite).")
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if not existing.is_dir():
-        raise InputError(f"{path} cannot be written: {existing} is a file, not a folder.")
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror} in {existing}.") from error
-
-
-def _listed(kinds: tuple[str, ...]) -> str:
-    return " or ".join(f"{'an' if kind == '.h5ad' else 'a'} {kind}" for kind in kinds)
-
-
 @contextlib.contextmanager
 def resumable(hint: str = "Go on with the same command and --resume.") -> Iterator[None]:
     """Say how to go on when long work is interrupted."""
@@ -222,12 +195,3 @@ def resumable(hint: str = "Go on with the same command and --resume.") -> Iterat
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. {hint}", err=True)
         raise typer.Exit(130) from None
-
-
-def write_adata(adata: Any, path: Path) -> None:
-    """Write an .h5ad file atomically and say so."""
-    from selfcell.core.atomic import atomic_path
-
-    with atomic_path(path) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
-    typer.echo(f"Wrote {path} ({adata.n_obs:,} cells).")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfcell.cli.options import GeneColumnOption, OverwriteOption, refuse_existing
+from selfcell.cli.options import GeneColumnOption, OverwriteOption
+from selfcell.cli.written_files import refuse_existing
 from selfcell.data.program_sources import PROGRAM_SOURCES, ProgramSource
 
 if TYPE_CHECKING:

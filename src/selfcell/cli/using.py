@@ -7,6 +7,7 @@ import typer
 
 from selfcell.cli.options import (
     CellsArgument,
+    CellsOutOption,
     FileOption,
     GeneColumnOption,
     LayerOption,
@@ -18,16 +19,15 @@ from selfcell.cli.options import (
     SetOption,
     StreamArgument,
     WhereOption,
-    refuse_existing,
     task_settings,
-    write_adata,
 )
+from selfcell.cli.written_files import CELLS_KINDS, CellsToWrite, refuse_existing
 
 
 def embed(
     model: ModelArgument,
     cells: StreamArgument,
-    out: FileOption,
+    out: CellsOutOption,
     key_added: Annotated[str, typer.Option(help="Key of obsm to write.")] = "X_selfcell",
     layer: LayerOption = None,
     scale: ScaleOption = ScaleChoice.auto,
@@ -38,31 +38,33 @@ def embed(
 ) -> None:
     """Write a copy of the cells with their embedding in obsm["X_selfcell"].
 
-    Of an atlas, cells are streamed and written with obs and embedding, without their counts.
+    Of an .h5mu file, FILE.h5mu has all modalities, the embedding in that of the genes. Of an atlas, cells are streamed
+    and written with obs and embedding, without their counts.
 
     Example: selfcell embed runs/mae cells.h5ad --out embedded.h5ad
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, kinds=CELLS_KINDS)
     from selfcell.core.errors import InputError
     from selfcell.data.atlas.index import is_atlas, is_url
-    from selfcell.data.source import read_adata
     from selfcell.downstream.embed import embed as run
     from selfcell.downstream.embed_atlas import embed_atlas
     from selfcell.training.run_folder import load
 
     loaded = load(model)
     if is_url(cells) or is_atlas(cells):
+        refuse_existing(out, overwrite=overwrite)
         given = {"layer": layer, "gene-column": gene_column, "scale": None if scale == ScaleChoice.auto else scale}
         for name in [name for name, value in given.items() if value is not None]:
             raise InputError(f"An atlas holds counts and genes already: leave --{name} out.")
         adata = embed_atlas(cells, loaded, key_added=key_added, where=where, allow_low_overlap=allow_low_overlap)
+        written = CellsToWrite(adata)
         typer.echo("The file has obs and the embedding of the cells, and no counts: those are in the atlas.")
     elif where is not None:
         raise InputError("--where chooses cells of an atlas; subset a file beforehand.")
     else:
-        adata = read_adata(cells)
+        written = CellsToWrite.read(cells, out=out)
         run(
-            adata,
+            written.adata,
             loaded,
             key_added=key_added,
             layer=layer,
@@ -70,14 +72,14 @@ def embed(
             gene_column=gene_column,
             allow_low_overlap=allow_low_overlap,
         )
-    write_adata(adata, out)
+    written.write(out)
     typer.echo(f'The embedding is in obsm["{key_added}"]; in scanpy: sc.pp.neighbors(adata, use_rep="{key_added}")')
 
 
 def annotate(
     model: ModelArgument,
     query: Annotated[Path, typer.Argument(metavar="QUERY", help="Cells to annotate, with raw counts.")],
-    out: FileOption,
+    out: CellsOutOption,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", metavar="CELLS", help="Labelled cells; not needed with a fine-tuned model."),
@@ -125,12 +127,12 @@ def annotate(
     Example: selfcell annotate runs/mae query.h5ad --reference reference.h5ad --label cell_type --donor donor_id --out
     annotated.h5ad
     """
-    refuse_existing(out, overwrite=overwrite)
-    from selfcell.data.source import read_adata
+    refuse_existing(out, overwrite=overwrite, kinds=CELLS_KINDS)
     from selfcell.downstream.annotate import annotate as run
     from selfcell.training.run_folder import load
 
-    loaded, adata = load(model), read_adata(query)
+    loaded, written = load(model), CellsToWrite.read(query, out=out)
+    adata = written.adata
     run(
         adata,
         loaded,
@@ -147,7 +149,7 @@ def annotate(
         gene_column=gene_column,
         allow_low_overlap=allow_low_overlap,
     )
-    write_adata(adata, out)
+    written.write(out)
     for name, n_cells in adata.obs[key_added].value_counts().head(30).items():
         typer.echo(f"{n_cells:>9,}  {name}")
     if reference is None and "calibration" not in loaded.manifest:
@@ -213,7 +215,7 @@ def impute(
 def predict(
     model: ModelArgument,
     cells: CellsArgument,
-    out: FileOption,
+    out: CellsOutOption,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -264,13 +266,13 @@ def predict(
     Example: selfcell predict runs/mae new.h5ad --reference cite.h5ad --target protein_counts --by ridge --out
     predicted.h5ad
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, kinds=CELLS_KINDS)
     from selfcell.core.words import counted
-    from selfcell.data.source import read_adata
     from selfcell.downstream.predict_modality import predict_modality
     from selfcell.training.run_folder import load
 
-    loaded, adata = load(model), read_adata(cells)
+    loaded, written = load(model), CellsToWrite.read(cells, out=out)
+    adata = written.adata
     key = predict_modality(
         adata,
         loaded,
@@ -286,7 +288,7 @@ def predict(
         gene_column=gene_column,
         allow_low_overlap=allow_low_overlap,
     )
-    write_adata(adata, out)
+    written.write(out)
     n_targets, transform = adata.obsm[key].shape[1], adata.uns["selfcell"][key]["transform"]
     typer.echo(
         f'{counted(n_targets, "target")}, on the scale {transform}: obsm["{key}"], with names in uns["{key}_names"].'

@@ -91,7 +91,8 @@ def error_number(error: BaseException) -> int | None:
 
 def _is_elsewhere(error: Exception, path: Path) -> bool:
     """Tell whether an error names a file that is not in the folder of what is written, nor above it."""
-    named = getattr(error, "filename", None)
+    # Of a copy or a renaming the second name is that of the file that is made.
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, str):
         return False
     place, folder = Path(named).resolve(), path.resolve().parent

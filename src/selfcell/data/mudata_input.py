@@ -58,6 +58,25 @@ def modality_of(path: Path) -> tuple[Path, str] | None:
     return (path.parent, path.name) if path.parent.suffix == ".h5mu" else None
 
 
+def the_modality(mdata: MuDataLike, modality: str) -> anndata.AnnData:
+    """Give the modality that has the genes, as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such modality, or modalities do not share cells.
+    """
+    if mdata.axis != 0:
+        raise InputError("The modalities of this MuData do not share cells (its axis is not 0), but genes.")
+    if modality not in mdata.mod:
+        raise InputError(
+            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, list(mdata.mod))} Name it "
+            "behind the file: cells.h5mu/NAME; of a MuData in memory, pass mdata[NAME], or with the other modalities "
+            "selfcell.data.mudata_input.adata_of_mudata(mdata, modality=NAME)."
+        )
+    return cast("anndata.AnnData", mdata.mod[modality])
+
+
 def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
     """Give one modality as an AnnData, with the counts of every other in ``obsm``.
 
@@ -79,15 +98,7 @@ def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
         If there is no such modality, no cell has all, cells are named twice, or a column of ``obs`` has other values
         in the MuData than in the modality.
     """
-    if mdata.axis != 0:
-        raise InputError("The modalities of this MuData do not share cells (its axis is not 0), but genes.")
-    if modality not in mdata.mod:
-        raise InputError(
-            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, list(mdata.mod))} Name it "
-            "behind the file: cells.h5mu/NAME; of a MuData in memory, pass mdata[NAME], or with the other modalities "
-            "selfcell.data.mudata_input.adata_of_mudata(mdata, modality=NAME)."
-        )
-    genes = mdata.mod[modality]
+    genes = the_modality(mdata, modality)
     others = _counts_of_others(mdata, modality)
     if len(mdata.mod) > 1:
         logger.info("Genes are those of modality %r of %s.", modality, ", ".join(mdata.mod))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selfcell.core.errors import InputError
+from selfcell.core.write_errors import writing
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK_NAME
     descriptor = _acquire(path, folder)
     try:
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with writing(folder):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         # Unlinked before it is let go: whoever waits for the old file finds another in its place.
