@@ -7,7 +7,11 @@ import pytest
 
 from selfcell.core.errors import InputError
 from selfcell.data.simulate import simulate_cells
+from selfcell.data.source import open_cells
+from selfcell.data.splits import Split
 from selfcell.downstream.annotate import annotate
+from selfcell.downstream.base import Columns, EncodedCells
+from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
 from selfcell.downstream.embed import embed_counts
 from selfcell.downstream.finetune import finetune
 from selfcell.downstream.rejection import auroc_of_unseen
@@ -30,7 +34,7 @@ def test_types_and_confidence_come_from_the_reference(halves, model, tmp_path):
     assert query.obs["guess"].dtype == "category" and query.obs["guess_confidence"].between(0, 1).all()
     added = {"guess", "guess_confidence", "guess_is_unknown", "guess_distance", "guess_familiarity", "guess_set"}
     assert set(query.obs) - set(before.obs) == added and list(query.obsm) == []
-    assert query.uns["selfcell"]["guess"]["by"] == "neighbors"
+    assert query.uns["selfcell"]["guess"]["by"] == "knn"
     sets = query.obs["guess_set"].astype(str).str.split(" | ", regex=False)
     assert set(sets.explode()) <= {*reference.obs["cell_type"].unique(), ""}
     holds_truth = [str(truth) in names for truth, names in zip(query.obs["cell_type"], sets, strict=True)]
@@ -188,14 +192,56 @@ def test_probabilities_are_confidences(halves, model, tmp_path):
     assert ((confidence > 1 / 3 - 1e-6) & (confidence <= 1 + 1e-6)).all() and np.isfinite(confidence).all()
 
 
-def test_confidence_is_about_how_often_types_are_right(model):
+@pytest.mark.parametrize("by", ["knn", "logistic"])
+def test_confidence_is_about_how_often_types_are_right(model, by):
     cells = simulate_cells(n_cells=2000, n_genes=60, n_types=3, n_donors=8, seed=0, type_effect=0.35)
     is_new = cells.obs["donor"].isin(["donor 6", "donor 7"]).to_numpy()
     reference, query = cells[~is_new].copy(), cells[is_new].copy()
-    annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor")
+    annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor", by=by)
     right = (query.obs["predicted_type"].astype(str) == query.obs["cell_type"].astype(str)).mean()
     assert query.obs["predicted_type_confidence"].mean() == pytest.approx(right, abs=0.08)
     assert query.obs["predicted_type_is_unknown"].mean() < 0.2
+
+
+def test_a_regression_names_types_as_the_regime_probe_does(halves, model):
+    reference, query = halves
+    annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor", by="logistic")
+    both = open_cells(anndata.concat([reference, query]))
+    task = CellTypeTask.of(CellTypeSettings(), both, Columns("cell_type", "donor", None))
+    split = Split(np.arange(200), np.array([], dtype=np.int64), np.arange(200, 300), unit="data set")
+    expected = task.predict(EncodedCells.of(model, both), split, regime="probe", seed=0)
+    assert list(query.obs["predicted_type"]) == [task.classes[code] for code in expected]
+    how = query.uns["selfcell"]["predicted_type"]
+    assert how["by"] == "logistic" and how["temperature"] > 0
+    nearest = halves[1].copy()
+    annotate(nearest, model, reference=reference, label_key="cell_type", donor_key="donor")
+    assert (nearest.obs["predicted_type_distance"] == query.obs["predicted_type_distance"]).all()
+    assert not np.allclose(nearest.obs["predicted_type_confidence"], query.obs["predicted_type_confidence"])
+
+
+@pytest.mark.parametrize("by", ["knn", "logistic"])
+def test_a_type_that_one_donor_alone_has_is_named_and_calibration_goes_on_without_it(halves, model, by):
+    reference, query = halves
+    reference.obs["cell_type"] = reference.obs["cell_type"].astype(str)
+    reference.obs.loc[reference.obs["donor"] == "donor 0", "cell_type"] = "rare"
+    annotate(query, model, reference=reference, label_key="cell_type", donor_key="donor", by=by)
+    assert "rare" in query.obs["predicted_type"].cat.categories
+    assert query.obs["predicted_type_confidence"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"by": "ridge"}, r"by \(--by\) is knn or logistic, but is 'ridge'"),
+        ({"by": "logistic", "weights": "distance"}, r"no votes to be weighted: leave weights \(--weights\) out"),
+        ({"reference": None, "label_key": None, "by": "knn"}, r"leave by, n_neighbors and weights .* or give one"),
+    ],
+)
+def test_what_is_not_used_is_refused(halves, model, given, message):
+    reference, query = halves
+    with pytest.raises(InputError, match=message):
+        annotate(query, model, **{"reference": reference, "label_key": "cell_type", **given})
+    assert list(query.obs) == list(reference.obs)
 
 
 def test_cells_of_a_type_that_the_reference_lacks_are_less_familiar(halves, model):
@@ -282,7 +328,7 @@ def test_cells_that_are_known_already_are_told(halves, adata, model, tmp_path, c
 
 
 def test_neighbors_are_not_asked_for_without_a_reference(halves, model):
-    with pytest.raises(InputError, match=r"leave n_neighbors and weights .* out"):
+    with pytest.raises(InputError, match=r"leave by, n_neighbors and weights .* out"):
         annotate(halves[1], model, n_neighbors=3)
 
 

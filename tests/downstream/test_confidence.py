@@ -10,6 +10,7 @@ from selfcell.downstream.base import Columns, EncodedCells
 from selfcell.downstream.cell_type import CellTypeSettings, CellTypeTask
 from selfcell.downstream.confidence import UNSEEN_COLUMNS, Reference, leave_types_out
 from selfcell.downstream.confidence_scores import CONFIDENCE_COLUMNS, confidence_scores
+from selfcell.downstream.labelled_reference import Naming
 from selfcell.downstream.reliability import expected_calibration_error
 
 CLASSES = ("far", "near", "other near")
@@ -27,7 +28,7 @@ def cloud(n_cells, *, seed):
 def unseen():
     reference, code, donor = cloud(1_200, seed=0)
     query, query_code, _ = cloud(600, seed=1)
-    table = leave_types_out(Reference(reference, code, donor, 3, 5, "uniform"), query, query_code, CLASSES)
+    table = leave_types_out(Reference(reference, code, donor, Naming(3)), query, query_code, CLASSES)
     return table.set_index("class")
 
 
@@ -44,7 +45,7 @@ def test_every_type_with_enough_cells_has_a_row():
     reference, code, donor = cloud(300, seed=0)
     query, query_code, _ = cloud(200, seed=1)
     kept = np.r_[np.flatnonzero(query_code != 1), np.flatnonzero(query_code == 1)[:29]]
-    given = Reference(reference, code, donor, 3, 5, "uniform")
+    given = Reference(reference, code, donor, Naming(3))
     table = leave_types_out(given, query[kept], query_code[kept], CLASSES)
     assert list(table["class"]) == ["far", "other near"] and tuple(table.columns) == UNSEEN_COLUMNS
 
@@ -52,7 +53,7 @@ def test_every_type_with_enough_cells_has_a_row():
 def test_with_two_types_none_can_be_left_out():
     reference, code, donor = cloud(300, seed=0)
     two = np.flatnonzero(code < 2)
-    given = Reference(reference[two], code[two], donor[two], 3, 5, "uniform")
+    given = Reference(reference[two], code[two], donor[two], Naming(3))
     assert leave_types_out(given, reference[two], code[two], CLASSES).empty
 
 
@@ -71,7 +72,7 @@ def examine(adata, model):
     split = Split(np.flatnonzero(~test), np.array([], dtype=np.int64), np.flatnonzero(test), unit="donor")
     settings = build(CellTypeSettings, {"training": {"max_epochs": 5, "minibatch_size": 64, "device": "cpu"}})
 
-    def run(regimes=("zero_shot", "fine_tuned"), *, donors=donors, cells=cells):
+    def run(regimes=("zero_shot", "probe", "fine_tuned"), *, donors=donors, cells=cells):
         task = CellTypeTask.of(settings, cells, Columns("cell_type", "donor", None))
         return task.examine(encoded, split, donors=donors, regimes=regimes), split
 
@@ -82,7 +83,7 @@ def test_every_test_cell_is_asked_about_once_a_method(examine, adata):
     tables, split = examine()
     cells = tables["confidence"]
     assert tuple(cells.columns) == CONFIDENCE_COLUMNS
-    for method in ("zero_shot", "fine_tuned"):
+    for method in ("zero_shot", "probe", "fine_tuned"):
         of_method = cells[cells["method"] == method]
         assert (of_method["truth"].to_numpy() == adata.obs["cell_type"].to_numpy()[split.test]).all()
         assert (of_method["donor"].to_numpy() == adata.obs["donor"].to_numpy()[split.test]).all()
@@ -93,7 +94,12 @@ def test_every_test_cell_is_asked_about_once_a_method(examine, adata):
 
 @pytest.mark.parametrize(
     ("regimes", "tables"),
-    [(("zero_shot",), {"confidence", "unseen_types"}), (("fine_tuned",), {"confidence"}), (("probe",), set())],
+    [
+        (("zero_shot",), {"confidence", "unseen_types"}),
+        (("fine_tuned",), {"confidence"}),
+        (("probe",), {"confidence"}),
+        ((), set()),
+    ],
 )
 def test_what_is_not_compared_is_not_examined(regimes, tables, examine):
     assert set(examine(regimes)[0]) == tables
@@ -106,13 +112,13 @@ def test_without_donors_it_is_examined_all_the_same(examine):
 
 def test_a_single_labelled_donor_is_examined_cell_by_cell(examine, adata):
     donors = open_cells(adata).obs["donor"].astype(str).map(lambda _: "one")
-    assert set(examine(donors=donors)[0]["confidence"]["method"]) == {"zero_shot", "fine_tuned"}
+    assert set(examine(donors=donors)[0]["confidence"]["method"]) == {"zero_shot", "probe", "fine_tuned"}
 
 
 def test_too_few_cells_to_calibrate_a_classifier_on_are_told(examine, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr("selfcell.downstream.cell_type.N_TO_CALIBRATE", 1_000)
-    assert set(examine()[0]["confidence"]["method"]) == {"zero_shot"}
+    assert set(examine()[0]["confidence"]["method"]) == {"zero_shot", "probe"}
     assert "Too few labelled cells to calibrate a classifier on" in caplog.text
 
 

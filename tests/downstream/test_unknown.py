@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfcell.core.errors import InputError
-from selfcell.downstream.labelled_reference import calibrated_reference
+from selfcell.downstream.labelled_reference import Naming, calibrated_reference
 from selfcell.downstream.rejection import auroc_of_unseen
 from selfcell.downstream.unknown import call_unknown, share_farther
 
@@ -19,7 +19,7 @@ def simulated_types(n_cells, *, seed=0, n_types=4, shift=0.0, n_donors=1):
 
 
 def ask(reference, code, query, *, donor_code=None, n_classes=4):
-    return calibrated_reference(reference, code, n_classes=n_classes, donor_code=donor_code).assign(query)
+    return calibrated_reference(reference, code, Naming(n_classes), donor_code=donor_code).assign(query)
 
 
 def test_the_share_is_nearly_uniform_for_cells_like_the_reference_in_every_type():

@@ -101,6 +101,14 @@ def annotate(
         ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Column of obs to write.")] = "predicted_type",
+    by: Annotated[
+        Literal["knn", "logistic"] | None,
+        typer.Option(
+            help="With a reference: the vote of the nearest cells, or a logistic regression on the embedding, which is "
+            "often better, and slower.",
+            show_default="knn",
+        ),
+    ] = None,
     n_neighbors: Annotated[int, typer.Option(min=1, help="Reference cells that vote.")] = 5,
     weights: Annotated[
         Literal["uniform", "distance"], typer.Option(help="Equal votes, or nearer cells count more.")
@@ -120,9 +128,10 @@ def annotate(
 ) -> None:
     """Write a copy of the cells with a type and a confidence for each.
 
-    With --reference the nearest labelled cells vote; a fine-tuned model needs no reference. The confidence is
-    calibrated: on other donors of the reference (--donor), or on the cells that fine-tuning held out, if these were 50
-    or more (finetune --validation-fraction). Cells that are like none known are marked in a column of their own.
+    With --reference the nearest labelled cells vote, or a regression answers (--by logistic); a fine-tuned model needs
+    no reference. The confidence is calibrated: on other donors of the reference (--donor), or on the cells that
+    fine-tuning held out, if these were 50 or more (finetune --validation-fraction). Cells that are like none known are
+    marked in a column of their own.
 
     Example: selfcell annotate runs/mae query.h5ad --reference reference.h5ad --label cell_type --donor donor_id --out
     annotated.h5ad
@@ -140,6 +149,7 @@ def annotate(
         label_key=label,
         donor_key=donor,
         key_added=key_added,
+        by=by,
         n_neighbors=n_neighbors,
         weights=weights,
         alpha=alpha,

@@ -2,8 +2,9 @@
 
 import itertools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import anndata
 import numpy as np
@@ -19,7 +20,7 @@ from selfcell.data.source import Cells, CellSource, encode, obs_column, open_cel
 from selfcell.downstream.cell_type import N_TO_CALIBRATE, label_classes
 from selfcell.downstream.classifier_confidence import ClassifierConfidence
 from selfcell.downstream.embed import as_model, embed_counts, refuse_foreign_key, write_provenance
-from selfcell.downstream.labelled_reference import ALPHA, calibrated_reference
+from selfcell.downstream.labelled_reference import ALPHA, By, Naming, calibrated_reference
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights
 from selfcell.downstream.type_classifier import classify, trained_head
 from selfcell.training.run_folder import TrainedModel
@@ -41,6 +42,7 @@ def annotate(
     label_key: str | None = None,
     donor_key: str | None = None,
     key_added: str = "predicted_type",
+    by: str | None = None,
     n_neighbors: int = N_NEIGHBORS,
     weights: Weights = "uniform",
     alpha: float = ALPHA,
@@ -52,11 +54,11 @@ def annotate(
 ) -> None:
     """Write a type and a calibrated confidence for every cell into ``query.obs``, and whether it is like none known.
 
-    With a reference, the nearest labelled cells in the embedding vote. How far votes can be trusted is learned from the
-    reference, which is asked about its own cells, each time without their donors
-    (:mod:`selfcell.downstream.labelled_reference`). Without a reference, a fine-tuned model's own classifier is used,
-    calibrated on the cells that its training held out, if it held any out (``validation_fraction`` of
-    :func:`selfcell.finetune`).
+    With a reference, the nearest labelled cells in the embedding vote, or a logistic regression on the embedding
+    answers. How far that can be trusted is learned from the reference, which is asked about its own cells, each time
+    without their donors (:mod:`selfcell.downstream.labelled_reference`). Without a reference, a fine-tuned model's own
+    classifier is used, calibrated on the cells that its training held out, if it held any out
+    (``validation_fraction`` of :func:`selfcell.finetune`).
 
     Parameters
     ----------
@@ -78,8 +80,13 @@ def annotate(
         donors, confidence is that on new cells of the same donors, which is too high for others.
     key_added
         Column to write.
+    by
+        With a reference, by what: ``knn``, the vote of the nearest cells (the regime ``zero_shot``; taken if left out),
+        or ``logistic``, a regression (``probe``), which is often better, and slower: it is fitted six times, once
+        without each fold of donors.
     n_neighbors, weights
-        Reference cells that vote, and with what weight: uniform, or distance (one over it).
+        Reference cells that vote, and with what weight: uniform, or distance (one over it). With ``logistic`` the cells
+        to which the distance is taken; no weights.
     alpha
         Share of known cells that may be called unknown, for each of two reasons; see
         ``UNKNOWN_RULE`` of :mod:`selfcell.downstream.unknown`. A fine-tuned classifier knows the first alone.
@@ -92,7 +99,8 @@ def annotate(
     Raises
     ------
     InputError
-        If there is a label but no reference, or no column of types, or the cells cannot be worked with.
+        If there is a label but no reference, or no column of types, what is given is not used, or the cells cannot be
+        worked with.
 
     Examples
     --------
@@ -102,21 +110,21 @@ def annotate(
     """
     refuse_mudata(query, "annotate")
     model = as_model(model)
-    if reference is None and label_key is not None:
-        raise InputError("label_key (--label) is the reference's column of types, but there is no reference.")
-    if reference is None and donor_key is not None:
-        raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
-    if reference is None and (n_neighbors, weights) != (N_NEIGHBORS, "uniform"):
-        raise InputError(
-            "Neighbors vote where there is a reference: leave n_neighbors and weights (--n-neighbors, --weights) out, "
-            "or give one."
-        )
+    naming = _checked_naming(by, n_neighbors, weights)
+    if reference is None:
+        _refuse_without_reference(label_key, donor_key, naming, by=by)
     refuse_foreign_key(query, key_added, query.obs, "obs")
     # The smaller chore first: a fault in the reference shows before the query is read.
     asked: _ByReference | _ByClassifier
     if reference is not None:
         asked = _ByReference.of(
-            reference, label_key, donor_key, model, n_neighbors, weights, alpha, allow_low_overlap=allow_low_overlap
+            reference,
+            label_key,
+            donor_key,
+            model,
+            naming,
+            alpha,
+            allow_low_overlap=allow_low_overlap,
         )
     else:
         asked = _ByClassifier.of(model, alpha)
@@ -139,6 +147,28 @@ def annotate(
     write_provenance(query, key_added, model, cells, **asked.how, **found.how)
 
 
+def _checked_naming(by: str | None, n_neighbors: int, weights: Weights) -> dict[str, Any]:
+    if by not in (None, *get_args(By)):
+        raise InputError(f"by (--by) is knn or logistic, but is {by!r}.")
+    if by == "logistic" and weights != "uniform":
+        raise InputError("A regression has no votes to be weighted: leave weights (--weights) out, or by=knn.")
+    return {"by": by or "knn", "n_neighbors": n_neighbors, "weights": weights}
+
+
+def _refuse_without_reference(
+    label_key: str | None, donor_key: str | None, naming: Mapping[str, Any], *, by: str | None
+) -> None:
+    if label_key is not None:
+        raise InputError("label_key (--label) is the reference's column of types, but there is no reference.")
+    if donor_key is not None:
+        raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
+    if by is not None or naming != _checked_naming(None, N_NEIGHBORS, "uniform"):
+        raise InputError(
+            "Neighbors vote where there is a reference: leave by, n_neighbors and weights (--by, --n-neighbors, "
+            "--weights) out, or give one."
+        )
+
+
 class _Found(NamedTuple):
     label_code: np.ndarray
     confidence: np.ndarray
@@ -158,13 +188,14 @@ def _names_of_sets(sets: Bool[np.ndarray, "n_cells n_classes"], classes: tuple[s
 
 
 class _ByReference(NamedTuple):
-    """The nearest labelled cells vote."""
+    """Labelled cells tell of others."""
 
     cells: Cells
     """The reference, on the model's genes."""
     label_code: np.ndarray
     donor_code: np.ndarray | None
     classes: tuple[str, ...]
+    naming: Naming
     known: CellHashes
     """Of the reference."""
     how: dict[str, Any]
@@ -178,8 +209,7 @@ class _ByReference(NamedTuple):
         label_key: str | None,
         donor_key: str | None,
         model: TrainedModel,
-        n_neighbors: int,
-        weights: Weights,
+        naming: Mapping[str, Any],
         alpha: float,
         *,
         allow_low_overlap: bool,
@@ -200,19 +230,25 @@ class _ByReference(NamedTuple):
         classes = label_classes(labels.to_list(), key=label_key)
         donors = None if donor_key is None else obs_column(cells.obs, donor_key, role="donor")
         donor_code = None if donors is None else pd.factorize(donors)[0].astype(np.int64)
-        how = {"by": "neighbors", "n_neighbors": n_neighbors, "weights": weights, "label": label_key, "alpha": alpha}
-        how |= {"donor": donor_key or ""}
-        return cls(cells, encode(labels, classes), donor_code, classes, CellHashes.of(cells), how, allow_low_overlap)
+        how = {**naming, "label": label_key, "alpha": alpha, "donor": donor_key or ""}
+        return cls(
+            cells,
+            encode(labels, classes),
+            donor_code,
+            classes,
+            Naming(len(classes), **naming),
+            CellHashes.of(cells),
+            how,
+            allow_low_overlap,
+        )
 
     def answer(self, model: TrainedModel, cells: Cells) -> _Found:
         shown = on_common_genes(self.cells, cells, allow_low_overlap=self.allow_low_overlap)
         reference = calibrated_reference(
             embed_counts(model.encoder, shown.reference.counts, show_progress=True),
             self.label_code[shown.rows],
-            n_classes=len(self.classes),
+            self.naming,
             donor_code=None if self.donor_code is None else self.donor_code[shown.rows],
-            n_neighbors=self.how["n_neighbors"],
-            weights=self.how["weights"],
             alpha=self.how["alpha"],
         )
         assigned = reference.assign(embed_counts(model.encoder, shown.query.counts, show_progress=True))

@@ -23,8 +23,8 @@ from selfcell.downstream.base import (
 )
 from selfcell.downstream.classifier_confidence import ClassifierConfidence, learn_confidence
 from selfcell.downstream.confidence import Answer, Reference, confidence_table, leave_types_out
-from selfcell.downstream.labelled_reference import ALPHA
-from selfcell.downstream.logistic_regression import fit_logistic_regression
+from selfcell.downstream.labelled_reference import ALPHA, By, Naming
+from selfcell.downstream.logistic_regression import PROBE_INVERSE_PENALTY, fit_logistic_regression
 from selfcell.downstream.metrics import FEW_CELLS, classification_scores, macro_f1
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, vote_of_neighbors
 from selfcell.downstream.ontology_scores import corrected_confusion, digest_of_terms
@@ -36,11 +36,10 @@ from selfcell.training.fit import FitOutcome
 
 logger = logging.getLogger(__name__)
 
-PROBE_INVERSE_PENALTY = 0.1
-"""The best of 1, 0.1, 0.01, 0.003 and 0.001 on validation donors of ``liu_covid_pbmc``, with two labelled and all."""
-
 N_TO_CALIBRATE = 50
 """Held-out cells without which a classifier's confidence is left as it is."""
+_BY: dict[str, By] = {"zero_shot": "knn", "probe": "logistic"}
+"""How a reference names cells in each regime that trains no network."""
 TO_CALIBRATE = 0.15
 """Share of the labelled cells by which a classifier's confidence is calibrated, where it is examined."""
 
@@ -216,20 +215,22 @@ class CellTypeTask(DownstreamTask):
     ) -> dict[str, pd.DataFrame]:
         """Tell how far confidence can be trusted: :mod:`selfcell.downstream.confidence`.
 
-        ``confidence`` has the test cells as zero_shot and fine_tuned name them, with the confidence that
+        ``confidence`` has the test cells as zero_shot, probe and fine_tuned name them, with the confidence that
         :func:`selfcell.annotate` would give: learned from the labelled cells, donor by donor, and from 15 % of them
         that fine-tuning is not given. ``unseen_types`` has the types that were left out of the reference in turn.
         """
         tables: dict[str, pd.DataFrame] = {}
         of_methods = []
         names = np.full(len(split.test), "") if donors is None else donors.iloc[split.test].to_numpy()
-        if "zero_shot" in regimes:
+        if {"zero_shot", "probe"} & set(regimes):
             reference, truth, classes = self._reference(encoded, split, donors)
             test = encoded.embedding[split.test]
-            of_methods.append(
-                confidence_table("zero_shot", reference.ask(test), donors=names, truth=truth, classes=classes)
-            )
-            tables["unseen_types"] = leave_types_out(reference, test, truth, classes)
+            for regime, by in _BY.items():
+                if regime in regimes:
+                    named = reference._replace(naming=reference.naming._replace(by=by)).ask(test)
+                    of_methods.append(confidence_table(regime, named, donors=names, truth=truth, classes=classes))
+            if "zero_shot" in regimes:
+                tables["unseen_types"] = leave_types_out(reference, test, truth, classes)
         if "fine_tuned" in regimes and (told := self._ask_classifier(encoded, split, donors)) is not None:
             truth = self.label_code[split.test]
             of_methods.append(confidence_table("fine_tuned", told, donors=names, truth=truth, classes=self.classes))
@@ -246,9 +247,7 @@ class CellTypeTask(DownstreamTask):
             encoded.embedding[rows],
             label_code,
             donor_code,
-            len(present),
-            self.settings.n_neighbors,
-            self.settings.weights,
+            Naming(len(present), n_neighbors=self.settings.n_neighbors, weights=self.settings.weights),
         )
         classes = tuple(self.classes[code] for code in present)
         return reference, np.searchsorted(present, self.label_code[split.test]), classes

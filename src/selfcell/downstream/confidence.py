@@ -8,8 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from selfcell.core.seeds import numpy_rng
 from selfcell.downstream.confidence_scores import CONFIDENCE_COLUMNS
-from selfcell.downstream.labelled_reference import Assigned, calibrated_reference
-from selfcell.downstream.neighbors import Weights
+from selfcell.downstream.labelled_reference import Assigned, Naming, calibrated_reference
 from selfcell.downstream.rejection import auroc_of_unseen
 
 UNSEEN_COLUMNS = (
@@ -44,20 +43,11 @@ class Reference(NamedTuple):
     embedding: Float[np.ndarray, "n_cells n_latent"]
     label_code: Int[np.ndarray, " n_cells"]
     donor_code: Int[np.ndarray, " n_cells"] | None
-    n_classes: int
-    n_neighbors: int
-    weights: Weights
+    naming: Naming
 
     def ask(self, query: Float[np.ndarray, "n_query n_latent"]) -> Assigned:
         """Calibrate on these cells alone, and name the types of others."""
-        calibrated = calibrated_reference(
-            self.embedding,
-            self.label_code,
-            n_classes=self.n_classes,
-            donor_code=self.donor_code,
-            n_neighbors=self.n_neighbors,
-            weights=self.weights,
-        )
+        calibrated = calibrated_reference(self.embedding, self.label_code, self.naming, donor_code=self.donor_code)
         return calibrated.assign(query)
 
     def subset(self, rows: np.ndarray) -> "Reference":

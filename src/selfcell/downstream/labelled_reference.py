@@ -1,8 +1,8 @@
-"""Labelled cells in an embedding: what their neighbors are called, how sure that is, and what is like none of them."""
+"""Labelled cells in an embedding: what others are by them, how sure that is, and what is like none of them."""
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from selfcell.core.seeds import numpy_rng
 from selfcell.downstream.calibration import calibrated_probability, fit_temperature, logits_of_shares
 from selfcell.downstream.conformal import PredictionSets, fit_prediction_sets
-from selfcell.downstream.neighbors import N_NEIGHBORS, Neighbors, Weights, class_shares, count_votes, find_neighbors
+from selfcell.downstream.logistic_regression import log_probability_by_probe
+from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, class_shares, count_votes, find_neighbors
 from selfcell.downstream.unknown import call_unknown, share_farther
 
 logger = logging.getLogger(__name__)
@@ -22,16 +23,56 @@ FEW_ASKED = 50
 """With fewer, a warning is logged."""
 ALPHA = 0.05
 
+By: TypeAlias = Literal["knn", "logistic"]
+"""How labelled cells name others: the nearest vote (the regime zero_shot), or a logistic regression (probe)."""
+
+
+class Naming(NamedTuple):
+    """How labelled cells name others."""
+
+    n_classes: int
+    by: By = "knn"
+    n_neighbors: int = N_NEIGHBORS
+    """Labelled cells that vote, and to which distances are taken."""
+    weights: Weights = "uniform"
+    """Of votes; see :func:`selfcell.downstream.neighbors.vote_of_neighbors`."""
+
+    def ask(
+        self,
+        embedding: Float[np.ndarray, "n_cells n_latent"],
+        label_code: Int[np.ndarray, " n_cells"],
+        query: Float[np.ndarray, "n_query n_latent"],
+    ) -> "Named":
+        """Name query cells by labelled ones."""
+        neighbors = find_neighbors(embedding, query, n_neighbors=self.n_neighbors)
+        distance = neighbors.distances.mean(axis=1)
+        if self.by == "logistic":
+            logits = log_probability_by_probe(embedding, label_code, query, n_classes=self.n_classes)
+            return Named(logits.argmax(axis=1), logits, distance)
+        shares = class_shares(neighbors, label_code, n_classes=self.n_classes, weights=self.weights)
+        logits = logits_of_shares(shares, n_votes=neighbors.indices.shape[1])
+        return Named(count_votes(neighbors, label_code, weights=self.weights).label_code, logits, distance)
+
+
+class Named(NamedTuple):
+    """What labelled cells call others, before it is calibrated."""
+
+    label_code: Int[np.ndarray, " n_query"]
+    logits: Float[np.ndarray, "n_query n_classes"]
+    """Logarithms of probabilities: of a regression, or of shares of votes, one vote being split among all labels."""
+    distance: Float[np.ndarray, " n_query"]
+    """Mean distance to the neighbors."""
+
 
 class Assigned(NamedTuple):
     """What a reference says of query cells."""
 
     label_code: np.ndarray
-    """The label that most neighbors bear."""
+    """The label that most neighbors bear, or that the regression finds most probable."""
     confidence: np.ndarray
     """Calibrated probability of that label."""
     uncalibrated: np.ndarray
-    """Its share of the votes, one vote being split among all labels beforehand."""
+    """The same as it is: by votes its share of them, one vote being split among all labels beforehand."""
     distance: np.ndarray
     """Mean distance to the neighbors."""
     share_farther: np.ndarray
@@ -51,9 +92,7 @@ class LabelledReference:
 
     embedding: Float[np.ndarray, "n_cells n_latent"]
     label_code: Int[np.ndarray, " n_cells"]
-    n_classes: int
-    n_neighbors: int
-    weights: Weights
+    naming: Naming
     alpha: float
     temperature: float
     sets: PredictionSets
@@ -64,32 +103,28 @@ class LabelledReference:
 
     def assign(self, query: Float[np.ndarray, "n_query n_latent"]) -> Assigned:
         """Give each query cell a label, with how sure it is."""
-        neighbors = find_neighbors(self.embedding, query, n_neighbors=self.n_neighbors)
-        vote = count_votes(neighbors, self.label_code, weights=self.weights)
-        logits = _logits(neighbors, self.label_code, self.n_classes, self.weights)
-        probability = calibrated_probability(logits, temperature=self.temperature)
+        named = self.naming.ask(self.embedding, self.label_code, query)
+        probability = calibrated_probability(named.logits, temperature=self.temperature)
         sets = self.sets.predict(probability)
-        distance = neighbors.distances.mean(axis=1)
-        share = share_farther(self.asked_distance, self.asked_code, distance, vote.label_code)
-        place = np.arange(len(query)), vote.label_code
+        share = share_farther(self.asked_distance, self.asked_code, named.distance, named.label_code)
+        place = np.arange(len(query)), named.label_code
         unknown = call_unknown(sets, share, alpha=self.alpha)
-        return Assigned(vote.label_code, probability[place], np.exp(logits[place]), distance, share, unknown, sets)
+        uncalibrated = np.exp(named.logits[place])
+        return Assigned(named.label_code, probability[place], uncalibrated, named.distance, share, unknown, sets)
 
 
 def calibrated_reference(
     embedding: Float[np.ndarray, "n_cells n_latent"],
     label_code: Int[np.ndarray, " n_cells"],
+    naming: Naming,
     *,
-    n_classes: int,
     donor_code: Int[np.ndarray, " n_cells"] | None,
-    n_neighbors: int = N_NEIGHBORS,
-    weights: Weights = "uniform",
     alpha: float = ALPHA,
 ) -> LabelledReference:
-    """Ask a reference about its own cells, fold by fold of donors, to learn how far its votes can be trusted.
+    """Ask a reference about its own cells, fold by fold of donors, to learn how far its answers can be trusted.
 
-    From the answers come a temperature that calibrates the shares of votes, prediction sets, and how far cells of each
-    type lie from those of other donors. Cells of a type that no other fold has are left out. Without
+    From the answers come a temperature that calibrates probabilities or shares of votes, prediction sets, and how far
+    cells of each type lie from those of other donors. Cells of a type that no other fold has are left out. Without
     donors the folds are of cells, which overstates what can be said of cells of new donors.
 
     Parameters
@@ -97,11 +132,11 @@ def calibrated_reference(
     embedding
         Of the reference cells.
     label_code
-        Their types, from 0 up to below ``n_classes``.
+        Their types, from 0 up to below ``naming.n_classes``.
+    naming
+        How they name others.
     donor_code
         Their donors.
-    n_neighbors, weights
-        Who votes, and with what weight; see :func:`selfcell.downstream.neighbors.vote_of_neighbors`.
     alpha
         Share of known cells that may be called unknown, for each of the two reasons.
     """
@@ -114,17 +149,15 @@ def calibrated_reference(
         )
         fold, donor_code = _folds(len(embedding), None, rng), None
     asked = np.sort(rng.permutation(len(embedding))[:N_ASKED])
-    logits, distance = np.empty((len(asked), n_classes)), np.empty(len(asked))
+    logits, distance = np.empty((len(asked), naming.n_classes)), np.empty(len(asked))
     given = np.empty(len(asked), dtype=np.int64)
     known = np.zeros(len(asked), dtype=bool)
     for one in np.unique(fold):
         rest, here = fold != one, fold[asked] == one
         # That a small reference has fewer neighbors is said of it, not of each fold.
-        n_found = min(n_neighbors, int(rest.sum()))
-        neighbors = find_neighbors(embedding[rest], embedding[asked[here]], n_neighbors=n_found)
-        logits[here] = _logits(neighbors, label_code[rest], n_classes, weights)
-        distance[here] = neighbors.distances.mean(axis=1)
-        given[here] = count_votes(neighbors, label_code[rest], weights=weights).label_code
+        of_fold = naming._replace(n_neighbors=min(naming.n_neighbors, int(rest.sum())))
+        named = of_fold.ask(embedding[rest], label_code[rest], embedding[asked[here]])
+        given[here], logits[here], distance[here] = named
         known[here] = np.isin(label_code[asked[here]], np.unique(label_code[rest]))
     if known.sum() < FEW_ASKED:
         logger.warning("Only %s cells of the reference tell how sure to be: confidence is a rough guess.", known.sum())
@@ -135,9 +168,7 @@ def calibrated_reference(
     return LabelledReference(
         embedding=embedding,
         label_code=label_code,
-        n_classes=n_classes,
-        n_neighbors=n_neighbors,
-        weights=weights,
+        naming=naming,
         alpha=alpha,
         temperature=temperature,
         sets=fit_prediction_sets(probability, truth[known], alpha=alpha),
@@ -159,8 +190,3 @@ def _folds(n_cells: int, donor_code: np.ndarray | None, rng: np.random.Generator
     donors, place = np.unique(donor_code, return_inverse=True)
     folds: np.ndarray = (rng.permutation(len(donors)) % N_FOLDS)[place]
     return folds
-
-
-def _logits(neighbors: Neighbors, label_code: np.ndarray, n_classes: int, weights: Weights) -> np.ndarray:
-    shares = class_shares(neighbors, label_code, n_classes=n_classes, weights=weights)
-    return logits_of_shares(shares, n_votes=neighbors.indices.shape[1])
