@@ -84,6 +84,20 @@ def test_encoders_are_compared_pair_by_pair_with_the_first(tables):
     assert between("encoder", scores[alone[0]], draws[alone[1]], HEADLINES).empty
 
 
+def test_what_is_compared_is_compared_without_types_of_few_test_cells_too(tables):
+    scores, draws = tables
+    assert between("encoder", scores, draws, HEADLINES)["frequent_difference"].isna().all()
+    # Without rare types the second encoder is better by a tenth more.
+    more = 0.1 * (scores["encoder"] == "byol")
+    frequent = scores.assign(metric="macro_f1_frequent", value=scores["value"] + more)
+    of_draws = draws.assign(metric="macro_f1_frequent")
+    of_draws[list(range(50))] += 0.1 * (draws["encoder"] == "byol").to_numpy()[:, None]
+    found = between("encoder", pd.concat([scores, frequent]), pd.concat([draws, of_draws]), HEADLINES)
+    assert (found["metric"] == "macro_f1").all() and len(found) == 2
+    for name in ("difference", "low", "high"):
+        np.testing.assert_allclose(found[f"frequent_{name}"], found[name] + 0.1)
+
+
 @given(st.lists(st.tuples(st.integers(1, 10**7), st.floats(-0.1, 0.1)), min_size=1, unique_by=lambda pair: pair[0]))
 def test_enough_is_where_nothing_larger_leaves_room_for_a_gain(pairs):
     sizes, gains = [size for size, _ in pairs], [gain for _, gain in pairs]

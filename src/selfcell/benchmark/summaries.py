@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from selfcell.benchmark.statistics import ScoreStack
-from selfcell.benchmark.verdicts import BESIDE, ONE, holm
+from selfcell.benchmark.verdicts import BESIDE, FREQUENT, FREQUENT_COLUMNS, ONE, holm, stack_without_rare, without_rare
 from selfcell.downstream.metrics import FEW_CELLS
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ PAIR_COLUMNS = (
     "difference",
     "low",
     "high",
+    *FREQUENT_COLUMNS,
     "p_value",
     "p_holm",
     "finding",
@@ -106,7 +107,8 @@ def between(
     Returns
     -------
     One row a target, corpus, encoder, regime and label budget, with the columns of :data:`PAIR_COLUMNS`; ``against``
-    is what it is compared with. ``p_holm`` is corrected for all rows of a regime.
+    is what it is compared with, and what begins with ``frequent`` is without types of few test cells. ``p_holm`` is
+    corrected for all rows of a regime.
     """
     same = [name for name in ONE if name != varied]
     asked = scores[scores["method"].isin(OF_ENCODER)]
@@ -117,8 +119,10 @@ def between(
             continue
         metric, apart = headlines[which[0]], set[str]()
         draws = resamples[(resamples[same] == list(which)).all(axis=1)]
-        for method, of_method in part[part["metric"] == metric].groupby("method", sort=False):
-            stack = ScoreStack(*_with_method(of_method, draws, varied), metric)
+        needed = part["metric"].isin([metric, FREQUENT.get(metric)])
+        for method, of_method in part[needed].groupby("method", sort=False):
+            told_of = _with_method(of_method, draws, varied)
+            stack, frequent = ScoreStack(*told_of, metric), stack_without_rare(*told_of, metric)
             told = {**dict(zip(same, which, strict=True)), "varied": varied, "against": names[0], "method": method}
             for budget in stack.budgets:
                 # Models that were trained elsewhere may share no seed, by which scores are paired.
@@ -128,6 +132,7 @@ def between(
                     difference = comparison.difference
                     row = {**told, varied: name, "budget": budget, "metric": metric, "difference": difference.mean}
                     row |= {"low": difference.low, "high": difference.high, "p_value": difference.p_value}
+                    row |= without_rare(frequent, name, names[0], budget)
                     rows.append({**row, "finding": comparison.finding})
         for name in sorted(apart):
             logger.warning(

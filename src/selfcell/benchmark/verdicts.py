@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.statistics import QUESTIONS, ScoreStack, spread_of
 
 ONE = ("target", "corpus", "encoder")
 """What a study is of."""
+FREQUENT_COLUMNS = ("frequent_difference", "frequent_low", "frequent_high")
+"""A difference and its interval without types of few test cells."""
 COLUMNS = (
     *ONE,
     "budget",
@@ -21,9 +22,7 @@ COLUMNS = (
     "difference",
     "low",
     "high",
-    "frequent_difference",
-    "frequent_low",
-    "frequent_high",
+    *FREQUENT_COLUMNS,
     "p_value",
     "p_holm",
     "effect_size",
@@ -79,16 +78,14 @@ def verdicts(scores: pd.DataFrame, resamples: pd.DataFrame, headlines: Mapping[s
             # It cannot be computed of these cells.
             continue
         draws = resamples[_is_of(resamples, which)].drop(columns=list(ONE))
-        stack, beside = ScoreStack(of_study, draws, metric), FREQUENT.get(metric, "")
-        frequent = ScoreStack(of_study, draws, beside) if beside in set(of_study["metric"]) else None
+        stack, frequent = ScoreStack(of_study, draws, metric), stack_without_rare(of_study, draws, metric)
         has_donors = bool(of_study["n_labelled_donors"].notna().any())
         for method, against, question in QUESTIONS:
             for budget in stack.budgets:
                 if stack.can_compare(method, against, budget):
                     told = {"budget": budget, "metric": metric, "question": question}
                     found = _row(stack, method, against, budget, has_donors=has_donors)
-                    if frequent is not None and frequent.can_compare(method, against, budget):
-                        found |= _without_rare(frequent.compare(method, against, budget).difference)
+                    found |= without_rare(frequent, method, against, budget)
                     rows.append({**dict(zip(ONE, which, strict=True)), **told, **found})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, of_question in table.groupby("question"):
@@ -132,6 +129,20 @@ def over_targets(table: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(p_holm=holm(summary["p_value"].to_numpy(dtype=float)))
 
 
+def stack_without_rare(scores: pd.DataFrame, resamples: pd.DataFrame, metric: str) -> ScoreStack | None:
+    """Stack what a mean over types is without those of few test cells; None if there is no such score."""
+    beside = FREQUENT.get(metric, "")
+    return ScoreStack(scores, resamples, beside) if beside in set(scores["metric"]) else None
+
+
+def without_rare(frequent: ScoreStack | None, method: str, against: str, budget: str) -> dict[str, float]:
+    """Give the columns that tell of a difference without types of few test cells; none where it cannot be told."""
+    if frequent is None or not frequent.can_compare(method, against, budget):
+        return {}
+    difference = frequent.compare(method, against, budget).difference
+    return dict(zip(FREQUENT_COLUMNS, (difference.mean, difference.low, difference.high), strict=True))
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Correct p for the number of tests by Holm's step-down method :cite:p:`holm1979`; NaN stays and does not count."""
     corrected = np.full(len(p_values), np.nan)
@@ -161,14 +172,6 @@ def _row(stack: ScoreStack, method: str, against: str, budget: str, *, has_donor
         "spread": spread_of(draws, has_donors=has_donors),
         "verdict": comparison.verdict,
         "finding": comparison.finding,
-    }
-
-
-def _without_rare(difference: Estimate) -> dict[str, object]:
-    return {
-        "frequent_difference": difference.mean,
-        "frequent_low": difference.low,
-        "frequent_high": difference.high,
     }
 
 
