@@ -1,12 +1,14 @@
 """MuData in, MuData out: what commands write keeps the other modalities, and adds to that of the genes."""
 
 import anndata
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 
 from selfcell.core.config import build
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 from selfcell.training.pretrain import pretrain
 from selfcell.training.settings import PretrainSettings
@@ -35,6 +37,8 @@ def folder(tmp_path_factory):
     with mudata.set_options(pull_on_update=False):
         mdata = mudata.MuData({"gex": adata, "prot": proteins[N_WITHOUT_PROTEINS:].copy()})
         mdata.obs["hospital"] = "north"
+        # What mudata would take for its own, or for whole numbers.
+        mdata.obs["age"], mdata.obs["gex:batch"] = np.where(np.arange(N_CELLS) % 2, np.nan, 40.0), "of the MuData"
         mdata.write(folder / "cells.h5mu")
     return folder
 
@@ -46,6 +50,14 @@ def commands(folder):
         "annotate": [*reference, "--label", "cell_type", "--n-neighbors", "3"],
         "predict": [*reference, "--target", "protein_counts"],
     }
+
+
+def content_of(node):
+    """Give all values and attributes below a node of a file, by their place."""
+    found = {"": str(sorted((key, str(value)) for key, value in node.attrs.items()))}
+    if isinstance(node, h5py.Dataset):
+        return found | {"value": (str(node.dtype), np.asarray(node[()]).tolist().__repr__())}
+    return found | {f"{name}/{key}": value for name in node for key, value in content_of(node[name]).items()}
 
 
 def what_is_new(adata, command):
@@ -65,6 +77,13 @@ def test_all_modalities_are_written(run, folder, tmp_path, command):
     assert (after.mod["prot"].X == before.mod["prot"].X).all() and after.n_obs == N_CELLS
     assert (after.mod["prot"].layers["normalized"] == before.mod["prot"].layers["normalized"]).all()
     assert (after.mod["gex"].X != before.mod["gex"].X).nnz == 0 and (after.obs["hospital"] == "north").all()
+    pd.testing.assert_frame_equal(after.obs, before.obs)
+    with h5py.File(folder / "cells.h5mu") as old, h5py.File(out) as new:
+        # As mudata reads them, some types are others.
+        for name in ("obs", "var", "obsm", "mod/prot/X", "mod/prot/obs", "mod/gex/X", "mod/gex/var"):
+            assert content_of(new[name]) == content_of(old[name]), name
+        kept = {name: content for name, content in content_of(old["mod/gex/obs"]).items() if name}
+        assert kept.items() <= content_of(new["mod/gex/obs"]).items()
     code, _, errors = run(command, folder / "base", cells, "--out", tmp_path / "new.h5ad", *commands(folder)[command])
     assert code == 0, errors
     alone = anndata.read_h5ad(tmp_path / "new.h5ad")
@@ -90,6 +109,25 @@ def test_a_missing_file_or_modality_is_said(run, folder, tmp_path):
     code, _, errors = run("embed", folder / "base", folder / "cells.h5mu", "--out", out)
     assert code == 1 and "There is no modality 'rna' with the genes" in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_that_the_mudata_has_is_not_given_a_second_time(run, folder, tmp_path):
+    out, taken = tmp_path / "new.h5mu", ["--key-added", "hospital"]
+    annotate = ["annotate", folder / "base", folder / "cells.h5mu" / "gex", *commands(folder)["annotate"]]
+    code, _, errors = run(*annotate, *taken, "--out", out)
+    assert code == 1 and "obs['hospital'] of the MuData is there already" in errors and not out.exists()
+    assert run(*annotate, "--by", "logistic", "--out", out)[0] == 0
+    # What was written can be read and annotated again.
+    assert (
+        run("annotate", folder / "base", out / "gex", *commands(folder)["annotate"], "--out", tmp_path / "b.h5mu")[0]
+        == 0
+    )
+
+
+def test_an_atlas_has_no_modalities(run, folder, tmp_path):
+    build_atlas([folder / "reference.h5ad"], tmp_path / "atlas")
+    code, _, errors = run("embed", folder / "base", tmp_path / "atlas", "--out", tmp_path / "new.h5mu")
+    assert code == 1 and "An atlas has no other modalities" in errors and "name new.h5ad" in errors
 
 
 def test_what_else_is_written_is_no_mudata(run, folder, tmp_path):

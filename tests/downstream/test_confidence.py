@@ -110,6 +110,20 @@ def test_without_donors_it_is_examined_all_the_same(examine):
     assert tables["confidence"]["confidence"].between(0, 1).all()
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_what_is_examined_is_what_is_scored(adata, model, class_weights):
+    """The types that confidence is told of are those of the regime, whatever its settings."""
+    cells = open_cells(adata)
+    settings = build(CellTypeSettings, {"class_weights": class_weights})
+    task = CellTypeTask.of(settings, cells, Columns("cell_type", "donor", None))
+    split = Split(np.arange(300), np.array([], dtype=np.int64), np.arange(300, 800), unit="cell")
+    encoded = EncodedCells.of(model, cells)
+    told = task.examine(encoded, split, donors=None, regimes=["zero_shot", "probe"])["confidence"]
+    for regime in ("zero_shot", "probe"):
+        expected = task.predict(encoded, split, regime=regime, seed=0)
+        assert list(told.loc[told["method"] == regime, "predicted"]) == [task.classes[code] for code in expected]
+
+
 def test_a_single_labelled_donor_is_examined_cell_by_cell(examine, adata):
     donors = open_cells(adata).obs["donor"].astype(str).map(lambda _: "one")
     assert set(examine(donors=donors)[0]["confidence"]["method"]) == {"zero_shot", "probe", "fine_tuned"}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +19,13 @@ import safetensors.torch
 import torch
 
 import selfcell
+from selfcell.benchmark.run import run_benchmark
+from selfcell.benchmark.trials import Workplace
 from selfcell.core.atomic import atomic_folder, atomic_path, write_text
 from selfcell.core.errors import InputError
 from selfcell.core.exchange import exchange
 from selfcell.core.write_errors import CannotWriteError, writing
+from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +64,7 @@ def read_only(tmp_path):
     with mounted(tmp_path / "disk", size="8m") as folder:
         (folder / "out.h5ad").write_bytes(b"old")
         (folder / "out.csv").write_bytes(b"old")
+        (folder / "out.h5mu").write_bytes(b"old")
         (folder / "run").mkdir()
         (folder / "run" / ".selfcell").touch()
         (folder / "run" / "manifest.json").write_text("{}")
@@ -103,6 +108,7 @@ QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
 LABELLED = ["--label", "cell_type", "--donor", "donor"]
 COMMANDS = {
     "embed": (["RUN", "CELLS"], "out.h5ad"),
+    "embed into a MuData": (["RUN", "MUDATA"], "out.h5mu"),
     "annotate": (["TYPED", "CELLS"], "out.h5ad"),
     "predict": (["RUN", "CELLS", "--reference", "CITE", "--target", "protein_counts"], "out.h5ad"),
     "impute": (["RUN", "CELLS"], "out.h5ad"),
@@ -115,11 +121,35 @@ COMMANDS = {
     "pull": (["lab/blood"], "run"),
     "evaluate": (["RUN", "CELLS", *LABELLED, "--jobs", "1", "--regime", "zero_shot", "--seeds", "1"], "run"),
     "atlas build": (["CELLS"], "atlas"),
+    "atlas export": (["ATLAS"], "out.h5ad"),
+    "benchmark": (["PLAN", "--jobs", "1"], "results"),
+    "benchmark merge": (["RESULTS"], "results"),
     "benchmark init": (["CELLS", *LABELLED], "plan.toml"),
 }
 """To the arguments, and to what is made on the disk."""
-SMALL = {"score", "benchmark init", "evaluate"}
-"""Of these all that is written, or enough of it, fits on some pages."""
+NAMED = {"embed into a MuData": "embed"}
+SMALL = {"score", "benchmark init", "evaluate", "benchmark", "benchmark merge"}
+"""Of these all that is written, or so much that the message is another one, fits on some pages."""
+
+
+PLAN = """
+name = "tiny"
+seeds = { pretraining = [0], finetuning = [0] }
+[cells.made]
+source = "cells.h5ad"
+label = "cell_type"
+donor = "donor"
+[corpora.made]
+cells = "made"
+[corpora.made.settings]
+data = { donor_key = "donor", test_fraction = 0.3 }
+training = { max_epochs = 1, minibatch_size = 32, device = "cpu" }
+network = { hidden_sizes = [8], n_latent = 4 }
+[targets.types]
+cells = "made"
+regimes = ["zero_shot"]
+baselines = ["pca_knn"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +169,13 @@ def given(model, classifier, tmp_path_factory):
     }
     torch.save(state, folder / "a.ckpt")
     pd.DataFrame({"feature_name": cells.var_names}).to_csv(folder / "var.csv", index=False)
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": cells}).write(folder / "cells.h5mu")
+    build_atlas([folder / "cells.h5ad"], folder / "atlas")
+    (folder / "plan.toml").write_text(PLAN)
+    run_benchmark(folder / "plan.toml", out=folder / "results", workplace=Workplace(jobs=1, show_progress=False))
     names = {"CELLS": "cells.h5ad", "CITE": "cite.h5ad", "CHECKPOINT": "a.ckpt", "GENES": "var.csv"}
+    names |= {"MUDATA": "cells.h5mu", "ATLAS": "atlas", "PLAN": "plan.toml", "RESULTS": "results"}
     return {"RUN": model.path, "TYPED": classifier.path, **{word: folder / name for word, name in names.items()}}
 
 
@@ -147,7 +183,8 @@ def errors_of(server, command, disk, *, given, more=(), environment=None):
     """Run a command that must fail, in a process of its own, and give what it says."""
     arguments, name = COMMANDS[command]
     words = [given.get(word, word) for word in arguments]
-    told = server.run([*command.split(), *words, "--out", disk / name, *more], disk, environment=environment)
+    words = [*NAMED.get(command, command).split(), *words, "--out", disk / name, *more]
+    told = server.run(words, disk, environment=environment)
     assert told["code"] == 1, told
     said = str(told["errors"])
     assert "Traceback" not in said and str(disk) in said, said
@@ -181,7 +218,29 @@ def test_a_command_on_a_full_disk(server, given, request, small_disk, command, l
     assert not list(small_disk.rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"benchmark init", "pull"}])
+def test_the_old_file_stays_where_the_new_one_does_not_fit(server, given, small_disk):
+    (small_disk / "out.h5ad").write_bytes(b"old")
+    fill(small_disk, leaving=20480)
+    before = files_of(small_disk)
+    said = errors_of(server, "embed", small_disk, given=given, more=["--overwrite"])
+    assert "No space left on device" in said and files_of(small_disk) == before
+
+
+def test_a_full_cache_of_the_hub_is_told_with_its_place(server, given, hub, asking, small_disk):
+    selfcell.push(given["RUN"], "lab/blood", license_id="mit")
+    fill(small_disk, leaving=0)
+    told = server.run(["pull", "lab/blood"], small_disk, environment={**asking, "HF_HOME": str(small_disk)})
+    said = told["errors"]
+    assert told["code"] == 1 and "Traceback" not in said
+    assert f"has no room for lab/blood@{hub.repositories['lab/blood'].branches['main']} (No space left" in said
+    assert f"{small_disk}/hub. Make room there, or name another place (HF_HUB_CACHE)" in said
+
+
+NOT_WRITTEN_OVER = {"benchmark", "benchmark merge", "pull"}
+"""They add to what is there, or ask the Hub first."""
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in NOT_WRITTEN_OVER])
 def test_a_command_on_a_disk_that_can_only_be_read(server, given, read_only, command):
     before = files_of(read_only)
     more = [] if command == "report" else ["--overwrite"]

@@ -15,6 +15,7 @@ import signal
 from types import SimpleNamespace
 
 import anndata
+import mudata
 import pandas as pd
 import pytest
 import torch
@@ -25,6 +26,7 @@ from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.atlas.index import read_index
 from selfcell.data.atlas.verify import verify_atlas
+from selfcell.data.mudata_input import read_mudata
 from selfcell.data.simulate import simulate_cells
 from selfcell.training.out_folder import replaced_run
 from selfcell.training.run_folder import load
@@ -41,6 +43,8 @@ def made(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     cells = simulate_cells(n_cells=120, n_genes=30, n_types=3, n_donors=5, n_proteins=4, seed=0)
     cells.write_h5ad(folder / "cells.h5ad")
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": cells}).write(folder / "cells.h5mu")
     proteins = ("--task", "cross_modality", "--target", "protein_counts", "--out", folder / "proteins", *QUICK)
     for arguments in (
         ("pretrain", folder / "cells.h5ad", "--out", folder / "run", *SMALL),
@@ -92,6 +96,7 @@ def kill_everywhere(server, work, begin, arguments, *, again, is_old, is_new):
 
 FILES = {
     "embed": ("run cells.h5ad --overwrite", lambda adata: "X_selfcell" in adata.obsm),
+    "embed into a MuData": ("run cells.h5mu --overwrite", lambda mdata: "X_selfcell" in mdata["rna"].obsm),
     "annotate": ("typed cells.h5ad --overwrite", lambda adata: "predicted_type" in adata.obs),
     "impute": ("run cells.h5ad --overwrite", lambda adata: "imputed" in adata.layers),
     "atlas export": ("atlas --overwrite", lambda adata: adata.n_obs == 120),
@@ -101,7 +106,14 @@ FILES = {
     "predict": ("proteins cells.h5ad --overwrite", lambda adata: "predicted_protein_counts" in adata.obsm),
     "export": ("run --overwrite", None),
 }
-SUFFIXES = {"score": ".csv", "benchmark init": ".toml", "report": ".html", "export": ".pt2"}
+COMMANDS = {"embed into a MuData": "embed"}
+SUFFIXES = {
+    "embed into a MuData": ".h5mu",
+    "score": ".csv",
+    "benchmark init": ".toml",
+    "report": ".html",
+    "export": ".pt2",
+}
 
 
 @pytest.mark.parametrize("command", FILES)
@@ -109,12 +121,13 @@ def test_a_command_that_writes_a_file(server, made, tmp_path, command):
     options, is_whole = FILES[command]
     out = tmp_path / f"out{SUFFIXES.get(command, '.h5ad')}"
     words = [made / word if (made / word).exists() else word for word in options.split()]
-    arguments = [*command.split(), *words, "--out", out]
+    arguments = [*COMMANDS.get(command, command).split(), *words, "--out", out]
 
     def is_new():
         if out.read_bytes() == b"old":
             return False
-        return is_whole is None or is_whole(anndata.read_h5ad(out))
+        read = read_mudata if out.suffix == ".h5mu" else anndata.read_h5ad
+        return is_whole is None or is_whole(read(out))
 
     kill_everywhere(
         server,
@@ -173,7 +186,7 @@ def test_a_pull(server, made, asking, tmp_path):
 
 @pytest.mark.parametrize("there", ["nothing", "another model"])
 def test_a_push(server, made, hub, asking, tmp_path, there):
-    """Killed before the Hub answers a request, or after the last: what it has is the old model or the new, whole."""
+    """Killed before the Hub answers a request, the last too: what it has is the old model or the new, whole."""
     push = functools.partial(server.run, watch=tmp_path, environment=asking)
     arguments = ["push", made / "run", "lab/blood", "--license", "mit"]
     if there == "another model":
@@ -335,11 +348,13 @@ def test_an_atlas(server, made, tmp_path, command):
 @pytest.mark.network
 @pytest.mark.parametrize(("among", "at"), [("/runs/seed1", 0), ("study.json", 0)])
 def test_the_demo(server, tmp_path, among, at):
-    """What is left is no results, and models that are whole; the same command with --overwrite makes it anew."""
+    """What was there is left, until all of the new is; the same command makes that."""
     arguments = ["demo", "--quick", "--out", tmp_path / "demo", "--overwrite"]
+    old = {".selfcell": b"", "study.json": b"old"}
+    (tmp_path / "demo").mkdir()
+    for name, content in old.items():
+        (tmp_path / "demo" / name).write_bytes(content)
     assert server.run(arguments, tmp_path, at=at, among=among)["killed"]
-    with pytest.raises(InputError, match=r"no study\.json"):
-        read_results(tmp_path / "demo")
-    assert load(tmp_path / "demo" / "runs" / "seed0").manifest["seed"] == 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "demo").iterdir()} == old
     assert server.run(arguments, tmp_path)["code"] == 0
     assert read_results(tmp_path / "demo").about["quick"] and (tmp_path / "demo" / "report.html").exists()

@@ -10,12 +10,13 @@ import numpy as np
 from selfcell.benchmark.results import StudyResults
 from selfcell.benchmark.study import Study
 from selfcell.benchmark.study_plan import LabelBudget, StudyPlan
+from selfcell.core.atomic import atomic_folder
 from selfcell.core.config import build
 from selfcell.core.seeds import numpy_rng
 from selfcell.data.dataset_table import DATASETS
 from selfcell.data.datasets import load
 from selfcell.data.source import Cells, obs_column, open_cells
-from selfcell.training.out_folder import prepare_folder
+from selfcell.training.out_folder import MARKER, check_folder, claim_folder
 from selfcell.training.pretrain import pretrain
 from selfcell.training.settings import PretrainSettings
 
@@ -52,7 +53,7 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
     quick
         At most 60 cells a donor, fewer epochs, no map: to see that everything works, not for its numbers.
     overwrite
-        Replace what is in the folder.
+        Replace what is in the folder, once all of the new is there.
 
     Raises
     ------
@@ -61,11 +62,22 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
     """
     started = time.perf_counter()
     scale = QUICK if quick else FULL
-    prepare_folder(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite)
     info = DATASETS[DATASET]
     cells = dataclasses.replace(open_cells(load(DATASET)), origin=DATASET)
     cells = _thinned(cells, str(info.donor_key), scale.cells_per_donor)
-    models = []
+    claim_folder(out, overwrite=overwrite)
+    # What was there before stays until all of the new is.
+    with atomic_folder(out) as temporary:
+        results = _whole_story(cells, scale, temporary, started=started)
+        results.about.update(note=info.note, quick=quick)
+        results.write(temporary)
+        (temporary / MARKER).touch()
+    return results
+
+
+def _whole_story(cells: Cells, scale: DemoScale, out: Path, *, started: float) -> StudyResults:
+    info, models = DATASETS[DATASET], []
     for seed in range(N_SEEDS):
         settings = build(
             PretrainSettings,
@@ -89,12 +101,10 @@ def run_demo(out: Path, *, quick: bool = False, overwrite: bool = False) -> Stud
         maps=scale.maps,
     )
     results = Study(plan, cells, models).run()
-    results.about.update(note=info.note, quick=quick)
     results.about["seconds"] |= {
         "pre-training": round(pretraining_seconds, 1),
         "all": round(time.perf_counter() - started, 1),
     }
-    results.write(out)
     return results
 
 

@@ -50,9 +50,12 @@ def embed(
     from selfcell.downstream.embed_atlas import embed_atlas
     from selfcell.training.run_folder import load
 
+    of_atlas = is_url(cells) or is_atlas(cells)
+    if of_atlas and out.suffix != ".h5ad":
+        name = out.with_suffix(".h5ad").name
+        raise InputError(f"An atlas has no other modalities that {out} could keep: name {name}.")
     loaded = load(model)
-    if is_url(cells) or is_atlas(cells):
-        refuse_existing(out, overwrite=overwrite)
+    if of_atlas:
         given = {"layer": layer, "gene-column": gene_column, "scale": None if scale == ScaleChoice.auto else scale}
         for name in [name for name, value in given.items() if value is not None]:
             raise InputError(f"An atlas holds counts and genes already: leave --{name} out.")
@@ -109,7 +112,7 @@ def annotate(
             show_default="knn",
         ),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option(min=1, help="Reference cells that vote.")] = 5,
+    n_neighbors: Annotated[int, typer.Option(min=1, help="Reference cells that vote, and that distances are to.")] = 5,
     weights: Annotated[
         Literal["uniform", "distance"], typer.Option(help="Equal votes, or nearer cells count more.")
     ] = "uniform",
@@ -141,6 +144,7 @@ def annotate(
     from selfcell.training.run_folder import load
 
     loaded, written = load(model), CellsToWrite.read(query, out=out)
+    written.refuse_taken(key_added)
     adata = written.adata
     run(
         adata,

@@ -1,7 +1,6 @@
 """Files that commands write: what they may be called, and cells in the format that they came in."""
 
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,8 @@ class CellsToWrite:
     """Cells that a command adds to, and what it then writes: these alone, or all modalities of the file they are of."""
 
     adata: Any
-    mdata: Any = None
-    """The MuData of which ``adata`` is a modality."""
+    file: Any = None
+    """The :class:`selfcell.data.mudata_file.MuDataFile` of which ``adata`` is a modality."""
 
     @classmethod
     def read(cls, cells: str | Path, *, out: Path) -> "CellsToWrite":
@@ -61,8 +60,8 @@ class CellsToWrite:
         InputError
             If the cells cannot be read, or have no other modalities to be written with.
         """
-        from selfcell.data.declared_size import refuse_too_large
-        from selfcell.data.mudata_input import RNA, modality_of, read_mudata, the_modality
+        from selfcell.data.mudata_file import MuDataFile
+        from selfcell.data.mudata_input import RNA, modality_of
         from selfcell.data.source import read_adata
 
         if out.suffix != ".h5mu":
@@ -75,25 +74,31 @@ class CellsToWrite:
             )
         if not path.exists():
             read_adata(cells)  # says what is there instead
-        refuse_too_large(path)
-        mdata = read_mudata(path)
-        return cls(the_modality(mdata, modality), mdata)
+        file = MuDataFile.read(path, modality)
+        return cls(file.adata, file)
+
+    def refuse_taken(self, column: str) -> None:
+        """Refuse a column of obs that the MuData has itself: it would have two values for one cell.
+
+        Raises
+        ------
+        InputError
+            If one of the columns that would be written is there.
+        """
+        taken = [] if self.file is None else [name for name in self.file.columns if name.startswith(column)]
+        if taken:
+            raise InputError(f"obs[{taken[0]!r}] of the MuData is there already: choose another --key-added.")
 
     def write(self, out: Path) -> None:
         """Write the file atomically and say so."""
-        if self.mdata is None:
+        if self.file is None:
             write_adata(self.adata, out)
             return
-        import mudata
-
         from selfcell.core.atomic import atomic_path
 
-        with warnings.catch_warnings(), atomic_path(out) as temporary:
-            # Of mudata, of changes to come.
-            warnings.simplefilter("ignore")
-            mudata.write_h5mu(temporary, self.mdata, compression="gzip")
-        name = next(name for name, adata in self.mdata.mod.items() if adata is self.adata)
-        modalities = ", ".join(self.mdata.mod)
+        with atomic_path(out) as temporary:
+            self.file.write(temporary)
+        modalities, name = ", ".join(self.file.modalities), self.file.modality
         typer.echo(f"Wrote {out} ({modalities}; {self.adata.n_obs:,} cells). What is new is in modality {name!r}.")
 
 

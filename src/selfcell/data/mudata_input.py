@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -46,11 +46,16 @@ def read_mudata(path: Path) -> MuDataLike:
             warnings.simplefilter("ignore", UserWarning)
             return cast("MuDataLike", mudata.read_h5mu(path))
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise InputError(
-            f"{path} cannot be read as a MuData file ({path.stat().st_size:,} bytes): {first_line}. It may be "
-            "truncated, so copy or download it again; or it is an AnnData file, which ends in .h5ad."
-        ) from error
+        raise InputError(what_damaged(path, error)) from error
+
+
+def what_damaged(path: Path, error: object) -> str:
+    """Say that a file cannot be read, and how that may be mended."""
+    first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
+    return (
+        f"{path} cannot be read as a MuData file ({path.stat().st_size:,} bytes): {first_line}. It may be truncated, "
+        "so copy or download it again; or it is an AnnData file, which ends in .h5ad."
+    )
 
 
 def modality_of(path: Path) -> tuple[Path, str] | None:
@@ -58,23 +63,20 @@ def modality_of(path: Path) -> tuple[Path, str] | None:
     return (path.parent, path.name) if path.parent.suffix == ".h5mu" else None
 
 
-def the_modality(mdata: MuDataLike, modality: str) -> anndata.AnnData:
-    """Give the modality that has the genes, as it is.
+def refuse_missing_modality(modality: str, known: Iterable[str]) -> None:
+    """Refuse a modality that is not among those of a MuData.
 
     Raises
     ------
     InputError
-        If there is no such modality, or modalities do not share cells.
+        With the nearest name, and how to give another.
     """
-    if mdata.axis != 0:
-        raise InputError("The modalities of this MuData do not share cells (its axis is not 0), but genes.")
-    if modality not in mdata.mod:
+    if modality not in (names := list(known)):
         raise InputError(
-            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, list(mdata.mod))} Name it "
-            "behind the file: cells.h5mu/NAME; of a MuData in memory, pass mdata[NAME], or with the other modalities "
+            f"There is no modality {modality!r} with the genes. {did_you_mean(modality, names)} Name it behind the "
+            "file: cells.h5mu/NAME; of a MuData in memory, pass mdata[NAME], or with the other modalities "
             "selfcell.data.mudata_input.adata_of_mudata(mdata, modality=NAME)."
         )
-    return cast("anndata.AnnData", mdata.mod[modality])
 
 
 def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
@@ -98,7 +100,10 @@ def adata_of_mudata(mdata: MuDataLike, modality: str = RNA) -> anndata.AnnData:
         If there is no such modality, no cell has all, cells are named twice, or a column of ``obs`` has other values
         in the MuData than in the modality.
     """
-    genes = the_modality(mdata, modality)
+    if mdata.axis != 0:
+        raise InputError("The modalities of this MuData do not share cells (its axis is not 0), but genes.")
+    refuse_missing_modality(modality, mdata.mod)
+    genes = mdata.mod[modality]
     others = _counts_of_others(mdata, modality)
     if len(mdata.mod) > 1:
         logger.info("Genes are those of modality %r of %s.", modality, ", ".join(mdata.mod))

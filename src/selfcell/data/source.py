@@ -162,7 +162,7 @@ def refuse_mudata(adata: Any, call: str) -> None:
         raise InputError(
             f"What {call} gives is written into an AnnData, but this is a path, {str(adata)!r}. Read it first: "
             f"adata = {reader}({str(adata)!r}){part}. Or give it to the command, which writes a file: selfcell "
-            f"{_COMMANDS.get(call, call)} MODEL {adata} --out FILE.h5ad"
+            f"{_COMMANDS.get(call, call)} MODEL {adata} --out FILE{'.h5mu' if reader.startswith('mudata') else '.h5ad'}"
         )
     if not isinstance(adata, anndata.AnnData):
         raise InputError(

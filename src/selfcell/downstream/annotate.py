@@ -82,8 +82,8 @@ def annotate(
         Column to write.
     by
         With a reference, by what: ``knn``, the vote of the nearest cells (the regime ``zero_shot``; taken if left out),
-        or ``logistic``, a regression (``probe``), which is often better, and slower: it is fitted six times, once
-        without each fold of donors.
+        or ``logistic``, a regression (``probe``), which is often better, and slower: it is fitted once more without
+        each fold of donors, of which there are five at most.
     n_neighbors, weights
         Reference cells that vote, and with what weight: uniform, or distance (one over it). With ``logistic`` the cells
         to which the distance is taken; no weights.
@@ -151,7 +151,7 @@ def _checked_naming(by: str | None, n_neighbors: int, weights: Weights) -> dict[
     if by not in (None, *get_args(By)):
         raise InputError(f"by (--by) is knn or logistic, but is {by!r}.")
     if by == "logistic" and weights != "uniform":
-        raise InputError("A regression has no votes to be weighted: leave weights (--weights) out, or by=knn.")
+        raise InputError("A regression has no votes to be weighted: leave --weights (weights) out, or --by knn (by).")
     return {"by": by or "knn", "n_neighbors": n_neighbors, "weights": weights}
 
 
@@ -164,8 +164,8 @@ def _refuse_without_reference(
         raise InputError("donor_key (--donor) is the reference's column of donors, but there is no reference.")
     if by is not None or naming != _checked_naming(None, N_NEIGHBORS, "uniform"):
         raise InputError(
-            "Neighbors vote where there is a reference: leave by, n_neighbors and weights (--by, --n-neighbors, "
-            "--weights) out, or give one."
+            "by, n_neighbors and weights (--by, --n-neighbors, --weights) say how a reference answers, but there is "
+            "none: leave them out, or give one."
         )
 
 
@@ -274,8 +274,8 @@ def _check_that_new(cells: Cells, known: CellHashes | None, *, is_reference: boo
     n_known = 0 if known is None else int(CellHashes.of(cells).found_in(known).sum())
     if n_known == len(cells) and is_reference:
         raise InputError(
-            f"All cells of {cells.origin} are in the reference: each would be its own nearest neighbor, and "
-            "confidence would say nothing. Annotate other cells."
+            f"All cells of {cells.origin} are in the reference: each would be named by itself, and confidence would "
+            "say nothing. Annotate other cells."
         )
     if n_known:
         logger.warning(

@@ -243,12 +243,14 @@ class CellTypeTask(DownstreamTask):
         rows = split.train
         present, label_code = np.unique(self.label_code[rows], return_inverse=True)
         donor_code = None if donors is None else pd.factorize(donors.iloc[rows])[0].astype(np.int64)
-        reference = Reference(
-            encoded.embedding[rows],
-            label_code,
-            donor_code,
-            Naming(len(present), n_neighbors=self.settings.n_neighbors, weights=self.settings.weights),
+        settings = self.settings
+        naming = Naming(
+            len(present),
+            n_neighbors=settings.n_neighbors,
+            weights=settings.weights,
+            class_weights=settings.class_weights,
         )
+        reference = Reference(encoded.embedding[rows], label_code, donor_code, naming)
         classes = tuple(self.classes[code] for code in present)
         return reference, np.searchsorted(present, self.label_code[split.test]), classes
 

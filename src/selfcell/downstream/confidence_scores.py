@@ -20,8 +20,8 @@ CONFIDENCE_COLUMNS = (
     "truth_in_set",
     "is_unknown",
 )
-"""Columns of the table of test cells. ``confidence`` is calibrated, ``uncalibrated`` the share of votes or the softmax;
-``n_in_set`` is the number of types in the cell's prediction set."""
+"""Columns of the table of test cells. ``confidence`` is calibrated, ``uncalibrated`` the share of votes or the
+probability as it is; ``n_in_set`` is the number of types in the cell's prediction set."""
 
 
 def confidence_scores(cells: pd.DataFrame) -> pd.DataFrame:

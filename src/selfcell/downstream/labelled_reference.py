@@ -12,13 +12,14 @@ from selfcell.downstream.calibration import calibrated_probability, fit_temperat
 from selfcell.downstream.conformal import PredictionSets, fit_prediction_sets
 from selfcell.downstream.logistic_regression import log_probability_by_probe
 from selfcell.downstream.neighbors import N_NEIGHBORS, Weights, class_shares, count_votes, find_neighbors
+from selfcell.downstream.type_classifier import ClassWeights
 from selfcell.downstream.unknown import call_unknown, share_farther
 
 logger = logging.getLogger(__name__)
 
 N_FOLDS = 5
 N_ASKED = 20_000
-"""Reference cells at most that are asked about, as if they were a query, to learn how far votes can be trusted."""
+"""Reference cells at most that are asked about, as if they were a query, to learn how far answers can be trusted."""
 FEW_ASKED = 50
 """With fewer, a warning is logged."""
 ALPHA = 0.05
@@ -36,6 +37,8 @@ class Naming(NamedTuple):
     """Labelled cells that vote, and to which distances are taken."""
     weights: Weights = "uniform"
     """Of votes; see :func:`selfcell.downstream.neighbors.vote_of_neighbors`."""
+    class_weights: ClassWeights = "root"
+    """Of a regression."""
 
     def ask(
         self,
@@ -47,7 +50,9 @@ class Naming(NamedTuple):
         neighbors = find_neighbors(embedding, query, n_neighbors=self.n_neighbors)
         distance = neighbors.distances.mean(axis=1)
         if self.by == "logistic":
-            logits = log_probability_by_probe(embedding, label_code, query, n_classes=self.n_classes)
+            logits = log_probability_by_probe(
+                embedding, label_code, query, n_classes=self.n_classes, class_weights=self.class_weights
+            )
             return Named(logits.argmax(axis=1), logits, distance)
         shares = class_shares(neighbors, label_code, n_classes=self.n_classes, weights=self.weights)
         logits = logits_of_shares(shares, n_votes=neighbors.indices.shape[1])

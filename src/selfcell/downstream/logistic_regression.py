@@ -48,18 +48,29 @@ def log_probability_by_probe(
     test: Float[np.ndarray, "n_test n_latent"],
     *,
     n_classes: int,
+    class_weights: ClassWeights,
 ) -> Float[np.ndarray, "n_test n_classes"]:
     """Give the logarithm of the probability of each class by the probe; of one without training cells a very small one.
 
-    Classes weigh one over the root of their number of cells, as in the regime ``probe`` by default.
+    Parameters
+    ----------
+    train, test
+        Embeddings.
+    label_code
+        Class of each training cell.
+    n_classes
+        Classes, of which some may have no training cell.
+    class_weights
+        How much a class weighs.
     """
     classes = np.unique(label_code)
     found = np.full((len(test), n_classes), np.log(np.finfo(np.float32).tiny))
     if len(classes) == 1:
         found[:, classes[0]] = 0.0
         return found
-    model = _fitted(train, label_code, class_weights="root", inverse_penalty=PROBE_INVERSE_PENALTY)
-    found[:, classes] = np.maximum(model.predict_log_proba(test), found[:, classes])
+    model = _fitted(train, label_code, class_weights=class_weights, inverse_penalty=PROBE_INVERSE_PENALTY)
+    with np.errstate(divide="ignore"):
+        found[:, classes] = np.maximum(model.predict_log_proba(test), found[:, classes])
     return found
 
 

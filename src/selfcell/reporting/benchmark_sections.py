@@ -7,6 +7,7 @@ import pandas as pd
 from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.results import GIVEN
 from selfcell.benchmark.saturation import MARGIN, enough_from
+from selfcell.benchmark.verdicts import FREQUENT_COLUMNS
 from selfcell.core.words import counted
 from selfcell.downstream.metrics import FEW_CELLS
 from selfcell.reporting.benchmark_figures import draw_cost, draw_differences, draw_sizes
@@ -120,7 +121,7 @@ def _encoders(tables: BenchmarkTables) -> Iterator[Section]:
         ]
         words = f"{method_name(str(method))}, minus {', '.join(dict.fromkeys(part['against']))}"
         figure = draw_differences(part, labels, xlabel=f"difference ({words})")
-        drawings.append(Drawing(f"encoders-{method}", words, figure, part.drop(columns="varied")))
+        drawings.append(Drawing(f"encoders-{method}", words, figure, _readable_pairs(part)))
     sentences = []
     estimates = headline_scores(tables.estimates)
     of_encoders = estimates[estimates["method"].isin(["zero_shot", "probe", "fine_tuned"])]
@@ -321,8 +322,17 @@ def _readable(tables: BenchmarkTables, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _readable_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put the difference without rare types, and its interval, into one column; leave it out where there is none."""
+    shown = rows.drop(columns=["varied", *FREQUENT_COLUMNS], errors="ignore")
+    if "frequent_difference" not in rows or rows["frequent_difference"].isna().all():
+        return shown
+    shown.insert(list(shown).index("high") + 1, "without rare types", _without_rare(rows))
+    return shown
+
+
 def _without_rare(rows: pd.DataFrame) -> list[str]:
-    columns = (rows[f"frequent_{name}"] for name in ("difference", "low", "high"))
+    columns = (rows[name] for name in FREQUENT_COLUMNS)
     found = (Estimate(mean, low, high, ()) for mean, low, high in zip(*columns, strict=True))
     return ["" if pd.isna(one.mean) else one.with_sign() for one in found]
 

@@ -1,11 +1,13 @@
 """The client of the Hugging Face Hub, and what its errors mean to a user."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from types import ModuleType
 
 from selfcell.core.errors import InputError
 from selfcell.core.extras import import_extra
+from selfcell.core.write_errors import DISK_FULL, error_number
 from selfcell.training.hub_address import HubAddress
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token of the Hub"
@@ -68,6 +70,11 @@ def _message_of(error: BaseException, address: HubAddress, *, to: str) -> str | 
     """Say what an error means and what to do; None for one that is not of the Hub."""
     from huggingface_hub import errors  # noqa: PLC0415
 
+    if (number := error_number(error)) in DISK_FULL and number is not None:
+        return (
+            f"The Hub's cache has no room for {address} ({os.strerror(number)}): {_cache()}. Make room there, or name "
+            "another place (HF_HUB_CACHE)."
+        )
     repository, text, token = address.repository, _first_line(error), f"{_LOG_IN} that may {to} {address.repository}"
     # A class stands before those that it is derived from.
     meanings: list[tuple[type[BaseException], str]] = [
@@ -102,6 +109,12 @@ def _message_of(error: BaseException, address: HubAddress, *, to: str) -> str | 
             "same command again."
         )
     return _message_of_text(text, " ".join(str(error).split()), repository)
+
+
+def _cache() -> str:
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    return str(constants.HF_HUB_CACHE)
 
 
 def _message_of_status(status: int, text: str, repository: str, token: str) -> str:
