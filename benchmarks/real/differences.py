@@ -1,7 +1,7 @@
 """The tables of differences of ``docs/results.md``, from ``docs/results/verdicts.csv``."""
 
 import pandas as pd
-from real.words import interval
+from real.words import interval, labels
 
 from selfcell.reporting.names import method_name
 
@@ -36,7 +36,7 @@ def _matrix(rows: pd.DataFrame) -> list[str]:
     lines = [f"| study | labels | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for (title, budget), group in rows.groupby(["title", "budget"], sort=False):
         found = {(row["method"], row["against"]): _told(row) for _, row in group.iterrows()}
-        lines.append(f"| {title} | {budget} | {' | '.join(found.get(pair, '') for pair in pairs)} |")
+        lines.append(f"| {title} | {labels(budget)} | {' | '.join(found.get(pair, '') for pair in pairs)} |")
     return lines
 
 

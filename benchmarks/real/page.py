@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
+from real.between import write_between
 from real.differences import differences_section
-from real.words import interval
+from real.words import interval, labels, seconds, units
 
 from selfcell.reporting.names import method_name, metric_name
 
@@ -43,7 +44,8 @@ def write_page(page: Path, table: pd.DataFrame, confidence: pd.DataFrame, verdic
         for task, (title, metrics) in TASKS.items()
         if (table["task"] == task).any()
     ]
-    _write_between(page, [_overview(table), differences_section(verdicts), *sections, _sureness(confidence)])
+    parts = [_overview(table), differences_section(verdicts), *sections, _sureness(confidence)]
+    write_between(page, parts, begin=BEGIN, end=END)
 
 
 def write_headline(page: Path, table: pd.DataFrame) -> None:
@@ -54,13 +56,7 @@ def write_headline(page: Path, table: pd.DataFrame) -> None:
         raise KeyError(f"real_data.csv has no rows of {missing}")
     shown, everything = _glance(table[places.isin(chosen)]), _glance(table)
     of_all = f"{len(shown) - _HEAD} of {len(everything) - _HEAD} rows, of every kind; [all of them](docs/results.md)."
-    _write_between(page, ["\n".join([*shown, "", of_all]) + "\n"])
-
-
-def _write_between(page: Path, parts: list[str]) -> None:
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text("\n".join([before.rstrip(), "", BEGIN, "", *parts, END]) + after, encoding="utf-8")
+    write_between(page, ["\n".join([*shown, "", of_all]) + "\n"], begin=BEGIN, end=END)
 
 
 def _sureness(confidence: pd.DataFrame) -> str:
@@ -124,7 +120,7 @@ def _glance(table: pd.DataFrame) -> list[str]:
             columns = ["against_scratch", "against_scratch_low", "against_scratch_high"]
             cells = [
                 group["title"].iloc[0],
-                budget,
+                labels(budget),
                 *(f"{mean[regime]:.3f}" if regime in mean else "" for regime in REGIMES),
                 f"{baselines.max():.3f} {method_name(str(baselines.idxmax()))}",
                 interval(*tuned[columns], sign="+"),
@@ -139,7 +135,7 @@ def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
         first = study.iloc[0]
         lines += [
             f"**{first['title']}** ({first['n_cells']:,} test cells, {_drawn(first)}; "
-            f"{study['n_pairs_of_seeds'].max()} pairs of seeds at most)",
+            f"{study['n_pairs_of_seeds'].max()} pairs of seeds, fewer of what does not vary with both kinds)",
             "",
         ]
         for metric in [metric for metric in metrics if metric in set(study["metric"])]:
@@ -149,18 +145,17 @@ def _section(title: str, rows: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def _drawn(row: pd.Series) -> str:
     """Say what intervals take in beside the seeds."""
-    return "intervals over seeds alone" if row["task"] == "integration" else f"{row['n_units']} donors or blocks"
+    return "intervals over seeds alone" if row["task"] == "integration" else units(row["n_units"])
 
 
 def _table(metric: str, rows: pd.DataFrame) -> list[str]:
     budgets = list(dict.fromkeys(rows["budget"]))
     name = metric_name(metric)
-    lines = [f"| {name} | {' | '.join(budgets)} | seconds |", "|---" * (len(budgets) + 2) + "|"]
+    lines = [f"| {name} | {' | '.join(map(labels, budgets))} | seconds |", "|---" * (len(budgets) + 2) + "|"]
     for method, of_method in rows.groupby("method", sort=False):
         cells = {row["budget"]: interval(row["mean"], row["low"], row["high"]) for _, row in of_method.iterrows()}
-        seconds = of_method["seconds"].max()
         found = " | ".join(cells.get(budget, "") for budget in budgets)
-        lines.append(f"| {method_name(str(method))} | {found} | {seconds:.3g} |")
+        lines.append(f"| {method_name(str(method))} | {found} | {seconds(of_method['seconds'].max())} |")
     tuned = rows[rows["against_scratch"].notna()].set_index("budget")
     if len(tuned):
         differences = [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from real.figures import write_figures
+from real.found import write_found
 from real.page import write_headline, write_page
 
 from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
@@ -22,6 +23,8 @@ ASKED = {
     (study.target, method) for study in planned_studies(PLAN, planned_encoders(PLAN)) for method in study.plan.methods
 }
 """Targets with each of their methods."""
+FOUND_IN = ("README.md", "docs/does-it-help.md", "docs/results.md")
+"""Pages that say what was found."""
 KEPT_METRICS = {
     "cell_type": ("macro_f1", "macro_f1_frequent", "micro_f1", "balanced_accuracy", "macro_f1_ontology"),
     "cross_modality": ("pearson_per_cell", "pearson_per_feature", "pearson_flattened", "spearman_per_cell", "mse"),
@@ -57,6 +60,8 @@ def write_tables(out: Path) -> None:
     table, verdicts_ = pd.read_csv(DOCS / "real_data.csv"), pd.read_csv(DOCS / "verdicts.csv")
     write_page(DOCS.parent / "results.md", table, pd.read_csv(DOCS / "confidence.csv"), verdicts_)
     write_headline(ROOT / "README.md", table)
+    for page in FOUND_IN:
+        write_found(ROOT / page, table, verdicts_)
     write_figures(DOCS, table)
 
 

@@ -95,6 +95,27 @@ def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path, mo
         assert Path(page).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_what_was_found_is_written_from_the_tables_of_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "real" / "found.py")))
+    table, verdicts = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in ("real_data", "verdicts"))
+    for name in ("README.md", "docs/does-it-help.md", "docs/results.md"):
+        page = Path(shutil.copy(ROOT / name, tmp_path))
+        found.write_found(page, table, verdicts)
+        assert page.read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+        assert "comparisons of cell types" in page.read_text(encoding="utf-8")
+
+
+def test_how_often_a_regression_on_the_embedding_is_better_is_counted_from_the_table():
+    table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
+    mean = table[table["metric"] == "macro_f1"].pivot_table(index=["study", "budget"], columns="method", values="mean")
+    mean = mean.dropna(subset=["probe", "zero_shot", "fine_tuned"])
+    over_votes, over_tuned = ((mean["probe"] > mean[other]).sum() for other in ("zero_shot", "fine_tuned"))
+    page = pages.PAGES["annotate"].read_text(encoding="utf-8")
+    assert f"types better than votes in {over_votes} of {len(mean)} cases" in page
+    assert f"better than a fine-tuned network in {over_tuned}," in page
+
+
 def test_our_figures_beside_the_paper_s_are_those_of_the_table():
     table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
     known = {f"{value:.3f}" for value in table["mean"]}
