@@ -25,8 +25,8 @@ SENTENCES = """\
   for all {n_every} comparisons of this kind these stand: {stands}. The others may be chance.
 - **The frozen embedding is where pre-training shows.** By its nearest neighbors it is clearly above PCA on {new_above}
   of {n_new} studies, conditions or data sets that neither pre-training nor the labels had, and clearly below on
-  {new_below}. Among donors of one study it is level ({same}, all labels); pre-trained on other data sets than those that
-  have the labels it is below ({elsewhere}).
+  {new_below}. Among donors of one study it is level ({same}, all labels); pre-trained on other data sets than those
+  that have the labels it is below ({elsewhere}).
 - **A regression on the frozen embedding** (`probe`) is the best use of it with few labelled donors: {two} over the same
   regression on the genes, with two. Of all {n_probe} comparisons it is clearly above in {probe_above} and clearly
   below in {probe_below}.
