@@ -127,6 +127,9 @@ def test_a_classifier_says_which_types_it_knows(model):
     assert "Types that it knows: B cell, T\\_cell." in card and "selfcell.annotate(adata, model)" in card
     assert "How sure it says it is, is not calibrated." in card and "cell-type" in front_matter(card)["tags"]
     assert "| Labels | the column cell\\_type |" in card and "| Start | mae |" in card
+    assert "base_model" not in front_matter(card)
+    head = front_matter(card_of(with_manifest(tuned, start=f"other-lab/atlas@{'ab' * 20}")))
+    assert (head["base_model"], head["base_model_relation"]) == ("other-lab/atlas", "finetune")
 
 
 def test_an_imported_model_says_that_its_cells_are_not_known(model):

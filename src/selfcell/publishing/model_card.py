@@ -8,6 +8,7 @@ from markupsafe import Markup
 from selfcell.core.words import counted
 from selfcell.publishing.card_scores import CardScores
 from selfcell.publishing.markdown import fill_in
+from selfcell.training.hub_address import address_in
 from selfcell.training.run_folder import TrainedModel
 
 _TAGS = ("biology", "genomics", "single-cell", "scRNA-seq", "transcriptomics", "anndata", "self-supervised-learning")
@@ -72,6 +73,9 @@ def _front_matter(model: TrainedModel, license_id: str) -> str:
         "pipeline_tag": "feature-extraction",
         "tags": [*_TAGS, *(value.replace("_", "-") for value in made_by)],
     }
+    began_from = address_in(str(model.manifest.get("start", "")))
+    if began_from is not None and began_from.commit is not None:
+        fields |= {"base_model": began_from.repository, "base_model_relation": "finetune"}
     lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
     return "\n".join(["---", *lines, "---"])
 
