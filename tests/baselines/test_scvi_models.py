@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from selfcell.baselines import scvi_models
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.scvi_models import answer_by_scvi, predict_by_scanvi
-from selfcell.baselines.scvi_session import MAX_CELLS_SEEN, minibatch_size, n_epochs, scvi_session
+from selfcell.baselines.scvi_session import minibatch_size, n_epochs, scvi_session
 from selfcell.core.errors import InputError
 from selfcell.data.source import encode
 from selfcell.data.splits import Split
@@ -156,6 +156,6 @@ def test_without_the_package_the_extra_is_named(baseline, make_problem, monkeypa
         baseline(make_problem())
 
 
-@pytest.mark.parametrize(("n_cells", "expected"), [(500, 400), (20_000, 100), (MAX_CELLS_SEEN * 9, 1)])
+@pytest.mark.parametrize(("n_cells", "expected"), [(500, 400), (20_000, 100), (18_000_000, 1)])
 def test_epochs_shrink_with_the_cells_and_one_is_the_least(n_cells, expected):
-    assert n_epochs(n_cells, at_most=400) == expected
+    assert n_epochs(n_cells, at_most=400, cells_seen=2_000_000) == expected

@@ -17,11 +17,6 @@ from selfcell.core.seeds import derive_seed
 from selfcell.data.source import obs_column
 from selfcell.training.fit import seeded
 
-MAX_CELLS_SEEN = 2_000_000
-"""Cells of all epochs at most. scvi-tools takes up to four times as many, and on ``liu_covid_pbmc`` that was no better:
-neighbors in scVI's embedding named types of new donors worse (macro F1 0.654, not 0.678) after three times as long, and
-totalVI's proteins of new donors were no nearer (Pearson in a cell 0.887 and 0.893 of two seeds, against 0.892 of one)
-after twice as long."""
 _LOGGERS = ("scvi", "lightning", "lightning.pytorch", "lightning.fabric")
 _VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 _MINIBATCH_SIZE = 128
@@ -85,9 +80,21 @@ def known_experiments(compared: ComparedCells) -> np.ndarray:
     return np.asarray(np.where(np.isin(batch, known), batch, known[0]))
 
 
-def n_epochs(n_cells: int, *, at_most: int) -> int:
-    """Give the epochs in which :data:`MAX_CELLS_SEEN` of so many cells are seen, but one at least."""
-    return min(at_most, max(round(MAX_CELLS_SEEN / n_cells), 1))
+def n_epochs(n_cells: int, *, at_most: int, cells_seen: int) -> int:
+    """Give the epochs in which so many cells are seen in all, but one at least.
+
+    scvi-tools takes up to eight million cells. The baselines take fewer, each as many as more were no better for.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of one epoch.
+    at_most
+        Epochs at most.
+    cells_seen
+        Cells of all epochs.
+    """
+    return min(at_most, max(round(cells_seen / n_cells), 1))
 
 
 def minibatch_size(*n_cells: int) -> int:
