@@ -3,13 +3,14 @@
 import contextlib
 import ctypes
 import errno
-import itertools
 import os
 import pickle
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mudata
 import numpy as np
@@ -28,6 +29,7 @@ from selfcell.core.write_errors import CannotWriteError, writing
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 
+pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "docs" / "cells_of_pages.py")))
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
@@ -160,21 +162,13 @@ def given(model, classifier, tmp_path_factory):
     cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(300, 4))
     cells.write_h5ad(folder / "cells.h5ad")
     simulate_cells(n_cells=90, n_genes=60, n_proteins=4, seed=1).write_h5ad(folder / "cite.h5ad")
-    stacks = {"encoder": (60, 64, 16), "decoder.0": (16, 64, 60)}
-    state = {
-        f"{name}.{3 * place}.{part}": torch.zeros(shape)
-        for name, widths in stacks.items()
-        for place, (n_in, n_out) in enumerate(itertools.pairwise(widths))
-        for part, shape in (("weight", (n_out, n_in)), ("bias", (n_out,)))
-    }
-    torch.save(state, folder / "a.ckpt")
-    pd.DataFrame({"feature_name": cells.var_names}).to_csv(folder / "var.csv", index=False)
+    pages.write_checkpoint(list(cells.var_names), folder)
     with mudata.set_options(pull_on_update=False):
         mudata.MuData({"rna": cells}).write(folder / "cells.h5mu")
     build_atlas([folder / "cells.h5ad"], folder / "atlas")
     (folder / "plan.toml").write_text(PLAN)
     run_benchmark(folder / "plan.toml", out=folder / "results", workplace=Workplace(jobs=1, show_progress=False))
-    names = {"CELLS": "cells.h5ad", "CITE": "cite.h5ad", "CHECKPOINT": "a.ckpt", "GENES": "var.csv"}
+    names = {"CELLS": "cells.h5ad", "CITE": "cite.h5ad", "CHECKPOINT": "RandomMask.ckpt", "GENES": "var.parquet"}
     names |= {"MUDATA": "cells.h5mu", "ATLAS": "atlas", "PLAN": "plan.toml", "RESULTS": "results"}
     return {"RUN": model.path, "TYPED": classifier.path, **{word: folder / name for word, name in names.items()}}
 

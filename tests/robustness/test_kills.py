@@ -7,18 +7,17 @@ renaming, by which what is new takes its place; ``SELFCELL_FUZZ`` above 1 takes 
 
 import functools
 import hashlib
-import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import anndata
 import mudata
-import pandas as pd
 import pytest
-import torch
 
 import selfcell
 from selfcell.benchmark.results import read_results
@@ -32,6 +31,7 @@ from selfcell.training.out_folder import replaced_run
 from selfcell.training.run_folder import load
 
 pytestmark = pytest.mark.slow
+pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "docs" / "cells_of_pages.py")))
 EVERYWHERE = os.environ.get("SELFCELL_FUZZ", "1") != "1"
 QUICK = ["--set", "training.max_epochs=1", "--set", "training.device=cpu"]
 SMALL = [*QUICK, "--donor", "donor", "--set", "network.hidden_sizes=[8]", "--set", "network.n_latent=4"]
@@ -161,16 +161,8 @@ def kill_while_a_folder_is_replaced(server, made, tmp_path, arguments, *, is_new
 
 
 def test_an_import(server, made, tmp_path):
-    stacks = {"encoder": (30, 8, 4), "decoder.0": (4, 8, 30)}
-    state = {
-        f"{name}.{3 * place}.{part}": torch.zeros(shape)
-        for name, widths in stacks.items()
-        for place, (n_in, n_out) in enumerate(itertools.pairwise(widths))
-        for part, shape in (("weight", (n_out, n_in)), ("bias", (n_out,)))
-    }
-    torch.save(state, made / "a.ckpt")
-    pd.DataFrame({"feature_name": [f"G{place}" for place in range(30)]}).to_csv(made / "var.csv", index=False)
-    arguments = ["import-checkpoint", made / "a.ckpt", "--genes", made / "var.csv"]
+    pages.write_checkpoint([f"G{place}" for place in range(30)], made)
+    arguments = ["import-checkpoint", made / "RandomMask.ckpt", "--genes", made / "var.parquet"]
     kill_while_a_folder_is_replaced(
         server, made, tmp_path, arguments, is_new=lambda model: "imported" in model.manifest
     )
