@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfcell.cli.written_files import write_adata
 from selfcell.core.config import build
+from selfcell.core.errors import InputError
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 from selfcell.training.pretrain import pretrain
@@ -128,6 +130,14 @@ def test_an_atlas_has_no_modalities(run, folder, tmp_path):
     build_atlas([folder / "reference.h5ad"], tmp_path / "atlas")
     code, _, errors = run("embed", folder / "base", tmp_path / "atlas", "--out", tmp_path / "new.h5mu")
     assert code == 1 and "An atlas has no other modalities" in errors and "name new.h5ad" in errors
+
+
+def test_what_the_format_cannot_hold_is_said(folder, tmp_path):
+    adata = anndata.read_h5ad(folder / "reference.h5ad")
+    adata.obs["mixed"] = pd.Series([1, "a", None] * (N_CELLS // 3), index=adata.obs_names, dtype=object)
+    with pytest.raises(InputError, match=r"new\.h5ad cannot be written: .*astype\(str\)"):
+        write_adata(adata, tmp_path / "new.h5ad")
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
 
 
 def test_what_else_is_written_is_no_mudata(run, folder, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import anndata
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from selfcell.data.atlas.inputs import open_input
 from selfcell.data.backed import open_backed
 from selfcell.data.genes import GeneTable
 from selfcell.data.label_maps import read_label_map
+from selfcell.data.mudata_file import MuDataFile
 from selfcell.data.program_files import read_file
 from selfcell.data.programs import read_stored_programs
 from selfcell.data.source import open_cells
@@ -161,6 +163,35 @@ def test_files_of_cells(tmp_path, sources, kind, random):
         for start in range(0, source.n_cells, 7):
             source.read(start, min(start + 7, source.n_cells))
         source.obs(list(source.obs_kinds))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A file of two modalities."""
+    path = tmp_path_factory.mktemp("several") / "cells.h5mu"
+    parts = [files.make_cells(np.random.default_rng(seed).poisson(0.8, (20, 9)) + 1) for seed in range(2)]
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData(dict(zip(("rna", "prot"), parts, strict=True))).write(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@damage.examples(10)
+@given(random=damage.randoms)
+def test_files_of_several_modalities(tmp_path, several, random):
+    path = tmp_path / several.name
+    shutil.copyfile(several, path)
+    if random.random() < 0.2:
+        path.write_bytes(damage.of_bytes(path.read_bytes(), random))
+    else:
+        damage.of_hdf5(path, random)
+    with damage.works_or_says(path.name):
+        open_cells(path)
+    with damage.works_or_says(path.name):
+        file = MuDataFile.read(path, "rna")
+        file.adata.obs["added"] = 1.0
+        file.write(tmp_path / "written.h5mu")
+        MuDataFile.read(tmp_path / "written.h5mu", "rna")
 
 
 LINES = ["", "x", "1 1 1", "0 0 5", "99 99 1", "-1 1 1", "1 1 1.5", "1 1 nan", "9" * 20 + " 1 1", "1 1 1 1", "3 3", "%"]

@@ -105,8 +105,9 @@ class CellsToWrite:
 def write_adata(adata: Any, path: Path) -> None:
     """Write an .h5ad file atomically and say so."""
     from selfcell.core.atomic import atomic_path
+    from selfcell.core.write_errors import writing_cells
 
-    with atomic_path(path) as temporary:
+    with writing_cells(path), atomic_path(path) as temporary:
         adata.write_h5ad(temporary, compression="gzip")
     typer.echo(f"Wrote {path} ({adata.n_obs:,} cells).")
 

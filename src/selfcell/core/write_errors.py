@@ -80,6 +80,27 @@ def writing(path: Path) -> Iterator[None]:
         raise CannotWriteError(f"{path} cannot be written: {os.strerror(number)}. {_MENDS[number]}.", number) from error
 
 
+@contextlib.contextmanager
+def writing_cells(path: Path) -> Iterator[None]:
+    """Turn what anndata raises within the block, over what its format cannot hold, into words.
+
+    Raises
+    ------
+    InputError
+        With what it is, and an example of how it is mended.
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except (TypeError, ValueError, NotImplementedError) as error:
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise InputError(
+            f"{path} cannot be written: {first_line}. Change what the format cannot hold and try again; a column of "
+            "obs that mixes kinds, for example, by adata.obs[name] = adata.obs[name].astype(str)."
+        ) from error
+
+
 def error_number(error: BaseException) -> int | None:
     """Give the system's number of an error, which some libraries tell in words alone; None for other errors."""
     if isinstance(error, OSError) and error.errno is not None:

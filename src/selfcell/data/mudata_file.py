@@ -9,7 +9,8 @@ import anndata
 import h5py
 from anndata.io import read_elem, write_elem
 
-from selfcell.core.errors import InputError
+from selfcell.core.errors import InputError, speaking_of
+from selfcell.core.write_errors import writing_cells
 from selfcell.data.declared_size import refuse_too_large
 from selfcell.data.mudata_input import refuse_missing_modality, what_damaged
 
@@ -47,7 +48,8 @@ class MuDataFile:
         try:
             with h5py.File(path) as file:
                 modalities = tuple(file["mod"])
-                refuse_missing_modality(modality, modalities)
+                with speaking_of(path.name):
+                    refuse_missing_modality(modality, modalities)
                 columns = tuple(map(str, file["obs"].attrs["column-order"]))
                 adata = read_elem(file["mod"][modality])
         except InputError:
@@ -61,7 +63,7 @@ class MuDataFile:
     def write(self, out: Path) -> None:
         """Write the file with what was added to ``obs``, ``obsm`` and ``uns`` of the modality."""
         shutil.copyfile(self.path, out)
-        with h5py.File(out, "r+") as file:
+        with writing_cells(self.path), h5py.File(out, "r+") as file:
             for name in _ADDED_TO:
                 part: Any = getattr(self.adata, name)
                 write_elem(file["mod"][self.modality], name, part if name == "obs" else dict(part))

@@ -243,7 +243,7 @@ def read_adata(path: str | Path) -> anndata.AnnData:
     readers: dict[str, Callable[[Path], anndata.AnnData]] = {
         ".h5ad": anndata.read_h5ad,
         ".zarr": anndata.read_zarr,
-        ".h5mu": lambda path: adata_of_mudata(read_mudata(path), modality),
+        ".h5mu": lambda path: _of_modality(path, modality),
     }
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in readers)
@@ -268,6 +268,12 @@ def read_adata(path: str | Path) -> anndata.AnnData:
             f"{path} cannot be read as an AnnData file ({path.stat().st_size:,} bytes): {first_line}. "
             "It may be truncated, so copy or download it again; or it was written by a newer anndata."
         ) from error
+
+
+def _of_modality(path: Path, modality: str) -> anndata.AnnData:
+    mdata = read_mudata(path)
+    with speaking_of(path.name):
+        return adata_of_mudata(mdata, modality)
 
 
 def _name_of(path: Path) -> str:
