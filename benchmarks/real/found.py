@@ -1,10 +1,9 @@
 """What was found, in some sentences, from ``docs/results/real_data.csv`` and ``verdicts.csv``: no number is typed."""
 
-import textwrap
 from pathlib import Path
 
 import pandas as pd
-from real.between import write_between
+from real.between import points, write_between
 from real.words import interval, labels
 
 BEGIN, END = "<!-- found: begin -->", "<!-- found: end -->"
@@ -37,13 +36,7 @@ SENTENCES = """\
 def write_found(page: Path, table: pd.DataFrame, verdicts: pd.DataFrame) -> None:
     """Write the sentences between the marks of a page."""
     told = SENTENCES.format(**_worth(verdicts), **_frozen(verdicts), **_probe(verdicts), **_plain(table))
-    points = [" ".join(point.split()) for point in told.split("\n- ")]
-    write_between(page, [*map(_wrapped, points), ""], begin=BEGIN, end=END)
-
-
-def _wrapped(point: str) -> str:
-    indents = {"initial_indent": "- ", "subsequent_indent": "  "}
-    return textwrap.fill(point.removeprefix("- "), 150, break_long_words=False, break_on_hyphens=False, **indents)
+    write_between(page, [*points(told), ""], begin=BEGIN, end=END)
 
 
 def _question(verdicts: pd.DataFrame, method: str, against: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import pandas as pd
 from real.figures import write_figures
 from real.found import write_found
 from real.page import write_headline, write_page
+from real.prose import write_prose
 
 from selfcell.benchmark.plan import planned_encoders, planned_studies, read_plan
 from selfcell.benchmark.results import StudyResults, read_results
@@ -60,6 +61,7 @@ def write_tables(out: Path) -> None:
     table, verdicts_ = pd.read_csv(DOCS / "real_data.csv"), pd.read_csv(DOCS / "verdicts.csv")
     write_page(DOCS.parent / "results.md", table, pd.read_csv(DOCS / "confidence.csv"), verdicts_)
     write_headline(ROOT / "README.md", table)
+    write_prose(DOCS.parent / "results.md", table, verdicts_)
     for page in FOUND_IN:
         write_found(ROOT / page, table, verdicts_)
     write_figures(DOCS, table)

@@ -62,7 +62,7 @@ def test_the_figures_in_the_prose_of_the_results_are_those_of_the_table():
     table = pd.read_csv(ROOT / "docs" / "results" / "real_data.csv")
     table = table[table["metric"].isin(SCORES_OF_PROSE)]
     page = pages.PAGES["results"].read_text(encoding="utf-8")
-    prose = page.split("What they say:")[1].split("## Beside the literature")[0]
+    prose = page.split("<!-- found: begin -->")[1].split("## Beside the literature")[0]
     scores, differences = ["mean", "low", "high"], ["against_scratch", "against_scratch_low", "against_scratch_high"]
     intervals = {tuple(f"{value:.3f}" for value in row) for row in table[scores].to_numpy()}
     intervals |= {tuple(f"{value:+.3f}" for value in row) for row in table[differences].dropna().to_numpy()}
@@ -93,6 +93,15 @@ def test_the_tables_of_pages_are_written_from_the_tables_of_results(tmp_path, mo
         page = shutil.copy(ROOT / name, tmp_path)
         write(Path(page), table, *(others if write is written.write_page else []))
         assert Path(page).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_prose_of_the_results_is_written_from_the_tables_of_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    prose = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "real" / "prose.py")))
+    table, verdicts = (pd.read_csv(ROOT / "docs" / "results" / f"{name}.csv") for name in ("real_data", "verdicts"))
+    page = Path(shutil.copy(ROOT / "docs" / "results.md", tmp_path))
+    prose.write_prose(page, table, verdicts)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_what_was_found_is_written_from_the_tables_of_results(tmp_path, monkeypatch):
