@@ -63,7 +63,7 @@ def test_what_a_user_can_mend_ends_in_a_message_without_a_traceback(run, file, t
         (("pretrain", file, "--out", tmp_path / "r", "--donor", "Donor"), "Did you mean 'donor'?"),
         (("embed", tmp_path / "none", file, "--out", tmp_path / "x.h5ad"), "There is no run folder"),
         (("embed", tmp_path / "none", file, "--out", file), "exists already"),
-        (("embed", tmp_path / "none", file, "--out", tmp_path / "x.csv"), "--out must name an .h5ad file"),
+        (("embed", tmp_path / "none", file, "--out", tmp_path / "x.csv"), "--out must name an .h5ad or an .h5mu file"),
         (("report", file.parent, "--out", "/proc/r.html"), ""),
         (("datasets", "pancreas"), "Did you mean 'pancreas_4_studies'?"),
         (("datasets", "--out", tmp_path / "x.h5ad"), "--out needs the name of a data set"),
