@@ -3,6 +3,9 @@
 import os
 import runpy
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,3 +40,41 @@ def test_a_worker_that_is_lost_costs_a_repeat_and_nothing_else(folder):
     assert lost and len(finished) == len(distinct) == 8 and outcomes.keys() == distinct.keys() == set(finished)
     for key, trial in distinct.items():
         assert outcomes[key].scores.values == pytest.approx(contest.run(trial).scores.values)
+
+
+PROGRAM = """
+import os, time
+import joblib
+from selfcell.benchmark.workers import keep_this_worker
+def work():
+    keep_this_worker()
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+if __name__ == "__main__":
+    joblib.Parallel(n_jobs=2)(joblib.delayed(work)() for _ in range(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a process has no parent there that could be asked for")
+def test_workers_end_soon_after_the_command_that_was_killed(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = subprocess.Popen([sys.executable, tmp_path / "program.py"], stdout=subprocess.PIPE, text=True)
+    workers = [int(command.stdout.readline()) for _ in range(2)]
+    command.kill()
+    command.wait()
+    command.stdout.close()
+    deadline = time.monotonic() + 30
+    while any(is_there(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [worker for worker in workers if is_there(worker)]
+
+
+def is_there(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # One that has ended and that nobody has waited for yet is a number alone.
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"

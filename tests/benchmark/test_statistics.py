@@ -141,7 +141,7 @@ def test_pairs_of_seeds_that_agree_are_counted_and_are_no_part_of_the_verdict():
     comparison = Comparison("fine_tuned", "from_scratch", "b", estimate)
     assert comparison.n_agree == 2 and comparison.verdict == "helps"
     two = Comparison("fine_tuned", "from_scratch", "b", estimate._replace(by_seed=(0.02, 0.04)))
-    assert two.finding == "no verdict: three or more seeds would allow one"
+    assert two.finding == "no verdict (too few seeds)"
     once = estimate._replace(by_seed=(0.02,), low=np.nan, high=np.nan)
     assert Comparison("zero_shot", "pca_knn", "b", once, 1).finding == "no verdict from a single seed"
     assert Comparison("zero_shot", "pca_knn", "b", once, 3).finding == "no verdict: seeds do not vary it"
@@ -334,7 +334,7 @@ def test_two_seeds_that_agree_are_no_certainty_unless_donors_vary_too():
     values = {("a", 0, 0): 0.51, ("a", 1, 1): 0.5101, ("b", 0, 0): 0.5, ("b", 1, 1): 0.5}
     comparison = ScoreStack(*score_tables(values), "score").compare("a", "b", "all donors")
     assert np.isnan(comparison.difference.low) and comparison.verdict == "no evidence"
-    assert comparison.finding == "no verdict: three or more seeds would allow one"
+    assert comparison.finding == "no verdict (too few seeds)"
     rng = np.random.default_rng(0)
     draws = {name: rng.normal(size=400) for name in ("a00", "a11", "b00", "b11")}
     assert ScoreStack(*score_tables(values, draws), "score").compare("a", "b", "all donors").difference.high > 0

@@ -17,11 +17,11 @@ from selfcell.benchmark.trials import (
     KILLED,
     Workplace,
     in_turn,
-    keep_this_worker,
     lost_worker,
     refuse_full_disk,
     working_in,
 )
+from selfcell.benchmark.workers import keep_this_worker
 from selfcell.core.atomic import write_json
 from selfcell.core.code_version import code_version
 from selfcell.core.digest import sha256_of

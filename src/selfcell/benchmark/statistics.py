@@ -18,6 +18,8 @@ Seeds: TypeAlias = tuple[tuple[int, int], ...]
 """Pairs of a seed of pre-training and one of fine-tuning."""
 Verdict = Literal["helps", "no evidence", "hurts"]
 
+TOO_FEW_SEEDS = "no verdict (too few seeds)"
+"""What is found where there is an interval, and fewer seeds of a kind than a verdict takes."""
 LEAST_SEEDS = 3
 """Values of each kind of seed that varies, of pre-training and of fine-tuning, that a verdict needs: from two that
 agree by chance, twice as many would be wrong as are promised."""
@@ -94,7 +96,7 @@ class Comparison:
                 return "no verdict from a single seed"
             if len(set(self.difference.by_seed)) == 1:
                 return "no verdict: seeds do not vary it"
-            return "no verdict: three or more seeds would allow one"
+            return TOO_FEW_SEEDS
         if self.against == "from_scratch":
             return self.verdict
         return {"helps": "better", "hurts": "worse", "no evidence": "no clear difference"}[self.verdict]

@@ -5,7 +5,6 @@ import gc
 import itertools
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from selfcell.baselines import MAKE_ONCE
 from selfcell.baselines.base import ComparedCells, Problem
 from selfcell.baselines.find import find_baseline
+from selfcell.benchmark.workers import keep_this_worker
 from selfcell.core.cluster import dask_client
 from selfcell.core.errors import InputError
 from selfcell.core.memory import forget_peak, give_back_unused, peak_memory
@@ -337,15 +337,6 @@ def _run_in_worker(
     with in_turn:
         outcomes = [_tidied(run, trial) for trial in group]
     return place, outcomes
-
-
-def keep_this_worker() -> None:
-    """Have joblib not start this worker anew.
-
-    One that holds 300 MB more than at first is taken for leaking, and a new one takes as long as many a trial. Ours
-    hold what training needs, and what torch has freed but keeps.
-    """
-    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # noqa: SLF001 - there is no public way
 
 
 def _tidied(run: Callable[[Trial], Answer], trial: Trial) -> Answer:

@@ -128,6 +128,9 @@ def pretrain(
         f"{outcome['validation_loss']:.4f} at epoch {round(outcome['kept_epoch'], 2)}. The run is in {out}."
     )
     typer.echo(f"Next: selfcell embed {out} {cells} --out embedded.h5ad, or selfcell report {out}")
+    if n_aside := model.manifest["data"].get("n_test"):
+        judge = f"selfcell evaluate {out} CELLS --label COLUMN --out judged"
+        typer.echo(f"Does it help? On the {n_aside:,} cells that were set aside: {judge} (docs/does-it-help.md)")
 
 
 def finetune(
@@ -149,6 +152,7 @@ def finetune(
         ),
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin from random weights instead.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random (training.seed).")] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     layer: LayerOption = None,
@@ -174,7 +178,8 @@ def finetune(
     from selfcell.core.words import counted
     from selfcell.downstream.finetune import finetune as run
 
-    settings = task_settings(task, config, set_, target=target)
+    seeded = [*(set_ or ()), *([] if seed is None else [f"training.seed={seed}"])]
+    settings = task_settings(task, config, seeded, target=target)
     with resumable():
         trained = run(
             str(model),

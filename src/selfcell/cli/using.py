@@ -140,6 +140,7 @@ def annotate(
     annotated.h5ad
     """
     refuse_existing(out, overwrite=overwrite, kinds=CELLS_KINDS)
+    from selfcell.downstream.annotate import BETWEEN_NAMES, MOST
     from selfcell.downstream.annotate import annotate as run
     from selfcell.training.run_folder import load
 
@@ -169,8 +170,12 @@ def annotate(
     if reference is None and "calibration" not in loaded.manifest:
         typer.echo("Whether cells are like none known was not looked into: the classifier is not calibrated.")
         return
+    sizes = adata.obs[f"{key_added}_set"].astype(str).map(lambda names: len(names.split(BETWEEN_NAMES)) if names else 0)
     n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
-    typer.echo(f"{n_unknown:,} of {adata.n_obs:,} cells are like none known: {key_added}_is_unknown.")
+    typer.echo(f"{sizes.mean():.1f} types on average are in the set of a cell ({key_added}_set).")
+    flagged = f"{n_unknown:,} of {adata.n_obs:,} cells are flagged as like none known ({key_added}_is_unknown)"
+    is_most = n_unknown > MOST * adata.n_obs
+    typer.echo(f"{flagged}{'. So many speak of another study or technology: see the warning' if is_most else ''}.")
 
 
 def impute(

@@ -94,7 +94,10 @@ def _of_targets(tables: BenchmarkTables) -> list[str]:
     methods = ", ".join(method_name(method) for method in dict.fromkeys(estimates["method"]))
     scores = estimates.drop_duplicates("target").set_index("target")["metric"].to_dict()
     asked = {name: plan["targets"][name] for name in scores}
-    trainings = {name: _training(settings[name]["training"]) for name in asked}
+    trainings = {
+        name: _training(settings[name]["training"], tell_epochs=not _have_epochs(target))
+        for name, target in asked.items()
+    }
     seeds = counted(len(plan["seeds"]["finetuning"]), "seed")
     return [
         f"All were judged at {counted(len(asked), 'target')} with {seeds} of fine-tuning for every pre-training: "
@@ -175,12 +178,18 @@ def _split(settings: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _training(settings: Mapping[str, Any]) -> str:
+def _have_epochs(target: Mapping[str, Any]) -> bool:
+    """Tell whether each label budget has a number of epochs of its own."""
+    return all(budget.get("max_epochs") for budget in target.get("budgets", [{}]))
+
+
+def _training(settings: Mapping[str, Any], *, tell_epochs: bool = True) -> str:
     stop = f", until {counted(settings['patience'], 'epoch')} bring no gain" if settings.get("patience") else ""
     cells = settings["minibatch_size"]
     size = "a size by the number of cells" if cells == "auto" else f"{cells:,} cells"
+    epochs = f"{counted(settings['max_epochs'], 'epoch')}{' at most' if stop else ''}{stop}, "
     return (
-        f"{counted(settings['max_epochs'], 'epoch')}{' at most' if stop else ''}{stop}, minibatches of {size}, "
+        f"{epochs if tell_epochs else ''}minibatches of {size}, "
         f"{settings['optimizer']} with a learning rate of {settings['learning_rate']:g} and a weight decay of "
         f"{settings['weight_decay']:g}"
     )

@@ -10,6 +10,7 @@ from selfcell.benchmark.intervals import Estimate
 from selfcell.benchmark.results import StudyResults, read_results
 from selfcell.benchmark.statistics import (
     SPREADS,
+    TOO_FEW_SEEDS,
     VERDICT_RULE,
     Comparison,
     ConfusionStack,
@@ -154,7 +155,10 @@ def headline(answers: list[tuple[str, list[Comparison]]], *, task: str, n_pretra
 
 def _headline_of(comparisons: list[Comparison], known: str, what: str) -> str:
     if all("no verdict" in comparison.finding for comparison in comparisons):
-        return f"Whether {what} helps on these data cannot be told: {comparisons[0].finding}."
+        why = comparisons[0].finding
+        if why == TOO_FEW_SEEDS:
+            why = "that takes three seeds or more of each kind that varies a result, of pre-training and of fine-tuning"
+        return f"Whether {what} helps on these data cannot be told: {why}."
     helped = [comparison.budget for comparison in comparisons if comparison.verdict == "helps"]
     hurt = [comparison.budget for comparison in comparisons if comparison.verdict == "hurts"]
     if not helped and not hurt:
