@@ -49,7 +49,7 @@ GIVEN = {
 """What a page takes for there, as another page has made it."""
 NOTHING_TO_RUN = {
     "CONTRIBUTING", "api", "architecture", "changelog", "contributing", "departures", "dependencies", "faq", "index",
-    "own-task", "pretext-tasks", "programs", "reliability", "results", "scaling", "speed",
+    "own-task", "pretext-tasks", "programs", "reliability", "results", "scaling", "speed", "words",
 }  # fmt: skip
 """Pages without a block, or with none but those of ``NOT_RUN`` and ``NO_PYTHON``."""
 _SHORTER = {"doctor": ["--seconds", "1"], "evaluate": ["--seeds", "1"]}

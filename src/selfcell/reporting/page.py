@@ -107,4 +107,6 @@ def _cell(value: Any, *, is_number: bool) -> dict[str, Any]:
     if pd.isna(value):
         return {"text": "", "is_number": True, "value": ""}
     is_whole = float(value).is_integer() and abs(value) >= 1
-    return {"text": f"{value:,.0f}" if is_whole else f"{value:.3g}", "is_number": True, "value": f"{value:.8g}"}
+    # Three digits of a large number would be 1.27e+03.
+    text = f"{value:,.0f}" if is_whole or abs(value) >= 999.5 else f"{value:.3g}"
+    return {"text": text, "is_number": True, "value": f"{value:.8g}"}
