@@ -2,9 +2,26 @@
 
 import sys
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
 from selfcell.cli import app
+
+
+@pytest.fixture(scope="session")
+def take_proteins():
+    """What takes the proteins out of an AnnData, into one of their own."""
+
+    def take(adata):
+        return anndata.AnnData(
+            adata.obsm.pop("protein_counts").astype(np.float32),
+            obs=pd.DataFrame(index=adata.obs_names),
+            var=pd.DataFrame(index=adata.uns.pop("protein_names")),
+        )
+
+    return take
 
 
 @pytest.fixture

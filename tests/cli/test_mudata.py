@@ -23,18 +23,14 @@ N_CELLS, N_WITHOUT_PROTEINS = 90, 10
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, take_proteins):
     """A model, a reference, and a MuData file of cells of which some have no proteins."""
     folder = tmp_path_factory.mktemp("mudata")
     every = simulate_cells(n_cells=2 * N_CELLS, n_genes=40, n_types=3, n_donors=3, n_proteins=5, seed=0)
     reference, adata = every[N_CELLS:].copy(), every[:N_CELLS].copy()
     pretrain(reference, build(PretrainSettings, TINY), out=folder / "base", show_progress=False)
     reference.write_h5ad(folder / "reference.h5ad")
-    proteins = anndata.AnnData(
-        adata.obsm.pop("protein_counts").astype(np.float32),
-        obs=pd.DataFrame(index=adata.obs_names),
-        var=pd.DataFrame(index=adata.uns.pop("protein_names")),
-    )
+    proteins = take_proteins(adata)
     proteins.layers["normalized"] = np.log1p(proteins.X)
     with mudata.set_options(pull_on_update=False):
         mdata = mudata.MuData({"gex": adata, "prot": proteins[N_WITHOUT_PROTEINS:].copy()})

@@ -3,13 +3,13 @@
 import anndata
 import mudata
 import numpy as np
-import pandas as pd
 import pytest
 
 from selfcell.core.config import build
 from selfcell.data.atlas.build import build_atlas
 from selfcell.data.simulate import simulate_cells
 from selfcell.training.pretrain import pretrain
+from selfcell.training.run_folder import load
 from selfcell.training.settings import PretrainSettings
 
 N_CELLS = 90
@@ -27,17 +27,13 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
+def sources(tmp_path_factory, take_proteins):
     """The same cells as a file, as a MuData file and as an atlas, and a model."""
     folder = tmp_path_factory.mktemp("sources")
     adata = simulate_cells(n_cells=N_CELLS, n_genes=40, n_types=3, n_donors=3, n_proteins=5, seed=0)
     pretrain(adata, build(PretrainSettings, TINY), out=folder / "base", show_progress=False)
     adata.write_h5ad(folder / "cells.h5ad")
-    proteins = anndata.AnnData(
-        adata.obsm.pop("protein_counts").astype(np.float32),
-        obs=pd.DataFrame(index=adata.obs_names),
-        var=pd.DataFrame(index=adata.uns.pop("protein_names")),
-    )
+    proteins = take_proteins(adata)
     with mudata.set_options(pull_on_update=False):
         mudata.MuData({"rna": adata, "prot": proteins}).write(folder / "cells.h5mu")
     build_atlas([folder / "cells.h5ad"], folder / "atlas", shard_cells=40)
@@ -71,3 +67,12 @@ def test_a_task_goes_all_the_way(run, sources, tmp_path, task, source):
     assert sorted(found.obs_names) == sorted(anndata.read_h5ad(sources / "cells.h5ad").obs_names)
     answer = np.asarray(answer_in(found, task))
     assert len(answer) == N_CELLS and np.isfinite(answer).all() and answer.std() > 0
+
+
+def test_a_fine_tuning_takes_its_seed(run, sources, tmp_path):
+    quick = ["--set", "training.max_epochs=1", "--set", "training.device=cpu", "--label", "cell_type"]
+    for seed in (3, 4):
+        out = tmp_path / str(seed)
+        assert run("finetune", sources / "base", sources / "cells.h5ad", *quick, "--seed", seed, "--out", out)[0] == 0
+    assert load(tmp_path / "3").manifest["seed"] == 3
+    assert load(tmp_path / "3").weights_digest != load(tmp_path / "4").weights_digest

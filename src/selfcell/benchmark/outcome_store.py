@@ -60,7 +60,7 @@ class OutcomeStore:
         arrays["head"] = np.array(json.dumps(head))
         with atomic_path(self._file(work_id), durable=True) as temporary:
             # NumPy's signature takes every keyword for allow_pickle's.
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type] # any may be allow_pickle, for its stubs
 
     def read(self, work_id: str) -> Outcome | Failure | None:
         """Give an outcome, or None if there is none, or it is damaged: then its trial is run again.

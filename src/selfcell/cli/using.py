@@ -174,7 +174,8 @@ def annotate(
     n_unknown = int(adata.obs[f"{key_added}_is_unknown"].sum())
     typer.echo(f"{sizes.mean():.1f} types on average are in the set of a cell ({key_added}_set).")
     flagged = f"{n_unknown:,} of {adata.n_obs:,} cells are flagged as like none known ({key_added}_is_unknown)"
-    is_most = n_unknown > MOST * adata.n_obs
+    # The warning is about distances, which a classifier does not know.
+    is_most = reference is not None and n_unknown > MOST * adata.n_obs
     typer.echo(f"{flagged}{'. So many speak of another study or technology: see the warning' if is_most else ''}.")
 
 

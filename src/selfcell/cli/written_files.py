@@ -95,8 +95,9 @@ class CellsToWrite:
             write_adata(self.adata, out)
             return
         from selfcell.core.atomic import atomic_path
+        from selfcell.core.write_errors import writing_cells
 
-        with atomic_path(out) as temporary:
+        with writing_cells(out), atomic_path(out) as temporary:
             self.file.write(temporary)
         modalities, name = ", ".join(self.file.modalities), self.file.modality
         typer.echo(f"Wrote {out} ({modalities}; {self.adata.n_obs:,} cells). What is new is in modality {name!r}.")

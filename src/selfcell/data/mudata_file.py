@@ -10,7 +10,6 @@ import h5py
 from anndata.io import read_elem, write_elem
 
 from selfcell.core.errors import InputError, speaking_of
-from selfcell.core.write_errors import writing_cells
 from selfcell.data.declared_size import refuse_too_large
 from selfcell.data.mudata_input import refuse_missing_modality, what_damaged
 
@@ -63,7 +62,7 @@ class MuDataFile:
     def write(self, out: Path) -> None:
         """Write the file with what was added to ``obs``, ``obsm`` and ``uns`` of the modality."""
         shutil.copyfile(self.path, out)
-        with writing_cells(self.path), h5py.File(out, "r+") as file:
+        with h5py.File(out, "r+") as file:
             for name in _ADDED_TO:
                 part: Any = getattr(self.adata, name)
                 write_elem(file["mod"][self.modality], name, part if name == "obs" else dict(part))

@@ -98,9 +98,6 @@ def add_by_unit(
     unit_code: Int[np.ndarray, " n_cells"],
 ) -> None:
     """Add the rows of ``values`` to those of ``sums`` that belong to their units."""
-    if values.shape[1] == 1:
-        sums[:, 0] += np.bincount(unit_code, weights=values[:, 0], minlength=len(sums))
-        return
     units, position = np.unique(unit_code, return_inverse=True)
     belongs = np.zeros((len(units), len(values)))
     belongs[position, np.arange(len(values))] = 1.0

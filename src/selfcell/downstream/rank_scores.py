@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.stats
 from jaxtyping import Bool, Float, Int, Shaped
 
 from selfcell.downstream.feature_sums import FeatureSums, cell_blocks, densely, feature_blocks
-from selfcell.downstream.ranks import rank_rows
 
 logger = logging.getLogger(__name__)
 
@@ -109,5 +109,4 @@ def _flattened(
 
 def _ranks(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Rank each column; what does not count comes last, so that it changes no other rank."""
-    counted = values if mask is None else np.where(mask, values, np.inf)
-    return rank_rows(np.ascontiguousarray(counted.T)).T
+    return np.asarray(scipy.stats.rankdata(values if mask is None else np.where(mask, values, np.inf), axis=0))

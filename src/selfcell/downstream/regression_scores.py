@@ -10,6 +10,7 @@ No torch here: reports and statistics compute from the same sums.
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.stats
 from jaxtyping import Bool, Float, Int, Shaped
 
 from selfcell.downstream.feature_sums import (
@@ -21,7 +22,6 @@ from selfcell.downstream.feature_sums import (
     of_mask,
 )
 from selfcell.downstream.moments import Moments
-from selfcell.downstream.ranks import rank_rows
 
 REGRESSION_SCORES = (
     "explained_variance_weighted",
@@ -175,7 +175,7 @@ def _row_products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _ranks_of_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     # What does not count comes last, so that it changes no other rank.
     counted = values if mask is None else np.where(mask, values, np.inf)
-    return rank_rows(counted)
+    return np.asarray(scipy.stats.rankdata(counted, axis=1))
 
 
 def _over_features(of_features: Moments) -> np.ndarray:
